@@ -1,0 +1,36 @@
+# Everything runs inside .venv, made once from requirements.lock and left alone afterwards.
+PYTHON ?= python3
+PROFILE ?= auto
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help study test lab bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vaestudy needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+study: $(READY) ## run the three stages into reports/<profile>/ (PROFILE=smoke|laptop|gpu|paper)
+	$(BIN)/python -m vaestudy study --profile $(PROFILE)
+
+test: $(READY) ## lint, then the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+lab: $(READY) ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+bench: $(READY) ## measure speed and memory against their peers and limits
+	$(BIN)/python tests/benchmarks/run.py
+
+clean: ## remove generated reports, runs and caches (data stays)
+	rm -rf runs reports/smoke reports/laptop reports/gpu reports/paper .pytest_cache .ruff_cache .hypothesis
+	find vaestudy tests notebooks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,148 @@
+"""Sets of images that live on the device that trains, with the factors that made them where those are known."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaestudy.errors import InputError
+
+Index = Tensor | np.ndarray | Sequence[int] | slice
+
+
+class Factors:
+    """Integer factors of variation: a name, a number of values and one column each.
+
+    Without a table the factors form a full grid in row-major order, the last one fastest: image i of the set has
+    the factor values `unravel_index(i, sizes)`.
+    """
+
+    def __init__(self, names: Sequence[str], sizes: Sequence[int], table: np.ndarray | None = None):
+        self.names = tuple(names)
+        self.sizes = tuple(int(size) for size in sizes)
+        self.table = table
+        if len(self.names) != len(self.sizes) or (table is not None and table.shape[1] != len(self.names)):
+            raise InputError(f"{len(self.names)} factor names do not fit the sizes or columns given")
+
+    @property
+    def is_grid(self) -> bool:
+        return self.table is None
+
+    def __len__(self) -> int:
+        return math.prod(self.sizes) if self.table is None else len(self.table)
+
+    def values(self, index: Index) -> np.ndarray:
+        """Factor values of some images, int64 (n, k)."""
+        index = np.arange(len(self))[index] if isinstance(index, slice) else _as_numpy(index)
+        if self.table is not None:
+            return self.table[index].astype(np.int64)
+        return np.stack(np.unravel_index(index, self.sizes), axis=1).astype(np.int64)
+
+    def index(self, values: np.ndarray) -> np.ndarray:
+        """Where the images with these factor values (n, k) stand in a full grid, int64 (n,)."""
+        if self.table is not None:
+            raise InputError("only a full factor grid can be looked up by factor values")
+        return np.ravel_multi_index(tuple(np.asarray(values).T), self.sizes)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images in bytes or in bits, made into float32 only batch by batch and on the device that holds them.
+
+    Attributes:
+        name: the data set's name, for people and for a run's identity.
+        shape: (channels, height, width) of one image.
+        storage: uint8, either (n, c, h, w) or, when `packed`, (n, c*h*w/8) bits with the first pixel highest.
+        levels: the byte that stands for 1.0 (255 for photographs, 1 for bits, 16 for 4x4 pooled bits).
+        factors: what is known of each row of `storage`, or None.
+        rows: the rows of `storage` that belong to this set (int64), or None for all of them.
+        checksum: of the data, for a run's provenance.
+        bits: number of bits that each channel keeps, at most 8.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    storage: Tensor
+    levels: int = 255
+    packed: bool = False
+    factors_of_rows: Factors | None = None
+    rows: Tensor | None = None
+    checksum: str = ""
+    bits: int = 8
+    note: dict = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.storage) if self.rows is None else len(self.rows)
+
+    @property
+    def device(self) -> torch.device:
+        return self.storage.device
+
+    @property
+    def dims(self) -> int:
+        """Numbers in one image: N of β_norm = β·M/N."""
+        return math.prod(self.shape)
+
+    @property
+    def factors(self) -> Factors | None:
+        known = self.factors_of_rows
+        if known is None or self.rows is None:
+            return known
+        return Factors(known.names, known.sizes, known.values(self.rows))
+
+    def batch(self, index: Index) -> Tensor:
+        """The images at `index` as float32 (n, c, h, w) in [0, 1], on the set's device."""
+        rows = self._rows(index)
+        raw = self.storage[rows]
+        if self.packed:
+            shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=raw.device)
+            raw = (raw[:, :, None] >> shifts) & 1
+        if self.bits < 8:
+            return (raw >> (8 - self.bits)).reshape(-1, *self.shape).float() / (2**self.bits - 1)
+        return raw.reshape(-1, *self.shape).float() / self.levels
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same set with its bytes resident on `device`."""
+        device = torch.device(device)
+        storage, rows = self.storage, self.rows
+        if device.type != "cpu" and rows is not None and len(rows) < len(storage):
+            return self.compact().to(device)
+        return replace(self, storage=storage.to(device), rows=None if rows is None else rows.to(device))
+
+    def compact(self) -> Self:
+        """The same set holding a copy of its own rows alone."""
+        if self.rows is None:
+            return self
+        return replace(self, storage=self.storage[self.rows], rows=None, factors_of_rows=self.factors)
+
+    def select(self, index: Index, **note) -> Self:
+        """The subset at `index`; `note` says in a run's configuration how it was chosen."""
+        return replace(self, rows=self._rows(index), note={**self.note, **note})
+
+    def quantized(self, bits: int) -> Self:
+        """The set with only the `bits` highest bits of each byte, still in [0, 1] (NVAE, sec. 4: 5 bits)."""
+        if not 1 <= bits <= 8 or self.packed or self.levels != 255:
+            raise InputError(f"bits must be 1 to 8 and the images bytes, not {bits} bits of {self.levels} levels")
+        return replace(self, bits=bits)
+
+    def describe(self) -> dict:
+        """What identifies this set in a run's configuration."""
+        about = {"name": self.name, "shape": list(self.shape), "count": len(self), "checksum": self.checksum}
+        return {**about, "bits": self.bits, **self.note}
+
+    def _rows(self, index: Index) -> Tensor:
+        device = self.device
+        if isinstance(index, slice):
+            index = torch.arange(*index.indices(len(self)), device=device)
+        index = torch.as_tensor(index, device=device, dtype=torch.int64)
+        return index if self.rows is None else self.rows[index]
+
+
+def _as_numpy(index: Index) -> np.ndarray:
+    if isinstance(index, Tensor):
+        index = index.cpu().numpy()
+    return np.asarray(index, dtype=np.int64)
