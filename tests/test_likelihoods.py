@@ -1,0 +1,209 @@
+import itertools
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from vaestudy.errors import InputError
+from vaestudy.models.likelihoods import Bernoulli, DiscretizedLogisticMixture, Gaussian
+
+
+def one_pixel(levels: torch.Tensor, bits: int) -> torch.Tensor:
+    """Images of one pixel, (n, channels) levels -> (n, channels, 1, 1)."""
+    return (levels.double() / (2**bits - 1))[:, :, None, None]
+
+
+def single_logistic(mean: float, log_scale: float, count: int) -> torch.Tensor:
+    return torch.tensor([0.3, mean, log_scale], dtype=torch.float64)[None, :, None, None].expand(
+        count, 3, 1, 1
+    )
+
+
+def level_probabilities(
+    likelihood: DiscretizedLogisticMixture, mean: float, log_scale: float
+) -> torch.Tensor:
+    levels = torch.arange(2**likelihood.bits)[:, None]
+    params = single_logistic(mean, log_scale, len(levels))
+    return likelihood.log_prob(params, one_pixel(levels, likelihood.bits)).exp()
+
+
+def test_bernoulli_by_hand():
+    params, x = torch.zeros(2, 1, 28, 28), torch.ones(2, 1, 28, 28)
+    assert Bernoulli().log_prob(params, x).tolist() == pytest.approx([-543.427] * 2, abs=1e-3)
+    params, x = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1), torch.tensor([1.0, 0.25]).view(1, 2, 1, 1)
+    ones = [1 / (1 + math.exp(-2)), 1 / (1 + math.exp(1))]
+    expected = math.log(ones[0]) + 0.25 * math.log(ones[1]) + 0.75 * math.log(1 - ones[1])
+    assert Bernoulli().log_prob(params, x).item() == pytest.approx(expected, rel=1e-6)
+    assert Bernoulli().mean(params).flatten().tolist() == pytest.approx(ones)
+
+
+def test_bernoulli_sample_follows_its_mean_and_temperature():
+    params = torch.full((20_000, 1, 1, 1), 1.0)
+    assert Bernoulli().sample(params).mean().item() == pytest.approx(1 / (1 + math.exp(-1)), abs=0.02)
+    assert Bernoulli().sample(params, 0.5).mean().item() == pytest.approx(1 / (1 + math.exp(-2)), abs=0.02)
+    assert Bernoulli().sample(params, 0.0).min() == 1
+
+
+@pytest.mark.parametrize("std", [None, 0.1])
+def test_gaussian_against_scipy(std):
+    likelihood = Gaussian(std=std)
+    params = torch.randn(3, likelihood.parameters_per_pixel(2), 4, 5, dtype=torch.float64)
+    x = torch.rand(3, 2, 4, 5, dtype=torch.float64)
+    mean = torch.sigmoid(params[:, :2]).numpy()
+    scale = std or torch.sqrt(params[:, 2:].exp() + likelihood.min_std**2).numpy()
+    expected = stats.norm.logpdf(x.numpy(), mean, scale).sum((1, 2, 3))
+    assert likelihood.log_prob(params, x).numpy() == pytest.approx(expected, rel=1e-9)
+    assert likelihood.mean(params).numpy() == pytest.approx(mean)
+
+
+def test_gaussian_density_is_bounded():
+    x = torch.full((1, 1, 1, 1), 0.5)
+    params = torch.tensor([0.0, -1e4]).view(1, 2, 1, 1)
+    assert Gaussian().log_prob(params, x).item() == pytest.approx(stats.norm.logpdf(0, 0, 1 / 256), rel=1e-4)
+
+
+def test_gaussian_sample_spread_follows_the_temperature():
+    params = torch.zeros(20_000, 1, 1, 1)
+    assert Gaussian(std=0.1).sample(params, 0.5).std().item() == pytest.approx(0.05, rel=0.05)
+    assert torch.equal(Gaussian(std=0.1).sample(params, 0.0), torch.full_like(params, 0.5))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(
+    ("mean", "log_scale"), [(0.0, 0.0), (0.0, -1.0), (0.9, -3.0), (1.0, -5.0), (3.0, -7.5)]
+)
+def test_levels_sum_to_one(mean, log_scale, fused):
+    for bits in (5, 8):
+        likelihood = DiscretizedLogisticMixture(mixtures=1, bits=bits, fused=fused)
+        assert level_probabilities(likelihood, mean, log_scale).sum().item() == pytest.approx(1, abs=1e-12)
+
+
+def test_single_logistic_known_values():
+    probabilities = level_probabilities(DiscretizedLogisticMixture(mixtures=1), 0.0, 0.0)
+    expected = {0: 0.2697131468, 255: 0.2697131468, 254: 0.0015476341, 128: 0.0019607743}
+    for level, probability in expected.items():
+        assert probabilities[level].item() == pytest.approx(probability, abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("mean", "log_scale", "total"),
+    [(0.0, -1.0, 1.0625), (0.0, 0.0, 1.2697), (0.9, -3.0, 1.1268), (1.0, -5.0, 1.6415)],
+)
+def test_official_edges_reproduce_the_excess_mass(mean, log_scale, total):
+    official = DiscretizedLogisticMixture(mixtures=1, official_edges=True)
+    assert level_probabilities(official, mean, log_scale).sum().item() == pytest.approx(total, abs=1e-4)
+    five_bits = DiscretizedLogisticMixture(mixtures=1, bits=5, official_edges=True)
+    assert level_probabilities(five_bits, mean, log_scale).sum().item() == pytest.approx(1, abs=1e-12)
+
+
+def test_colours_sum_to_one_together_and_in_turn():
+    likelihood = DiscretizedLogisticMixture(mixtures=3, bits=3)
+    params = torch.randn(1, 30, 1, 1, dtype=torch.float64)
+    levels = torch.tensor(list(itertools.product(range(8), repeat=3)))
+    joint = likelihood.log_prob(params.expand(512, -1, -1, -1), one_pixel(levels, 3)).exp().view(8, 8, 8)
+    assert joint.sum().item() == pytest.approx(1, abs=1e-12)
+    # Red alone is the one-channel mixture of red's own parameters: what green and blue do cannot matter.
+    logits, red_means, red_scales = params[:, :3], params[:, 3:6], params[:, 12:15]
+    red = torch.cat([logits, red_means, red_scales], dim=1).expand(8, -1, -1, -1)
+    alone = likelihood.log_prob(red, one_pixel(torch.arange(8)[:, None], 3)).exp()
+    assert joint.sum((1, 2)).numpy() == pytest.approx(alone.numpy(), abs=1e-12)
+
+
+def test_lower_colours_shift_the_means_of_the_higher():
+    # One component with coefficients tanh(c) for (R,G), (R,B), (G,B), against scipy's CDF.
+    raw = torch.tensor([0.0, 0.1, -0.2, 0.3, -1.0, -1.5, -2.0, 0.7, -0.4, 1.1], dtype=torch.float64)
+    level = torch.tensor([[30, 200, 90]])
+    red, green, blue = (2 * level[0] / 255 - 1).tolist()
+    c = torch.tanh(raw[7:]).tolist()
+    means = [0.1, -0.2 + c[0] * red, 0.3 + c[1] * red + c[2] * green]
+    expected = 0.0
+    for x, mean, log_scale in zip((red, green, blue), means, (-1.0, -1.5, -2.0), strict=True):
+        cdf = stats.logistic(mean, math.exp(log_scale)).cdf
+        expected += math.log(cdf(x + 1 / 255) - cdf(x - 1 / 255))
+    likelihood = DiscretizedLogisticMixture(mixtures=1)
+    assert likelihood.log_prob(raw.view(1, 10, 1, 1), one_pixel(level, 8)).item() == pytest.approx(expected)
+
+
+def test_components_can_be_repeated_and_permuted():
+    x = one_pixel(torch.randint(0, 256, (5, 3)), 8)
+    one = torch.randn(5, 10, 1, 1, dtype=torch.float64)
+    three = one.repeat_interleave(3, dim=1)
+    single, triple = DiscretizedLogisticMixture(mixtures=1), DiscretizedLogisticMixture(mixtures=3)
+    assert torch.allclose(single.log_prob(one, x), triple.log_prob(three, x))
+    mixed = torch.randn(5, 30, 1, 1, dtype=torch.float64)
+    turned = mixed.unflatten(1, (10, 3)).flip(2).flatten(1, 2)
+    assert torch.allclose(triple.log_prob(mixed, x), triple.log_prob(turned, x))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_hand_written_gradient(channels):
+    fused, plain = (DiscretizedLogisticMixture(mixtures=2, bits=5, fused=fused) for fused in (True, False))
+    params = torch.randn(4, fused.parameters_per_pixel(channels), 2, 3, dtype=torch.float64)
+    params[0] -= 9  # puts the log-scales below their floor
+    params.requires_grad_()
+    x = torch.randint(0, 32, (4, channels, 2, 3)).double() / 31
+    x[1], x[2] = 0, 1
+    assert torch.allclose(fused.log_prob(params, x), plain.log_prob(params, x), rtol=1e-12)
+    weights = torch.randn(4, dtype=torch.float64)
+    ours, theirs = (torch.autograd.grad(weights @ f.log_prob(params, x), params)[0] for f in (fused, plain))
+    assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+    inner = params.detach()[1:].requires_grad_()
+    assert torch.autograd.gradcheck(lambda p: fused.log_prob(p, x[1:]), inner, atol=1e-6)
+
+
+def test_mixture_is_finite_far_outside_and_in_half_precision():
+    likelihood = DiscretizedLogisticMixture(mixtures=2)
+    params = (100 * torch.randn(3, 20, 4, 4)).bfloat16().requires_grad_()
+    total = likelihood.log_prob(params, torch.randint(0, 256, (3, 3, 4, 4)).float() / 255)
+    assert total.dtype == torch.float32
+    total.sum().backward()
+    assert total.isfinite().all()
+    assert params.grad.isfinite().all()
+
+
+def test_samples_have_the_frequencies_that_log_prob_gives():
+    likelihood = DiscretizedLogisticMixture(mixtures=2, bits=2)
+    params = torch.randn(1, 20, 1, 1, dtype=torch.float64)
+    levels = torch.tensor(list(itertools.product(range(4), repeat=3)))
+    expected = likelihood.log_prob(params.expand(64, -1, -1, -1), one_pixel(levels, 2)).exp()
+    draws = (likelihood.sample(params.expand(100_000, -1, -1, -1)) * 3).round().long().flatten(1)
+    counts = torch.bincount(draws @ torch.tensor([16, 4, 1]), minlength=64).double()
+    assert stats.chisquare(counts.numpy(), (expected * len(draws)).numpy()).pvalue > 1e-3
+
+
+def test_a_lower_temperature_is_quieter():
+    likelihood = DiscretizedLogisticMixture(mixtures=1, bits=8)
+    params = torch.tensor([0.0, 0.1, -3.0]).view(1, 3, 1, 1).expand(20_000, 3, 1, 1)
+    spread = {t: likelihood.sample(params, t).std().item() for t in (0.0, 0.5, 1.0)}
+    assert spread[0.0] < 1e-6
+    assert spread[0.5] == pytest.approx(spread[1.0] / 2, rel=0.1)
+    assert spread[1.0] == pytest.approx(0.5 * math.exp(-3) * math.pi / math.sqrt(3), rel=0.05)
+
+
+def test_mixture_mean_is_what_samples_average_to():
+    likelihood = DiscretizedLogisticMixture(mixtures=3, bits=8)
+    params = 0.2 * torch.randn(1, 30, 1, 1)
+    params[:, 12:21] -= 4  # narrow, so that no tail is folded in
+    average = likelihood.sample(params.expand(50_000, -1, -1, -1)).mean(0)
+    assert torch.allclose(likelihood.mean(params)[0], average, atol=3e-3)
+
+
+def test_images_off_the_grid_are_refused():
+    likelihood = DiscretizedLogisticMixture(bits=5)
+    likelihood.check(torch.randint(0, 32, (2, 3, 4, 4)) / 31)
+    with pytest.raises(InputError, match="5 bits"):
+        likelihood.check(torch.full((2, 3, 4, 4), 100 / 255))
+
+
+@pytest.mark.parametrize("make", [lambda: Gaussian(std=0.0), lambda: DiscretizedLogisticMixture(bits=0)])
+def test_senseless_settings_are_refused(make):
+    with pytest.raises(InputError):
+        make()
+
+
+def test_channels_of_the_mixture():
+    assert DiscretizedLogisticMixture(10).parameters_per_pixel(3) == 100
+    assert DiscretizedLogisticMixture(10).parameters_per_pixel(1) == 30
+    with pytest.raises(InputError, match="1 or 3 channels"):
+        DiscretizedLogisticMixture().parameters_per_pixel(2)

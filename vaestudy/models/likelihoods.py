@@ -1,0 +1,274 @@
+"""Likelihoods p(x|z) of images in [0, 1]: nats per image from the head's raw outputs, at fp32 or wider."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from vaestudy.errors import InputError
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """Independent Bernoulli pixels; the parameters are logits (Kingma & Welling 2014, appendix C.1)."""
+
+    def parameters_per_pixel(self, channels: int) -> int:
+        """Channels that the head must answer for images of `channels` channels."""
+        return channels
+
+    def log_prob(self, params: Float[Tensor, "n p h w"], x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+        """log p(x|z) in nats, summed over an image; grey values in [0, 1] count as probabilities."""
+        logits = _wide(params)
+        losses = F.binary_cross_entropy_with_logits(logits, x.to(logits.dtype), reduction="none")
+        return -losses.flatten(1).sum(1)
+
+    def mean(self, params: Float[Tensor, "n p h w"]) -> Float[Tensor, "n c h w"]:
+        """E[x|z]: the probability of a one."""
+        return torch.sigmoid(_wide(params))
+
+    def sample(self, params: Float[Tensor, "n p h w"], temperature: float = 1.0) -> Float[Tensor, "n c h w"]:
+        """Pixels 0 or 1 from logits divided by the temperature (0: the likelier value)."""
+        logits = _wide(params)
+        return (logits + temperature * _logistic_like(logits) > 0).to(logits.dtype)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Independent normal pixels, mean within (0, 1) through a sigmoid (Kingma & Welling 2014, appendix C.2).
+
+    Attributes:
+        std: one fixed standard deviation, or None: a log-variance for each channel follows the means.
+        min_std: the learned standard deviation never falls below it, since bytes say no more than 1/256; the
+            density of a constant pixel would otherwise grow without bound.
+    """
+
+    std: float | None = None
+    min_std: float = 1 / 256
+
+    def __post_init__(self):
+        if (self.std is not None and self.std <= 0) or self.min_std <= 0:
+            raise InputError(f"std and min_std must be above 0, not {self.std} and {self.min_std}")
+
+    def parameters_per_pixel(self, channels: int) -> int:
+        """Channels that the head must answer: means, then log-variances unless `std` is fixed."""
+        return channels if self.std is not None else 2 * channels
+
+    def log_prob(self, params: Float[Tensor, "n p h w"], x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+        """log p(x|z), a density in nats, summed over an image."""
+        mean, log_variance = self._moments(params)
+        square = (x.to(mean.dtype) - mean).square()
+        total = (square * torch.exp(-log_variance) + log_variance).flatten(1).sum(1)
+        return -0.5 * (total + x[0].numel() * math.log(2 * math.pi))
+
+    def mean(self, params: Float[Tensor, "n p h w"]) -> Float[Tensor, "n c h w"]:
+        """E[x|z]."""
+        return self._moments(params)[0]
+
+    def sample(self, params: Float[Tensor, "n p h w"], temperature: float = 1.0) -> Float[Tensor, "n c h w"]:
+        """A draw with standard deviation times the temperature, clipped to [0, 1]."""
+        mean, log_variance = self._moments(params)
+        std = torch.exp(0.5 * log_variance)
+        return (mean + temperature * std * torch.randn_like(mean)).clamp(0, 1)
+
+    def _moments(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        params = _wide(params)
+        if self.std is not None:
+            return torch.sigmoid(params), params.new_full((), 2 * math.log(self.std))
+        mean, log_variance = params.chunk(2, dim=1)
+        return torch.sigmoid(mean), torch.logaddexp(
+            log_variance, params.new_full((), 2 * math.log(self.min_std))
+        )
+
+
+@dataclass(frozen=True)
+class DiscretizedLogisticMixture:
+    """A mixture of logistics on the 2^bits levels of a channel (Salimans et al. 2017, eq. 2 and sec. 2.2).
+
+    In each component red shifts the mean of green, and red and green that of blue. Level k of L = 2^bits owns
+    the interval of half-width 1/(L-1) around 2k/(L-1) - 1; the lowest and the highest also own their tail,
+    so the levels sum to one. Parameters for c channels: K mixture logits, then K means for each channel, K
+    log-scales for each channel, K coefficients for each pair of channels.
+
+    Attributes:
+        mixtures: K.
+        bits: 1 to 16; x must stand on the grid k/(2^bits - 1).
+        official_edges: every x above 0.99 (in [-1, 1]) owns the upper tail, as in the public code of NVAE. At
+            8 bits level 254 then takes the mass of 255 as well and the sum exceeds one: for comparison only.
+        fused: gradient written by hand (the same numbers, about half the time on a CPU).
+    """
+
+    mixtures: int = 10
+    bits: int = 8
+    official_edges: bool = False
+    fused: bool = True
+
+    def __post_init__(self):
+        if self.mixtures < 1 or not 1 <= self.bits <= 16:
+            raise InputError(
+                f"mixtures must be above 0 and bits 1 to 16, not {self.mixtures} and {self.bits}"
+            )
+
+    def parameters_per_pixel(self, channels: int) -> int:
+        """10 K for three channels, 3 K for one."""
+        if channels not in (1, 3):
+            raise InputError(f"the logistic mixture takes images of 1 or 3 channels, not {channels}")
+        return self.mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)
+
+    def check(self, x: Float[Tensor, "n c h w"]) -> None:
+        """Raise InputError where x leaves the grid of 2^bits levels: no level owns it."""
+        top = 2**self.bits - 1
+        if ((x * top).round() - x * top).abs().max() > 1e-3 or x.min() < 0 or x.max() > 1:
+            raise InputError(f"images must hold k/{top} for {self.bits} bits: quantise them or change bits")
+
+    def log_prob(self, params: Float[Tensor, "n p h w"], x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+        """log P(x|z) in nats, summed over pixels and channels."""
+        # Planes are walked one by one: a channels_last head is transposed once here, not in each operation.
+        params = _wide(params).contiguous()
+        x = x.to(params.dtype).contiguous()
+        if self.fused:
+            return _MixtureLogProb.apply(params, x, self)
+        return torch.logsumexp(self.component_log_prob(params, x), dim=1).flatten(1).sum(1)
+
+    def component_log_prob(
+        self, params: Float[Tensor, "n p h w"], x: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, "n k h w"]:
+        """log π_k + log P_k(x|z) of each component and pixel, channels summed: the plain form.
+
+        With a and b the standardised borders of a level, σ(a) - σ(b) = σ(a) σ(-b) (1 - e^(b-a)): exact where
+        the difference itself would round to zero.
+        """
+        logits, means, log_scales, coefficients = self._split(params, x.shape[1])
+        means = self._shift(means, torch.tanh(coefficients), x)
+        log_scales = log_scales.clamp(*_LOG_SCALES)
+        inverse, half = torch.exp(-log_scales), 1 / (2**self.bits - 1)
+        centred = (2 * x - 1)[:, :, None] - means
+        lowest, highest = self._edges(x)
+        upper = F.logsigmoid(inverse * (centred + half)).masked_fill(highest, 0)
+        lower = F.logsigmoid(-inverse * (centred - half)).masked_fill(lowest, 0)
+        width = torch.log(-torch.expm1(-2 * half * inverse)).masked_fill(lowest | highest, 0)
+        return torch.log_softmax(logits, dim=1) + (upper + lower + width).sum(1)
+
+    def mean(self, params: Float[Tensor, "n p h w"]) -> Float[Tensor, "n c h w"]:
+        """E[x|z] of the mixture before its tails are folded in, clipped to [0, 1]."""
+        params = _wide(params).contiguous()
+        logits, means, _, coefficients = self._split(params, self._channels(params))
+        coefficients, planes = torch.tanh(coefficients), []
+        for channel in range(means.shape[1]):
+            plane = means[:, channel]
+            for lower in range(channel):
+                plane = plane + coefficients[:, _pair(lower, channel)] * planes[lower]
+            planes.append(plane)
+        mean = (torch.softmax(logits, dim=1)[:, None] * torch.stack(planes, dim=1)).sum(2)
+        return (0.5 * mean + 0.5).clamp(0, 1)
+
+    def sample(self, params: Float[Tensor, "n p h w"], temperature: float = 1.0) -> Float[Tensor, "n c h w"]:
+        """A draw on the grid; the temperature multiplies the noise of both the choice and the logistic."""
+        params = _wide(params).contiguous()
+        logits, means, log_scales, coefficients = self._split(params, self._channels(params))
+        gumbel = -torch.empty_like(logits).exponential_().log()
+        choice = (logits + temperature * gumbel).argmax(1, keepdim=True)[:, None]
+        pick = lambda planes: planes.gather(2, choice.expand(-1, planes.shape[1], -1, -1, -1))[:, :, 0]  # noqa: E731
+        means, scales = pick(means), torch.exp(pick(log_scales).clamp(*_LOG_SCALES))
+        coefficients = torch.tanh(pick(coefficients)) if coefficients.shape[1] else coefficients
+        top, planes = 2**self.bits - 1, []
+        for channel in range(means.shape[1]):
+            plane = means[:, channel] + temperature * scales[:, channel] * _logistic_like(scales[:, channel])
+            for lower in range(channel):
+                plane = plane + coefficients[:, _pair(lower, channel)] * planes[lower]
+            planes.append(((0.5 * plane + 0.5).clamp(0, 1) * top).round() / top * 2 - 1)
+        return 0.5 * torch.stack(planes, dim=1) + 0.5
+
+    def _channels(self, params: Tensor) -> int:
+        return 3 if params.shape[1] == 10 * self.mixtures else 1
+
+    def _split(self, params: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Views: logits (n, k, h, w), means, log-scales (n, c, k, h, w), coefficients (n, pairs, k, h, w)."""
+        pairs = channels * (channels - 1) // 2
+        parts = params.unflatten(1, (1 + 2 * channels + pairs, self.mixtures))
+        logits, means, log_scales, coefficients = parts.split([1, channels, channels, pairs], dim=1)
+        return logits[:, 0], means, log_scales, coefficients
+
+    @staticmethod
+    def _shift(means: Tensor, coefficients: Tensor, x: Tensor) -> Tensor:
+        """Means given the true lower channels."""
+        planes = list(means.unbind(1))
+        for channel in range(means.shape[1]):
+            for lower in range(channel):
+                shift = coefficients[:, _pair(lower, channel)] * (2 * x[:, lower, None] - 1)
+                planes[channel] = planes[channel] + shift
+        return torch.stack(planes, dim=1)
+
+    def _edges(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Where x (n, c, h, w) stands on the lowest and on the highest level, (n, c, 1, h, w)."""
+        top = 2**self.bits - 1
+        highest = 2 * x - 1 > 0.99 if self.official_edges else x * top > top - 0.5
+        return (x * top < 0.5)[:, :, None], highest[:, :, None]
+
+
+Likelihood = Bernoulli | Gaussian | DiscretizedLogisticMixture
+
+# At the lower end a logistic fits inside one of 256 levels; at the upper end a level still has some mass.
+_LOG_SCALES = (-7.0, 30.0)
+
+
+class _MixtureLogProb(torch.autograd.Function):
+    """The mixture's log-probability, its gradient computed beside it while the intermediates are at hand."""
+
+    @staticmethod
+    def forward(ctx, params: Tensor, x: Tensor, likelihood: DiscretizedLogisticMixture) -> Tensor:
+        logits, means, log_scales, coefficients = likelihood._split(params, x.shape[1])
+        slopes, half = torch.tanh(coefficients), 1 / (2**likelihood.bits - 1)
+        inverse = torch.exp(-log_scales.clamp(*_LOG_SCALES))
+        a = (2 * x - 1)[:, :, None] - likelihood._shift(means, slopes, x)
+        b = (a - half).mul_(inverse)
+        a = a.add_(half).mul_(inverse)
+        lowest, highest = likelihood._edges(x)
+        interior = ~(lowest | highest)
+        upper, lower = F.logsigmoid(a) * ~highest, F.logsigmoid(-b) * ~lowest
+        width = torch.expm1(-2 * half * inverse)
+        log_weights = torch.log_softmax(logits, dim=1)
+        joint = log_weights + ((upper + lower).addcmul_(torch.log(-width), interior)).sum(1)
+        total = torch.logsumexp(joint, dim=1)
+        if ctx.needs_input_grad[0]:
+            # log P's derivative is 1 - e^(log σ(a)) by a, -σ(b) by b, 1 / (e^(a-b) - 1) by the width a-b.
+            share = torch.exp(joint - total[:, None])
+            to_a, to_b = torch.expm1(upper).neg_(), torch.expm1(lower)
+            grad = torch.empty_like(params)
+            grad_logits, grad_means, grad_scales, grad_slopes = likelihood._split(grad, x.shape[1])
+            grad_logits.copy_(share - torch.exp(log_weights))
+            grad_means.copy_(inverse.mul(to_a + to_b).mul_(share[:, None]).neg_())
+            spread = 2 * half * inverse * (1 + width) / width * interior
+            in_range = share[:, None] * ((log_scales >= _LOG_SCALES[0]) & (log_scales <= _LOG_SCALES[1]))
+            grad_scales.copy_((spread - to_a.mul_(a) - to_b.mul_(b)).mul_(in_range))
+            for channel in range(x.shape[1]):
+                for under in range(channel):
+                    pair = _pair(under, channel)
+                    slope = (2 * x[:, under, None] - 1) * (1 - slopes[:, pair].square())
+                    grad_slopes[:, pair].copy_(slope * grad_means[:, channel])
+            ctx.save_for_backward(grad)
+        return total.flatten(1).sum(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output: Tensor):
+        (grad,) = ctx.saved_tensors
+        return grad * grad_output[:, None, None, None], None, None
+
+
+def _pair(lower: int, channel: int) -> int:
+    """Place of the coefficient by which channel `lower` shifts `channel`: (R,G), (R,B), (G,B)."""
+    return channel * (channel - 1) // 2 + lower
+
+
+def _logistic_like(like: Tensor) -> Tensor:
+    """Standard logistic noise: the difference of two Gumbel variables, finite for every draw."""
+    return torch.empty_like(like).exponential_().log() - torch.empty_like(like).exponential_().log()
+
+
+def _wide(params: Tensor) -> Tensor:
+    """At least fp32: the means of bf16 resolve no more than two levels of 8 bits."""
+    return params if params.dtype == torch.float64 else params.float()
