@@ -1,0 +1,196 @@
+"""The variational autoencoder of Kingma & Welling (2014), with the networks of the β-VAE papers."""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vaestudy.errors import InputError
+from vaestudy.models.likelihoods import Bernoulli, DiscretizedLogisticMixture, Gaussian, Likelihood
+from vaestudy.models.terms import Posterior, Terms
+
+# Hidden layers of the fully connected networks: (encoder widths, its activation, decoder widths, its activation).
+# `kingma` is App. C of Kingma & Welling (2014), `higgins` Table 1 of Higgins et al. (2017) for 2D shapes.
+MLPS = {
+    "linear": ((), nn.Identity, (), nn.Identity),
+    "kingma": ((500,), nn.Tanh, (500,), nn.Tanh),
+    "mlp": ((512, 512), nn.ReLU, (512, 512, 512), nn.ReLU),
+    "higgins": ((1200, 1200), nn.ReLU, (1200, 1200, 1200), nn.Tanh),
+}
+# Channels of the 4x4 convolutions of stride 2 for 64x64 images, and the fully connected widths behind them.
+# `conv` is Table 1 of Higgins et al. (2017), `burgess` App. A of Burgess et al. (2018).
+CONVS = {"conv": ((32, 32, 64, 64), (256,)), "burgess": ((32, 32, 32, 32), (256, 256))}
+NETWORKS = (*MLPS, *CONVS)
+LIKELIHOODS = ("bernoulli", "gaussian", "mixture")
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """What a VAE is made of.
+
+    Attributes:
+        shape: (channels, height, width) of the images.
+        latent_dim: number M of latents.
+        network: one of NETWORKS.
+        width: hidden units (channels of the first convolution) in place of the network's own; 0 keeps those.
+        likelihood: bernoulli, gaussian (learned variance) or mixture (discretised logistics).
+        mixtures: logistics of each pixel, for `mixture`.
+        bits: bits of each channel, for `mixture`.
+        seed: of the initial weights.
+    """
+
+    shape: tuple[int, int, int]
+    latent_dim: int = 10
+    network: str = "mlp"
+    width: int = 0
+    likelihood: str = "bernoulli"
+    mixtures: int = 10
+    bits: int = 8
+    seed: int = 0
+
+    def __post_init__(self):
+        _, height, width = self.shape
+        if self.network not in NETWORKS:
+            raise InputError(f"network must be one of {', '.join(NETWORKS)}, not {self.network!r}")
+        if self.likelihood not in LIKELIHOODS:
+            raise InputError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, not {self.likelihood!r}")
+        if self.latent_dim < 1 or self.width < 0:
+            raise InputError(f"latent_dim must be 1 or more, not {self.latent_dim}; width 0 or more")
+        if self.network in CONVS and (height != width or height < 8 or height & (height - 1)):
+            raise InputError(f"{self.network} needs square images of side 8, 16, 32 ..., not {height}x{width}")
+
+    def make_likelihood(self) -> Likelihood:
+        if self.likelihood == "mixture":
+            return DiscretizedLogisticMixture(self.mixtures, self.bits)
+        return Bernoulli() if self.likelihood == "bernoulli" else Gaussian()
+
+
+class VAE(nn.Module):
+    """x -> Terms: one group of `latent_dim` Gaussian latents under the prior N(0, I).
+
+    Kingma & Welling (2014), sec. 2.3: both SGVB estimators, with any number L of noise samples for each image.
+
+    Args:
+        shape: (channels, height, width) of the images.
+        settings: the other fields of VAEConfig.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], **settings):
+        super().__init__()
+        self.config = config = VAEConfig(tuple(shape), **settings)
+        self.shape = config.shape
+        self.likelihood = config.make_likelihood()
+        # A model's first weights are part of its identity, so they may not depend on what ran before.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            outputs = self.likelihood.parameters_per_pixel(config.shape[0])
+            make = mlp_networks if config.network in MLPS else conv_networks
+            self.encoder, self.decoder = make(config, outputs)
+
+    @property
+    def matmul_bound(self) -> bool:
+        """Whether matrix products, which gain most from bf16, take nearly all of the time."""
+        return self.config.network in MLPS
+
+    def posterior(self, x: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+        """Mean and log standard deviation of q(z|x); Kingma & Welling (2014), eq. 9."""
+        mean, log_variance = self.encoder(x).float().chunk(2, dim=1)
+        return mean, 0.5 * log_variance
+
+    def forward(self, x: Float[Tensor, "n c h w"], samples: int = 1, analytic: bool = True) -> Terms:
+        """The two parts of the bound, each averaged over L = `samples` draws of z.
+
+        `analytic` takes the KL in closed form (SGVB estimator B, eq. 7); otherwise it is log q(z|x) - log p(z) at
+        the draws themselves (estimator A, eq. 6).
+        """
+        mean, log_std = self.posterior(x)
+        noise = torch.randn(samples, *mean.shape, device=mean.device)
+        z = mean + log_std.exp() * noise
+        nll = -self._log_likelihood(z, x).mean(0)
+        if analytic:
+            kl = gaussian_kl(mean, log_std).sum(1)
+        else:
+            kl = (0.5 * (z.square() - noise.square()) - log_std).sum(2).mean(0)
+        return Terms(nll, kl[None], Posterior(mean, log_std, z[0]))
+
+    def encode(self, x: Float[Tensor, "n c h w"]) -> list[Tensor]:
+        """Posterior means, one group: [(n, d)]."""
+        return [self.posterior(x)[0]]
+
+    def decode(self, latents: list[Tensor]) -> Float[Tensor, "n c h w"]:
+        """The mean image of p(x|z), in [0, 1]."""
+        return self.likelihood.mean(self.decoder(latents[0]).float())
+
+    def sample(self, n: int, temperature: float = 1.0) -> Float[Tensor, "n c h w"]:
+        """Mean images of n draws from the prior N(0, temperature² I)."""
+        device = next(self.parameters()).device
+        return self.decode([temperature * torch.randn(n, self.config.latent_dim, device=device)])
+
+    def kl_per_latent(self, x: Float[Tensor, "n c h w"]) -> list[Tensor]:
+        """KL divergence of each latent, nats: [(n, d)]."""
+        return [gaussian_kl(*self.posterior(x))]
+
+    def log_weights(self, x: Float[Tensor, "n c h w"], samples: int) -> Float[Tensor, "n samples"]:
+        """log p(x, z) - log q(z|x) at `samples` draws of z for each image, nats (Burda et al., 2016, eq. 8)."""
+        mean, log_std = self.posterior(x)
+        noise = torch.randn(samples, *mean.shape, device=mean.device)
+        z = mean + log_std.exp() * noise
+        log_prior_ratio = (0.5 * (noise.square() - z.square()) + log_std).sum(2)
+        return (self._log_likelihood(z, x) + log_prior_ratio).T
+
+    def _log_likelihood(self, z: Tensor, x: Tensor) -> Tensor:
+        samples = len(z)
+        parameters = self.decoder(z.flatten(0, 1))
+        if samples > 1:
+            x = x.repeat(samples, 1, 1, 1)
+        return self.likelihood.log_prob(parameters, x).unflatten(0, (samples, -1))
+
+
+def gaussian_kl(mean: Float[Tensor, "*n d"], log_std: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+    """KL(N(mean, std²) || N(0, 1)) of each latent, nats; Kingma & Welling (2014), App. B."""
+    return 0.5 * (mean.square() + torch.exp(2 * log_std) - 1) - log_std
+
+
+def mlp_networks(config: VAEConfig, outputs: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """Fully connected encoder (image to mean and log-variance) and decoder (latents to pixel parameters)."""
+    down, down_activation, up, up_activation = MLPS[config.network]
+    if config.width:
+        down, up = (config.width,) * len(down), (config.width,) * len(up)
+    _, height, width = config.shape
+    encoder = [nn.Flatten(), *_dense((math.prod(config.shape), *down), down_activation)]
+    encoder.append(nn.Linear((math.prod(config.shape), *down)[-1], 2 * config.latent_dim))
+    decoder = _dense((config.latent_dim, *up), up_activation)
+    decoder.append(nn.Linear((config.latent_dim, *up)[-1], outputs * height * width))
+    decoder.append(nn.Unflatten(1, (outputs, height, width)))
+    return nn.Sequential(*encoder), nn.Sequential(*decoder)
+
+
+def conv_networks(config: VAEConfig, outputs: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """4x4 convolutions of stride 2 down to 4x4 pixels, fully connected layers, and their mirror image."""
+    channels, dense = CONVS[config.network]
+    layers = int(math.log2(config.shape[1])) - 2
+    channels = (channels[0],) * max(0, layers - len(channels)) + channels[-layers:]
+    if config.width:
+        channels = tuple(c * config.width // channels[0] for c in channels)
+    flat, side = channels[-1] * 16, 4
+    encoder, previous = [], config.shape[0]
+    for width in channels:
+        encoder += [nn.Conv2d(previous, width, 4, stride=2, padding=1), nn.ReLU()]
+        previous = width
+    encoder += [nn.Flatten(), *_dense((flat, *dense), nn.ReLU), nn.Linear(dense[-1], 2 * config.latent_dim)]
+    decoder = _dense((config.latent_dim, *dense[::-1], flat), nn.ReLU)
+    decoder.append(nn.Unflatten(1, (previous, side, side)))
+    for width in (*channels[-2::-1], outputs):
+        decoder += [nn.ConvTranspose2d(previous, width, 4, stride=2, padding=1), nn.ReLU()]
+        previous = width
+    return nn.Sequential(*encoder), nn.Sequential(*decoder[:-1])
+
+
+def _dense(widths: tuple[int, ...], activation: type[nn.Module]) -> list[nn.Module]:
+    layers = []
+    for before, after in itertools.pairwise(widths):
+        layers += [nn.Linear(before, after), activation()]
+    return layers

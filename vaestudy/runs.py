@@ -1,0 +1,188 @@
+"""A run's folder: configuration, log, weights, results and provenance. Written whole or not at all."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import vaestudy
+from vaestudy.errors import InputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path that takes the place of `path` once the block has ended well."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError(f"cannot write to {path.parent}: {error.strerror}") from error
+    os.close(handle)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=plain) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """What JSON should hold of a dataclass, an array, a tensor or a path."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, np.ndarray | np.generic | torch.Tensor):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no plain form")
+
+
+def canonical(config: Any) -> Any:
+    """The configuration as JSON gives it back: lists for tuples, plain numbers."""
+    return json.loads(json.dumps(config, default=plain, sort_keys=True))
+
+
+def folder(root: Path | str, stage: str, *parts: Any) -> Path:
+    """`<root>/<stage>-<hash of the parts>`: the same configuration always finds the same folder.
+
+    A part is anything with `.config` (a model), `.describe()` (images), a dataclass or plain JSON.
+    """
+    digest = hashlib.sha256(json.dumps(describe(*parts), sort_keys=True).encode()).hexdigest()
+    return Path(root) / f"{stage}-{digest[:12]}"
+
+
+def describe(*parts: Any) -> list:
+    """What identifies a run: the configuration of each of its parts, as JSON."""
+    known = []
+    for part in parts:
+        if hasattr(part, "config"):
+            known.append({type(part).__name__: canonical(part.config)})
+        elif hasattr(part, "describe"):
+            known.append({type(part).__name__: canonical(part.describe())})
+        else:
+            known.append(canonical(part))
+    return known
+
+
+def provenance(**more: Any) -> dict:
+    """Commit, versions and machine of what runs now."""
+    source = Path(vaestudy.__file__).parent
+    git = ["git", "-C", str(source)]
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    dirty = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=False)
+    return {
+        "commit": commit.stdout.strip() or None,
+        "modified": bool(dirty.stdout.strip()),
+        "vaestudy": vaestudy.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        **more,
+    }
+
+
+class Run:
+    """A run's folder with its model, ready to be looked at.
+
+    Attributes:
+        path: the folder.
+        model: the trained model in evaluation mode.
+    """
+
+    def __init__(self, path: Path, model: nn.Module):
+        self.path = Path(path)
+        self.model = model
+
+    @property
+    def config(self) -> list:
+        return json.loads((self.path / "config.json").read_text())
+
+    @property
+    def provenance(self) -> dict:
+        return json.loads((self.path / "provenance.json").read_text())
+
+    @property
+    def result(self) -> dict:
+        return json.loads((self.path / "result.json").read_text())
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "result.json").exists()
+
+    @property
+    def history(self) -> dict[str, np.ndarray]:
+        """The log as one array for each quantity, in the order of training."""
+        lines = (self.path / "metrics.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        return {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {}
+
+    def append(self, row: dict) -> None:
+        """Add one line to the log."""
+        with (self.path / "metrics.jsonl").open("a") as log:
+            log.write(json.dumps(row) + "\n")
+
+    def keep_log_until(self, images_seen: int) -> None:
+        """Drop the lines that a checkpoint at `images_seen` does not know of."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]
+        kept = [line for line in whole if json.loads(line)["images_seen"] <= images_seen]
+        with replacing(path) as temporary:
+            temporary.write_text("".join(kept))
+
+    def record(self, **values: Any) -> dict:
+        """Add numbers to result.json, and return all of it."""
+        result = {**(self.result if self.finished else {}), **canonical(values)}
+        write_json(self.path / "result.json", result)
+        return result
+
+    @torch.no_grad()
+    def codes(
+        self, images: Any, index: Any = None, group: int | None = None, batch: int = 2048
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Posterior means (n, d) beside the true factors (n, k), or None where no factors are known.
+
+        A group of latent maps is pooled to its mean over space; `group` takes one group in place of all of them.
+        """
+        index = np.arange(len(images)) if index is None else np.asarray(index)
+        parts = []
+        for start in range(0, len(index), batch):
+            x = images.batch(index[start : start + batch]).to(next(self.model.parameters()).device)
+            means = self.model.encode(x)
+            means = means if group is None else means[group : group + 1]
+            parts.append(torch.cat([m.flatten(2).mean(2) if m.ndim > 2 else m for m in means], 1).cpu())
+        return torch.cat(parts).numpy(), None if images.factors is None else images.factors.values(index)
+
+    def load(self) -> None:
+        """Put the finished weights into the model."""
+        try:
+            weights = load_file(self.path / "model.safetensors")
+        except Exception as error:
+            raise InputError(f"{self.path / 'model.safetensors'} cannot be read: {error}") from error
+        self.model.load_state_dict(weights)
+        self.model.eval()
+
+
+def save_weights(path: Path, state: dict[str, torch.Tensor]) -> None:
+    """Weights in safetensors form; every tensor is stored contiguous and on its own."""
+    with replacing(path) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, temporary)

@@ -1,0 +1,362 @@
+"""The trainer: one loop for every model. Progress is counted in images; the same call again resumes or returns."""
+
+import ctypes
+import math
+import platform
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+from vaestudy import runs
+from vaestudy.errors import InputError
+from vaestudy.objective import Objective, Parts, bound
+
+OPTIMIZERS = ("adam", "adamw", "adamax", "adagrad")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model is trained.
+
+    Attributes:
+        images: images to be seen in all, counting repetitions.
+        batch: images a step.
+        learning_rate: at its highest.
+        optimizer: one of OPTIMIZERS.
+        betas: decay rates of the moments (adam, adamw, adamax).
+        eps: added to the denominator (adam, adamw, adamax).
+        weight_decay: decoupled for adamw, otherwise added to the gradient.
+        rise: fraction of the images over which the learning rate rises linearly from 0.
+        decay_from: fraction of the images after which it falls along a half cosine; 1 keeps it constant.
+        decay_to: share of the learning rate that is left at the end.
+        ema: decay of the averaged weights a step; 0 keeps the last weights.
+        skip_above: a step whose gradient norm is this many times its running mean, or not finite, is left out; 0
+            never leaves one out.
+        flip: mirror each image with probability 1/2.
+        precision: fp32, bf16, or auto (bf16 where it pays: on CUDA, and on CPUs with bf16 for matrix products).
+        compile: compile the step with torch.compile.
+        log_every: images between two lines of the log.
+        save_every: images between two checkpoints.
+        seed: of the order of the images and of the noise.
+        objective: what is minimised.
+    """
+
+    images: int
+    batch: int = 128
+    learning_rate: float = 1e-3
+    optimizer: str = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    rise: float = 0.0
+    decay_from: float = 1.0
+    decay_to: float = 0.0
+    ema: float = 0.0
+    skip_above: float = 0.0
+    flip: bool = False
+    precision: str = "auto"
+    compile: bool = False
+    log_every: int = 20_000
+    save_every: int = 1_000_000
+    seed: int = 0
+    objective: Objective = field(default_factory=Objective)
+
+    def __post_init__(self):
+        if self.optimizer not in OPTIMIZERS:
+            raise InputError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
+        if self.images < 1 or self.batch < 1 or not self.learning_rate > 0:
+            raise InputError("images and batch must be 1 or more and learning_rate above 0")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise InputError(f"precision must be auto, fp32 or bf16, not {self.precision!r}")
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(self.images / self.batch)
+
+
+def learning_rate(training: Training, progress: float) -> float:
+    """Linear rise, a plateau, a half cosine down to `decay_to` of the peak."""
+    rate = training.learning_rate
+    if progress < training.rise:
+        return rate * progress / training.rise
+    if progress > training.decay_from:
+        fall = (progress - training.decay_from) / (1 - training.decay_from)
+        rate *= training.decay_to + (1 - training.decay_to) * 0.5 * (1 + math.cos(math.pi * fall))
+    return rate
+
+
+def make_optimizer(training: Training, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser of a configuration, in its fused or multi-tensor form."""
+    rates = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
+    if training.optimizer == "adagrad":
+        return torch.optim.Adagrad(parameters, **rates, fused=parameters[0].device.type == "cpu")
+    rates |= {"betas": training.betas, "eps": training.eps}
+    if training.optimizer == "adamax":
+        return torch.optim.Adamax(parameters, **rates, foreach=True)
+    make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
+    return make(parameters, **rates, fused=True)
+
+
+class Order:
+    """Which images each step sees: a function of (seed, step) alone, so that nothing of it has to be saved."""
+
+    def __init__(self, count: int, batch: int, seed: int, device: torch.device):
+        self.count, self.batch, self.seed, self.device = count, min(batch, count), seed, device
+        self.epoch, self.permutation = -1, torch.empty(0)
+
+    def __call__(self, step: int) -> Tensor:
+        epoch, place = divmod(step, self.count // self.batch)
+        if epoch != self.epoch:
+            generator = torch.Generator().manual_seed(mix(self.seed, epoch))
+            self.epoch = epoch
+            self.permutation = torch.randperm(self.count, generator=generator).to(self.device)
+        return self.permutation[place * self.batch : (place + 1) * self.batch]
+
+
+def mix(*numbers: int) -> int:
+    """A 32-bit seed from several whole numbers."""
+    return zlib.crc32(",".join(map(str, numbers)).encode())
+
+
+def autocast(training: Training, model: nn.Module, device: torch.device) -> torch.autocast:
+    """bf16 where the configuration says so, or where `auto` finds that it pays."""
+    enabled = training.precision == "bf16"
+    if training.precision == "auto" and device.type == "cuda":
+        enabled = torch.cuda.is_bf16_supported()
+    elif training.precision == "auto" and device.type == "cpu":
+        # Measured: bf16 matrix products run 4 to 5 times faster here, bf16 convolutions do not.
+        enabled = getattr(model, "matmul_bound", False) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def fit(
+    model: nn.Module,
+    images,
+    training: Training,
+    run_dir: Path | str,
+    *,
+    device: torch.device | str | None = None,
+    on_step: Callable[[int, Parts], None] | None = None,
+) -> runs.Run:
+    """Train `model` on `images`, or go on with, or return, the run that `run_dir` already holds.
+
+    Args:
+        model: any model that answers `x -> Terms`.
+        images: an ImageSet of the model's shape.
+        training: sizes, optimiser and objective.
+        run_dir: the run's folder (see `runs.folder`).
+        device: where to train; by default CUDA if there is one.
+        on_step: called after each step with the step's number and its parts.
+
+    Raises:
+        InputError: if the folder holds another run, cannot be written, or the images do not fit the model.
+    """
+    run = runs.Run(Path(run_dir), model)
+    config = runs.describe(model, images, training)
+    if (run.path / "config.json").exists() and run.config != config:
+        raise InputError(f"{run.path} holds a run with another configuration: choose another folder")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if run.finished:
+        run.load()
+        return run
+    if tuple(images.shape) != tuple(model.shape):
+        raise InputError(f"the images are {tuple(images.shape)}, the model wants {tuple(model.shape)}")
+    runs.write_json(run.path / "config.json", config)
+    model.to(device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        _Loop(run, images.to(device), training, device, on_step).run_to_end()
+    run.load()
+    return run
+
+
+class _Loop:
+    """The state of one training, and the steps that change it."""
+
+    def __init__(self, run, images, training, device, on_step):
+        self.run, self.model, self.images, self.training = run, run.model, images, training
+        self.device, self.on_step = device, on_step
+        if any(p.ndim == 4 for p in self.model.parameters()):
+            self.model.to(memory_format=torch.channels_last)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(training, self.parameters)
+        average = get_ema_multi_avg_fn(training.ema)
+        self.ema = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True) if training.ema else None
+        self.order = Order(len(images), training.batch, training.seed, device)
+        self.cast = autocast(training, self.model, device)
+        self.forward = torch.compile(self.cost) if training.compile else self.cost
+        self.step, self.seconds, self.skipped = 0, 0.0, 0
+        self.norm = None
+        self.sums: list[Tensor] = []
+        self.resume()
+
+    def run_to_end(self) -> None:
+        training = self.training
+        self.model.train()
+        bar = tqdm(
+            total=training.steps * training.batch,
+            initial=self.step * training.batch,
+            unit="image",
+            unit_scale=True,
+            desc=self.run.path.name,
+            disable=not shows_progress(),
+            leave=False,
+        )
+        log_steps = max(1, training.log_every // training.batch)
+        save_steps = max(1, training.save_every // training.batch)
+        with bar:
+            since = time.perf_counter()
+            while self.step < training.steps:
+                self.advance()
+                bar.update(training.batch)
+                last = self.step == training.steps
+                if self.step % log_steps == 0 or last:
+                    since, before = time.perf_counter(), since
+                    self.seconds += since - before
+                    self.log()
+                if self.step % save_steps == 0 and not last:
+                    self.save()
+        self.finish()
+
+    def advance(self) -> None:
+        """One step; all of its randomness is a function of (seed, step)."""
+        training, progress = self.training, self.step / self.training.steps
+        torch.manual_seed(mix(training.seed, self.step, 1))
+        x = self.images.batch(self.order(self.step))
+        if training.flip:
+            mirrored = torch.rand(len(x), 1, 1, 1, device=self.device) < 0.5
+            x = torch.where(mirrored, x.flip(3), x)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(training, progress)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = self.forward(x, progress)
+        parts.loss.backward()
+        if self.keeps_step():
+            self.optimizer.step()
+            if self.ema is not None:
+                self.ema.update_parameters(self.model)
+        self.step += 1
+        self.sums.append(torch.cat([parts.loss[None], parts.nll[None], parts.kl]).detach())
+        if self.on_step is not None:
+            self.on_step(self.step, parts)
+
+    def cost(self, x: Tensor, progress: float) -> Parts:
+        if x.shape[1] > 1 or x.shape[2] > 1:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with self.cast:
+            terms = self.model(x)
+        return bound(terms, self.training.objective, progress, len(self.images))
+
+    def keeps_step(self) -> bool:
+        """Adaptive gradient skipping: leave out a step that is not finite or far above the running norm."""
+        limit = self.training.skip_above
+        if not limit:
+            return True
+        norm = float(nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None]))
+        keeps = math.isfinite(norm) and (self.norm is None or norm < limit * self.norm)
+        if math.isfinite(norm):
+            # A refused norm still moves the mean, so that a lasting change of scale is followed.
+            self.norm = norm if self.norm is None else 0.98 * self.norm + 0.02 * min(norm, 10 * self.norm)
+        self.skipped += not keeps
+        return keeps
+
+    def log(self) -> None:
+        loss, nll, *kl = torch.stack(self.sums).mean(0).tolist()
+        self.sums.clear()
+        seen = self.step * self.training.batch
+        row = {
+            "images_seen": seen,
+            "loss": loss,
+            "nll_nats": nll,
+            "kl_nats": sum(kl),
+            "elbo_nats": -nll - sum(kl),
+        }
+        row |= {"kl_nats_by_group": kl, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        row |= {"seconds": round(self.seconds, 3), "steps_skipped": self.skipped}
+        if not math.isfinite(loss) and not self.training.skip_above:
+            raise InputError(f"training diverged after {seen} images: lower learning_rate or set skip_above")
+        self.run.append(row)
+
+    def save(self) -> None:
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "skipped": self.skipped,
+            "norm": self.norm,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "sums": list(self.sums),
+        }
+        with runs.replacing(self.run.path / "state.pt") as temporary:
+            torch.save(state, temporary)
+
+    def resume(self) -> None:
+        path = self.run.path / "state.pt"
+        if not path.exists():
+            self.run.keep_log_until(0)
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.step, self.seconds, self.skipped = state["step"], state["seconds"], state["skipped"]
+        self.norm, self.sums = state["norm"], list(state["sums"])
+        self.run.keep_log_until(self.step * self.training.batch)
+
+    def finish(self) -> None:
+        self.save()
+        best = self.model if self.ema is None else self.ema.module
+        runs.save_weights(self.run.path / "model.safetensors", best.state_dict())
+        about = {
+            "device": device_name(self.device),
+            "seed": self.training.seed,
+            "seconds": round(self.seconds, 1),
+        }
+        about |= {
+            "data_checksum": self.images.checksum,
+            "precision": "bf16" if self.cast._enabled else "fp32",
+        }
+        runs.write_json(self.run.path / "provenance.json", runs.provenance(**about))
+        history = self.run.history
+        last = {name: float(history[name][-1]) for name in ("nll_nats", "kl_nats", "elbo_nats")}
+        rate = self.step * self.training.batch / max(self.seconds, 1e-9)
+        self.run.record(train=last, images_seen=self.step * self.training.batch, images_per_second=round(rate, 1))
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def shows_progress() -> bool:
+    """Whether a person watches: a terminal, or a kernel that a person types into; never a report being made."""
+    if "ipykernel" in sys.modules:
+        from IPython import get_ipython
+
+        shell = get_ipython()
+        return bool(shell is not None and getattr(getattr(shell, "kernel", None), "_allow_stdin", False))
+    return sys.stderr.isatty()
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep large freed blocks, which it otherwise returns to the kernel after every operation.
+
+    Measured on a small convolutional network: 181 ms a step in place of 231.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL("libc.so.6")
+        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            libc.mallopt(option, 1 << 30)
