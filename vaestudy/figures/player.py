@@ -1,0 +1,90 @@
+"""Moving pictures for a page that has no kernel: strips of images under one slider."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vaestudy.errors import InputError
+from vaestudy.figures.figure import Shown, png, rgba
+
+# `--f` is the frame in view; the handlers set it, the style of each strip reads it.
+_SHOW = (
+    "const p=this.closest('.play');p.style.setProperty('--f',this.value);"
+    "p.querySelector('output').value=p.dataset.steps.split('|')[this.value]"
+)
+_PLAY = (
+    "const b=this,s=b.closest('.play').querySelector('input');let d=1;"
+    "if(b.t){clearInterval(b.t);b.t=0}else b.t=setInterval(()=>{"
+    "if(+s.value+d>+s.max||+s.value+d<0)d=-d;s.value=+s.value+d;s.oninput()},120);"
+    "b.textContent=b.t?'Pause':'Play'"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Player(Shown):
+    """Image strips that move together, with a slider and a play button whose handlers are all the script there is."""
+
+    strips: np.ndarray = field(repr=False)  # uint8 (strips, frames, h, w, 4)
+    caption: str
+    alt: str
+    data: Any
+    labels: Sequence[str]
+    steps: Sequence[str]
+    size: int
+    kind: ClassVar[str] = "player"
+
+    def body(self) -> str:
+        strips, frames, h, w, _ = self.strips.shape
+        # One embedded PNG holds all: a strip a row, a frame a column.
+        sheet = self.strips.transpose(0, 2, 1, 3, 4).reshape(strips * h, frames * w, 4)
+        view = (
+            f"aspect-ratio:{w}/{h};background-image:var(--sheet);image-rendering:pixelated;"
+            f"background-size:{frames * 100}% {strips * 100}%;"
+            f"background-position:calc(var(--f)*{100 / max(frames - 1, 1):.6g}%) "
+        )
+        cells = "".join(
+            f'<div style="flex:0 1 {self.size}px;min-width:3rem;text-align:center;font-size:.8em">'
+            f'<div style="{view}{100 * row / max(strips - 1, 1):.6g}%"></div>{html.escape(label)}</div>'
+            for row, label in enumerate(self.labels)
+        )
+        return (
+            f'<div class="play" data-steps="{html.escape("|".join(self.steps))}" '
+            f'style="--f:{frames // 2};--sheet:url({png(sheet)})">'
+            f'<div class="wide" role="img" aria-label="{html.escape(self.alt)}" '
+            f'style="display:flex;flex-wrap:wrap;gap:.5rem">{cells}</div>{self._controls()}</div>'
+        )
+
+    def _controls(self) -> str:
+        last, middle = len(self.steps) - 1, len(self.steps) // 2
+        return (
+            '<p class="controls" style="display:flex;gap:.6rem;align-items:center;margin:.5rem 0">'
+            f'<button type="button" onclick="{_PLAY}">Play</button>'
+            f'<input type="range" min="0" max="{last}" value="{middle}" aria-label="frame" '
+            f'style="flex:1;max-width:20rem" oninput="{_SHOW}">'
+            f"<output>{html.escape(self.steps[middle])}</output></p>"
+        )
+
+
+def player(
+    frames: Any,
+    caption: str,
+    alt: str,
+    data: Any,
+    *,
+    labels: Sequence[str],
+    steps: Sequence[str],
+    size: int = 96,
+) -> Player:
+    """Image strips (strips, frames, c, h, w) in [0, 1] that play side by side: one strip for each latent, say.
+
+    `labels` names the strips, `steps` the frames (beside the slider), `size` is a strip's width in CSS pixels.
+    """
+    shape = tuple(frames.shape)
+    if len(shape) != 5 or shape[:2] != (len(labels), len(steps)):
+        raise InputError(f"frames {shape} must be ({len(labels)} labels, {len(steps)} steps, c, h, w)")
+    pixels = rgba(frames.reshape(-1, *shape[2:]))
+    pixels = pixels.reshape(*shape[:2], *pixels.shape[1:])
+    return Player(pixels, caption, alt, data, tuple(labels), tuple(steps), size)

@@ -1,0 +1,123 @@
+"""Tables of numbers, and the two that a report gathers from its notebooks: the headline and the provenance."""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vaestudy.errors import InputError
+from vaestudy.figures.figure import Shown
+
+HEADLINE = ("quantity", "ours", "published", "source")
+
+
+@dataclass(frozen=True, eq=False)
+class Table(Shown):
+    """Rows as dicts; the columns are their keys in order of first appearance."""
+
+    data: list[dict]
+    caption: str
+    alt: str
+    formats: Mapping[str, str] = field(default_factory=dict)
+    kind: ClassVar[str] = "table"
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys(key for row in self.data for key in row))
+
+    def cells(self) -> list[list[str]]:
+        """The table's text, row by row."""
+        return [[cell(row.get(name), self.formats.get(name)) for name in self.columns] for row in self.data]
+
+    def body(self) -> str:
+        numeric = [any(_is_number(row.get(name)) for row in self.data) for name in self.columns]
+        kinds = [' class="number"' if is_numeric else "" for is_numeric in numeric]
+        names = zip(self.columns, kinds, strict=True)
+        head = "".join(f'<th scope="col"{kind}>{html.escape(name)}</th>' for name, kind in names)
+        rows = []
+        for row in self.cells():
+            first, *rest = (html.escape(text) for text in row)
+            cells = "".join(f"<td{kind}>{text}</td>" for text, kind in zip(rest, kinds[1:], strict=True))
+            rows.append(f'<tr><th scope="row"{kinds[0]}>{first}</th>{cells}</tr>')
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        return f'<div class="wide" style="overflow-x:auto">{table}</div>'
+
+    def __str__(self) -> str:
+        lines = [self.columns, *self.cells()]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        lines = ["  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)) for line in lines]
+        return "\n".join([self.caption, *(line.rstrip() for line in lines)])
+
+
+class Headline(Table):
+    """A stage's rows on the report's first page."""
+
+    kind: ClassVar[str] = "headline"
+
+
+class Provenance(Table):
+    """What made the numbers, one row per run: at the foot of its page and on the report's first page."""
+
+    kind: ClassVar[str] = "provenance"
+
+
+def table(rows: Sequence[Mapping], caption: str, alt: str = "", formats: Mapping[str, str] | None = None) -> Table:
+    """A table from dicts. A number shows four significant digits unless `formats` names its column's, as ".1f"."""
+    return _make(Table, rows, caption, alt, formats)
+
+
+def headline(rows: Sequence[Mapping], caption: str = "This stage's headline numbers.") -> Headline:
+    """A stage's rows on the report's first page: dicts with the keys of `HEADLINE`.
+
+    `ours` and `published` are numbers or text ("0.43 ± 0.02"); what nobody has published is None.
+    """
+    for row in rows:
+        if set(row) != set(HEADLINE):
+            raise InputError(f"a headline row has the keys {', '.join(HEADLINE)}, not {', '.join(row)}")
+    return _make(Headline, [{name: row[name] for name in HEADLINE} for row in rows], caption)
+
+
+def provenance(rows: Sequence[Mapping], caption: str = "The runs behind this page.") -> Provenance:
+    """What made each run: dicts of run, commit, device, seed, seconds, data and versions (a dict is spelt out)."""
+    return _make(Provenance, rows, caption)
+
+
+def _make(kind: type, rows: Sequence[Mapping], caption: str, alt: str = "", formats: Mapping | None = None):
+    if not rows:
+        raise InputError(f"the table {caption!r} has no rows")
+    return kind([dict(row) for row in rows], caption, alt or caption, formats or {})
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A number for people: `digits` significant ones, whole from 10^(digits-1) on, a power of ten below 0.001."""
+    if not math.isfinite(value):
+        return "undefined" if math.isnan(value) else ("∞" if value > 0 else "−∞")
+    size = abs(value)
+    if isinstance(value, int | np.integer) or size >= 10 ** (digits - 1):
+        text = f"{value:,.0f}"
+    elif 0 < size < 1e-3:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        text = f"{mantissa}e{int(exponent)}"
+    else:
+        text = f"{value:.{digits - 1 - math.floor(math.log10(size)) if size else 0}f}"
+    return text.replace("-", "−")
+
+
+def cell(value: Any, spec: str | None = None) -> str:
+    """The text of one cell: numbers by `spec` or by `number`, dicts spelt out, a dash for what is missing."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if _is_number(value):
+        return format(value, spec).replace("-", "−") if spec else number(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {cell(item)}" for name, item in value.items())
+    return str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
