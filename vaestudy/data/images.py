@@ -1,13 +1,15 @@
-"""Sets of images that live on the device that trains, with the factors that made them where those are known."""
+"""Sets of images that live on the device that trains, with the factors that made them where known."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding
 
 from vaestudy.errors import InputError
 
@@ -17,8 +19,8 @@ Index = Tensor | np.ndarray | Sequence[int] | slice
 class Factors:
     """Integer factors of variation: a name, a number of values and one column each.
 
-    Without a table the factors form a full grid in row-major order, the last one fastest: image i of the set has
-    the factor values `unravel_index(i, sizes)`.
+    Without a table the factors form a full grid in row-major order, the last one fastest: image i of the set
+    has the factor values `unravel_index(i, sizes)`.
     """
 
     def __init__(self, names: Sequence[str], sizes: Sequence[int], table: np.ndarray | None = None):
@@ -96,14 +98,13 @@ class ImageSet:
 
     def batch(self, index: Index) -> Tensor:
         """The images at `index` as float32 (n, c, h, w) in [0, 1], on the set's device."""
-        rows = self._rows(index)
-        raw = self.storage[rows]
+        raw = self.storage[self._rows(index)]
         if self.packed:
-            shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=raw.device)
-            raw = (raw[:, :, None] >> shifts) & 1
+            # Eight pixels at a time from a table: faster than shifting, and than reading whole bytes.
+            return embedding(raw.int(), _bits_of_bytes(raw.device)).reshape(-1, *self.shape)
         if self.bits < 8:
-            return (raw >> (8 - self.bits)).reshape(-1, *self.shape).float() / (2**self.bits - 1)
-        return raw.reshape(-1, *self.shape).float() / self.levels
+            return (raw >> (8 - self.bits)).reshape(-1, *self.shape).float().div_(2**self.bits - 1)
+        return raw.reshape(-1, *self.shape).float().div_(self.levels)
 
     def to(self, device: torch.device | str) -> Self:
         """The same set with its bytes resident on `device`."""
@@ -123,6 +124,31 @@ class ImageSet:
         """The subset at `index`; `note` says in a run's configuration how it was chosen."""
         return replace(self, rows=self._rows(index), note={**self.note, **note})
 
+    def thinned(self, every: Sequence[int]) -> Self:
+        """A copy of each `every`-th value of each factor, itself a full factor grid of smaller sizes."""
+        known = self.factors_of_rows
+        if known is None or not known.is_grid or self.rows is not None or len(every) != len(known.sizes):
+            raise InputError(f"only a full factor grid can be thinned, with one step a factor, not {every}")
+        rows = np.arange(len(self)).reshape(known.sizes)[tuple(slice(None, None, step) for step in every)]
+        thinner = self.select(rows.ravel(), every=list(every)).compact()
+        return replace(thinner, factors_of_rows=Factors(known.names, rows.shape))
+
+    def hold_out(self, **region: Iterable[int]) -> tuple[Self, Self]:
+        """The set without a region of factor values, and that region: `hold_out(shape=[2], x=range(16, 32))`.
+
+        The region holds the combinations in which every factor named has one of the values given.
+        """
+        known = self.factors
+        if known is None or not set(region) <= set(known.names):
+            names = ", ".join(known.names) if known else "none"
+            raise InputError(f"cannot hold out {', '.join(region)}: the factors of {self.name} are {names}")
+        wanted = {name: [int(value) for value in values] for name, values in region.items()}
+        table = known.values(slice(None))
+        columns = [np.isin(table[:, known.names.index(name)], values) for name, values in wanted.items()]
+        inside = np.logical_and.reduce(columns)
+        rest, held = np.flatnonzero(~inside), np.flatnonzero(inside)
+        return self.select(rest, without=wanted), self.select(held, within=wanted)
+
     def quantized(self, bits: int) -> Self:
         """The set with only the `bits` highest bits of each byte, still in [0, 1] (NVAE, sec. 4: 5 bits)."""
         if not 1 <= bits <= 8 or self.packed or self.levels != 255:
@@ -140,6 +166,12 @@ class ImageSet:
             index = torch.arange(*index.indices(len(self)), device=device)
         index = torch.as_tensor(index, device=device, dtype=torch.int64)
         return index if self.rows is None else self.rows[index]
+
+
+@lru_cache
+def _bits_of_bytes(device: torch.device) -> Tensor:
+    places = torch.arange(7, -1, -1, device=device)
+    return (torch.arange(256, device=device)[:, None] >> places & 1).float()
 
 
 def _as_numpy(index: Index) -> np.ndarray:
