@@ -2,9 +2,9 @@
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 
@@ -109,7 +109,7 @@ class VAESettings(Settings):
 
     @property
     def training(self) -> Training:
-        return self.sizes["training"].with_(seed=self.seed, objective=Objective(beta=self.beta, warmup=0.1))
+        return replace(self.sizes["training"], seed=self.seed, objective=Objective(beta=self.beta, warmup=0.1))
 
 
 STAGES: dict[str, type[Settings]] = {cls.stage: cls for cls in (VAESettings,)}

@@ -7,9 +7,8 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -81,10 +80,6 @@ class Training:
     @property
     def steps(self) -> int:
         return math.ceil(self.images / self.batch)
-
-    def with_(self, **changes) -> Self:
-        """The same configuration with some fields changed."""
-        return replace(self, **changes)
 
 
 def learning_rate(training: Training, progress: float) -> float:
