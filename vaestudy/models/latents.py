@@ -1,0 +1,70 @@
+"""Diagonal normal distributions over latents, and how a network's raw outputs become their mean and scale."""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+Sigma = Literal["exp_floor", "softplus"]
+
+_CLAMP = 5.0
+_FLOOR = 0.01
+_LN_2 = math.log(2)
+
+
+class Normal(NamedTuple):
+    """Independent normals; every method answers for each variable on its own, in nats."""
+
+    mean: Float[Tensor, "*shape"]
+    std: Float[Tensor, "*shape"]
+
+    def sample(self, temperature: float = 1.0) -> Float[Tensor, "*shape"]:
+        """A reparameterised draw; the temperature multiplies the standard deviation."""
+        return self.mean + temperature * self.std * torch.randn_like(self.mean)
+
+    def log_prob(self, z: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """log N(z; mean, std²)."""
+        return -0.5 * ((z - self.mean) / self.std).square() - self.std.log() - 0.5 * math.log(2 * math.pi)
+
+    def kl(self, prior: "Normal") -> Float[Tensor, "*shape"]:
+        """KL(self || prior) in closed form (NVAE, eq. 2, before its residual form is put in)."""
+        shift, ratio = (self.mean - prior.mean) / prior.std, self.std / prior.std
+        return 0.5 * (shift.square() + ratio.square() - 1) - ratio.log()
+
+
+def soft_clamp(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Smoothly confined to (-5, 5), nearly the identity around 0: no single KL can then run away."""
+    return _CLAMP * torch.tanh(value / _CLAMP)
+
+
+def normal(raw: Float[Tensor, "n z2 h w"], sigma: Sigma = "exp_floor") -> Normal:
+    """The normal that a head's output (means, then scales, along the channels) stands for, in fp32 or wider.
+
+    `exp_floor` is NVAE's: both halves clamped softly, std = exp(.) + 0.01. `softplus` is Efficient-VDVAE's
+    gradient smoothing (Hazami et al. 2022, sec. 4): std = log2(1 + 2^.), neither clamp nor floor.
+    """
+    mean, scale = _wide(raw).chunk(2, dim=1)
+    if sigma == "exp_floor":
+        return Normal(soft_clamp(mean), torch.exp(soft_clamp(scale)) + _FLOOR)
+    return Normal(mean, F.softplus(scale, beta=_LN_2))
+
+
+def residual_normal(
+    prior_raw: Float[Tensor, "n z2 h w"], raw: Float[Tensor, "n z2 h w"], sigma: Sigma = "exp_floor"
+) -> Normal:
+    """The posterior relative to its prior (NVAE, sec. 3.2): a raw output of zero is the prior itself.
+
+    Means add and scales multiply. Under `exp_floor` the raw outputs are added before the clamp, which keeps the
+    posterior within the same bounds as the prior.
+    """
+    if sigma == "exp_floor":
+        return normal(_wide(prior_raw) + _wide(raw), sigma)
+    prior, change = normal(prior_raw, sigma), normal(raw, sigma)
+    return Normal(prior.mean + change.mean, prior.std * change.std)
+
+
+def _wide(raw: Tensor) -> Tensor:
+    return raw if raw.dtype == torch.float64 else raw.float()
