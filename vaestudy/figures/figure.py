@@ -123,7 +123,7 @@ class Shown:
         return f"{self.caption}\n{self.alt}"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        shown = {"kind": self.kind, "caption": self.caption, "alt": self.alt, "data": plain(self.data)}
+        shown = {"kind": self.kind, "caption": self.caption, "alt": self.alt, "data": as_json(self.data)}
         return {"text/html": self._repr_html_(), "text/plain": str(self), MIME: shown}
 
 
@@ -198,7 +198,7 @@ def statement(text: str, **data: Any) -> Statement:
     return Statement(sentence, sentence, data)
 
 
-def plain(data: Any) -> Any:
+def as_json(data: Any) -> Any:
     """`data` as JSON knows it: arrays and tensors as lists, floats to eight digits, what is not finite as None."""
     if data is None or isinstance(data, bool | str):
         return data
@@ -207,15 +207,15 @@ def plain(data: Any) -> Any:
     if isinstance(data, float | np.floating):
         return float(f"{data:.8g}") if math.isfinite(data) else None
     if isinstance(data, Mapping):
-        return {str(key): plain(value) for key, value in data.items()}
+        return {str(key): as_json(value) for key, value in data.items()}
     if is_dataclass(data):
-        return plain(asdict(data))
+        return as_json(asdict(data))
     if hasattr(data, "_asdict"):
-        return plain(data._asdict())
+        return as_json(data._asdict())
     if hasattr(data, "tolist"):
-        return plain(data.tolist())
+        return as_json(data.tolist())
     if isinstance(data, list | tuple):
-        return [plain(value) for value in data]
+        return [as_json(value) for value in data]
     return str(data)
 
 

@@ -63,6 +63,14 @@ class Provenance(Table):
 
     kind: ClassVar[str] = "provenance"
 
+    def body(self) -> str:
+        # What all runs share is said once, so that a column stands for a difference.
+        shared = {k: v for k, v in self.data[0].items() if all(row.get(k) == v for row in self.data)}
+        own = [{k: v for k, v in row.items() if k not in shared} for row in self.data]
+        text = " · ".join(f"{html.escape(k)} {html.escape(cell(v))}" for k, v in shared.items() if v is not None)
+        table = Table(own, self.caption, self.alt, self.formats).body() if any(own) else ""
+        return f'<p class="shared">{text}</p>{table}'
+
 
 def table(rows: Sequence[Mapping], caption: str, alt: str = "", formats: Mapping[str, str] | None = None) -> Table:
     """A table from dicts. A number shows four significant digits unless `formats` names its column's, as ".1f"."""
