@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -149,6 +150,14 @@ class Run:
         with replacing(path) as temporary:
             temporary.write_text("".join(kept))
 
+    def summary(self) -> dict[str, Any]:
+        """One row of a table of provenance."""
+        known = self.provenance
+        versions = {name: known[name] for name in ("vaestudy", "python", "torch", "numpy")}
+        commit = (known["commit"] or "unknown")[:10] + ("+" if known["modified"] else "")
+        about = {"run": self.path.name, "commit": commit, "device": known["device"], "seed": known["seed"]}
+        return about | {"seconds": known["seconds"], "data": known["data_checksum"][:12], "versions": versions}
+
     def record(self, **values: Any) -> dict:
         """Add numbers to result.json, and return all of it."""
         result = {**(self.result if self.finished else {}), **canonical(values)}
@@ -171,6 +180,31 @@ class Run:
             means = means if group is None else means[group : group + 1]
             parts.append(torch.cat([m.flatten(2).mean(2) if m.ndim > 2 else m for m in means], 1).cpu())
         return torch.cat(parts).numpy(), None if images.factors is None else images.factors.values(index)
+
+    @torch.no_grad()
+    def bound(self, images: Any, batch: int = 500, seed: int = 0) -> dict[str, float]:
+        """The ELBO and its parts over a set of images: means in nats per image, and bits per dimension."""
+        device, totals = next(self.model.parameters()).device, torch.zeros(2, dtype=torch.float64)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            for start in range(0, len(images), batch):
+                terms = self.model(images.batch(slice(start, start + batch)).to(device))
+                totals += torch.stack([terms.nll.double().sum(), terms.kl.double().sum()]).cpu()
+        nll, kl = (totals / len(images)).tolist()
+        bits = (nll + kl) / math.log(2) / math.prod(self.model.shape)
+        return {"elbo_nats": -nll - kl, "nll_nats": nll, "kl_nats": kl, "bits_per_dim": bits}
+
+    @torch.no_grad()
+    def log_weights(self, images: Any, samples: int, batch: int = 50, seed: int = 0) -> np.ndarray:
+        """log p(x, z) - log q(z|x) at `samples` draws of z for each image, nats (n, samples)."""
+        device, parts = next(self.model.parameters()).device, []
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            for start in range(0, len(images), batch):
+                x = images.batch(slice(start, start + batch)).to(device)
+                draws = [self.model.log_weights(x, min(100, samples - k)) for k in range(0, samples, 100)]
+                parts.append(torch.cat(draws, 1).cpu())
+        return torch.cat(parts).double().numpy()
 
     def load(self) -> None:
         """Put the finished weights into the model."""

@@ -342,13 +342,18 @@ def device_name(device: torch.device) -> str:
 
 
 def shows_progress() -> bool:
-    """Whether a person watches: a terminal, or a kernel that a person types into; never a report being made."""
-    if "ipykernel" in sys.modules:
-        from IPython import get_ipython
+    """Whether a bar would be seen as it moves: in a terminal or by a person in JupyterLab, not in a report."""
+    return has_person() if "ipykernel" in sys.modules else sys.stderr.isatty()
 
-        shell = get_ipython()
-        return bool(shell is not None and getattr(getattr(shell, "kernel", None), "_allow_stdin", False))
-    return sys.stderr.isatty()
+
+def has_person() -> bool:
+    """Whether this is a notebook kernel that a person types into, rather than one that renders a report."""
+    if "ipykernel" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    # Programs that execute notebooks refuse the kernel's questions; front ends allow them.
+    return bool(getattr(getattr(get_ipython(), "kernel", None), "_allow_stdin", False))
 
 
 def keep_freed_memory() -> None:

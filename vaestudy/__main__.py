@@ -1,0 +1,74 @@
+"""Train and score one stage without Jupyter, or run the whole study: `python -m vaestudy STAGE --help`."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+
+from vaestudy import data, metrics, models, profiles, runs, trainer
+from vaestudy.errors import InputError
+from vaestudy.profiles import Settings
+
+
+def train_vae(settings: Settings) -> list[runs.Run]:
+    """Stage 1: one VAE, its bound on held-out images and its score card."""
+    train, test = data.train_and_test(settings.dataset, settings.sizes["test_images"], **settings.data)
+    model = models.VAE(train.shape, **settings.model)
+    path = runs.folder(settings.runs, settings.stage, model, train, settings.training)
+    run = trainer.fit(model, train, settings.training, path)
+    codes, factors = run.codes(test if test.factors is None else train)
+    card = [] if factors is None else metrics.score_card(codes, factors, seed=settings.seed)
+    run.record(test=run.bound(test), score_card=card)
+    return [run]
+
+
+TRAIN: dict[str, Callable[[Settings], list[runs.Run]]] = {"vae": train_vae}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit status is 0, or 2 after one line that says what is wrong."""
+    chosen = vars(_parser().parse_args(arguments))
+    stage, dry_run = chosen.pop("stage"), chosen.pop("dry_run", False)
+    try:
+        if stage == "study":
+            return _study(**chosen)
+        settings = profiles.settings(stage, **{name: v for name, v in chosen.items() if v is not None})
+        if dry_run:
+            resolved = {"stage": stage, **dataclasses.asdict(settings), "sizes": settings.sizes}
+            print(json.dumps(resolved, indent=2, default=runs.plain))
+            return 0
+        for run in TRAIN[stage](settings):
+            print(f"{run.path}\n{json.dumps(run.result, indent=2)}")
+    except InputError as error:
+        print(f"vaestudy: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _study(profile: str, out: str) -> int:
+    # The notebook stack is not needed to train and score, so a machine without it can.
+    from vaestudy import report
+
+    report.study(profile, out)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vaestudy", description=__doc__.split(":")[0])
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
+    study = stages.add_parser("study", help="run the notebooks of all stages into an HTML report")
+    study.add_argument("--profile", default="auto", help="smoke, laptop, gpu, paper or auto")
+    study.add_argument("--out", default="reports", help="folder of the reports")
+    for name, cls in profiles.STAGES.items():
+        title = cls.__doc__.splitlines()[0]
+        stage = stages.add_parser(name, help=title, description=title)
+        for field in dataclasses.fields(cls):
+            said = f"{field.metadata['help']} (default: {field.default!r})"
+            stage.add_argument(f"--{field.name}", f"--{field.name.replace('_', '-')}", type=field.type, help=said)
+        stage.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
