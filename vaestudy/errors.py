@@ -3,3 +3,8 @@
 
 class InputError(ValueError):
     """A parameter, a file or a table that the study cannot use; the message says what to change."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line that an InputError can quote."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

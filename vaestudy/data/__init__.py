@@ -6,7 +6,7 @@ from pathlib import Path
 from vaestudy.data.images import Factors, ImageSet
 from vaestudy.errors import InputError
 
-__all__ = ["NAMES", "Factors", "ImageSet", "default_dir", "load"]
+__all__ = ["NAMES", "Factors", "ImageSet", "default_dir", "load", "train_and_test"]
 
 NAMES = ("dsprites", "faces", "mnist", "fashion_mnist", "cifar10", "celeba", "celeba_hq", "folder")
 
@@ -41,7 +41,37 @@ def load(
             from vaestudy.data.faces import faces
 
             return faces(image_size, split, folder)
+        case "mnist" | "fashion_mnist":
+            from vaestudy.data.files import mnist
+
+            return mnist(name, image_size, split, folder, download)
+        case "cifar10":
+            from vaestudy.data.files import cifar10
+
+            return cifar10(image_size, split, folder, download)
+        case "celeba":
+            from vaestudy.data.photos import celeba
+
+            return celeba(image_size, split, folder, download)
+        case "celeba_hq":
+            from vaestudy.data.photos import celeba_hq
+
+            return celeba_hq(image_size, split, folder)
+        case "folder":
+            from vaestudy.data.photos import folder as pictures
+
+            if data_dir is None:
+                raise InputError("dataset 'folder' needs data_dir: the directory that holds your images")
+            return pictures(image_size, split, folder, default_dir())
     raise InputError(f"unknown dataset {name!r}: choose from {', '.join(NAMES)}")
+
+
+def train_and_test(name: str, held_out: int, **where) -> tuple[ImageSet, ImageSet]:
+    """Images to train on and `held_out` others: of the official test split, or drawn from a set that has none."""
+    images = load(name, **where)
+    if images.factors is not None and images.factors.is_grid:
+        return images.divided(held_out)
+    return images, load(name, split="test", **where).select(slice(0, held_out), held_out=held_out)
 
 
 def default_dir() -> Path:

@@ -16,16 +16,14 @@ from torch import Tensor
 
 from vaestudy.errors import InputError
 
-Fill = Callable[[np.ndarray], dict]
 
+def keep(path: Path, shape: tuple[int, ...], fill: Callable[..., dict], *, resume: bool = False) -> tuple[Tensor, dict]:
+    """The uint8 array that stands in `path`, made by `fill` if it does not stand there yet.
 
-def keep(path: Path, shape: tuple[int, ...], fill: Fill, *, resume: bool = False) -> tuple[Tensor, dict]:
-    """The uint8 array that stands in `path`, written by `fill` if it does not stand there yet.
-
-    `fill` writes into a memory-mapped array of this shape, all zero at first, and returns what should be
-    remembered of it. Those details and the sha256 of the bytes ("checksum") are kept in a `.json` file beside the
-    array, so opening never reads the array. An unfinished array is thrown away, or with `resume` handed to `fill`
-    again.
+    `fill(array)` writes into a memory-mapped array, all zero at first, and returns what should be remembered of it.
+    Those details and the sha256 of the bytes ("checksum") stand in a `.json` file beside the array, so opening never
+    reads the array. What a failure leaves unfinished is thrown away. With `resume` it is kept instead, together with
+    one byte of progress for each row, all zero at first, and the next call hands both to `fill(array, done)`.
 
     Returns:
         the array as a memory-mapped tensor (writes to it stay private), and the details.
@@ -33,23 +31,27 @@ def keep(path: Path, shape: tuple[int, ...], fill: Fill, *, resume: bool = False
     Raises:
         InputError: the folder cannot be written or has too little room.
     """
-    if (found := _open(path, shape)) is None:
-        try:
+    try:
+        if (found := _open(path, shape)) is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _alone(path):
                 if (found := _open(path, shape)) is None:
                     _make(path, shape, fill, resume)
                     found = _open(path, shape)
-        except OSError as error:
-            raise InputError(f"cannot keep {path.name} in {path.parent}: {error}; choose another data_dir") from error
+    except OSError as error:
+        raise InputError(f"cannot keep {path} ({error.strerror}): choose another data_dir or $VAESTUDY_DATA") from error
     return found
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a small file all or nothing."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` if all goes well and vanishes if not."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text)
-    os.replace(partial, path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> tuple[Tensor, dict] | None:
@@ -62,29 +64,33 @@ def _open(path: Path, shape: tuple[int, ...]) -> tuple[Tensor, dict] | None:
     return (torch.from_numpy(array), details) if array.shape == shape and array.dtype == np.uint8 else None
 
 
-def _make(path: Path, shape: tuple[int, ...], fill: Fill, resume: bool) -> None:
-    partial = path.with_suffix(".partial")
-    array = _reopen(partial, shape) if resume else None
-    if array is None:
-        needed, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
-        if needed > free:
-            raise InputError(f"{path.parent} has {free:,} bytes left, {path.name} needs {needed:,}: make room there")
-        array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+def _make(path: Path, shape: tuple[int, ...], fill: Callable[..., dict], resume: bool) -> None:
+    partial, done = path.with_suffix(".partial"), path.with_suffix(".done")
+    arrays = [_unfinished(partial, shape), _unfinished(done, shape[:1])] if resume else []
+    if not arrays or any(array is None for array in arrays):
+        needed, free = math.prod(shape), shutil.disk_usage(path.parent).free
+        if needed > free:  # a full disk would end the process without a word once the mapping is written to
+            raise InputError(f"{path} needs {needed:,} bytes and {free:,} are left: make room there")
+        arrays = [np.lib.format.open_memmap(partial, "w+", np.uint8, shape)]
+        if resume:
+            arrays.append(np.lib.format.open_memmap(done, "w+", np.uint8, shape[:1]))
     try:
-        details = fill(array)
-        array.flush()
-        details["checksum"] = hashlib.sha256(array).hexdigest()
-        replace_text(path.with_suffix(".json"), json.dumps(details, indent=1))
+        details = fill(*arrays)
+        arrays[0].flush()
+        details["checksum"] = hashlib.sha256(arrays[0]).hexdigest()
+        with replacing(path.with_suffix(".json")) as file:
+            file.write_text(json.dumps(details, indent=1))
         os.replace(partial, path)
+        done.unlink(missing_ok=True)
     except BaseException:
         if not resume:
             partial.unlink(missing_ok=True)
         raise
 
 
-def _reopen(partial: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+def _unfinished(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     try:
-        array = np.load(partial, mmap_mode="r+", allow_pickle=False)
+        array = np.load(path, mmap_mode="r+", allow_pickle=False)
     except (FileNotFoundError, ValueError, EOFError):
         return None
     return array if array.shape == shape else None

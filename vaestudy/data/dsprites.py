@@ -63,7 +63,7 @@ def dsprites(image_size: int | None, split: str, data_dir: Path) -> ImageSet:
     if side not in SIDES:
         raise InputError(f"dsprites has image_size {', '.join(map(str, SIDES))}, not {image_size}")
     if split != "train":
-        raise InputError(f"dsprites has no official splits: use split 'train' (all {COUNT:,} images), not {split!r}")
+        raise InputError(f"dsprites has no official split {split!r}: use 'train', all {COUNT:,} images")
     if side == 64:
         storage, details = _full(data_dir)
     else:
@@ -127,7 +127,8 @@ def placed(polygon: Float[np.ndarray, "vertices 2"]) -> UInt8[np.ndarray, "1024 
 def pooled(bits: UInt8[np.ndarray, "n 512"], block: int) -> UInt8[np.ndarray, "n side side"]:
     """White pixels in each block of 2x2, 4x4 or 8x8 pixels."""
     cells = 8 // block
-    counts = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).reshape(256, cells, block).sum(axis=2)
+    pixels = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+    counts = pixels.reshape(256, cells, block).sum(axis=2)
     # The counts of a byte's cells are added as one wide integer: none exceeds 64, so nothing carries over.
     table = counts.astype(np.uint8).view(f"u{cells}")[:, 0]
     rows = table[bits].reshape(len(bits), 64 // block, block, 8)
@@ -154,7 +155,7 @@ def _draw(bits: np.ndarray) -> dict:
     for number, (shape, scale, orientation) in enumerate(np.ndindex(SIZES[:3])):
         bits[1024 * number : 1024 * (number + 1)] = placed(sprite(shape, scale, orientation))
     if (digest := hashlib.sha256(bits).hexdigest()) != DIGEST:
-        raise InputError(f"this machine draws other sprites (sha256 {digest[:12]}...): put {ARCHIVE} into data_dir")
+        raise InputError(f"the sprites drawn here have a wrong digest ({digest[:8]}): put {ARCHIVE} into data_dir")
     correct(bits)
     return {"source": f"rendered, {len(CORRECTIONS)} pixels corrected"}
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Self
 
 import numpy as np
 import torch
@@ -106,7 +105,7 @@ class ImageSet:
             return (raw >> (8 - self.bits)).reshape(-1, *self.shape).float().div_(2**self.bits - 1)
         return raw.reshape(-1, *self.shape).float().div_(self.levels)
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "ImageSet":
         """The same set with its bytes resident on `device`."""
         device = torch.device(device)
         storage, rows = self.storage, self.rows
@@ -114,17 +113,17 @@ class ImageSet:
             return self.compact().to(device)
         return replace(self, storage=storage.to(device), rows=None if rows is None else rows.to(device))
 
-    def compact(self) -> Self:
+    def compact(self) -> "ImageSet":
         """The same set holding a copy of its own rows alone."""
         if self.rows is None:
             return self
         return replace(self, storage=self.storage[self.rows], rows=None, factors_of_rows=self.factors)
 
-    def select(self, index: Index, **note) -> Self:
+    def select(self, index: Index, **note) -> "ImageSet":
         """The subset at `index`; `note` says in a run's configuration how it was chosen."""
         return replace(self, rows=self._rows(index), note={**self.note, **note})
 
-    def thinned(self, every: Sequence[int]) -> Self:
+    def thinned(self, every: Sequence[int]) -> "ImageSet":
         """A copy of each `every`-th value of each factor, itself a full factor grid of smaller sizes."""
         known = self.factors_of_rows
         if known is None or not known.is_grid or self.rows is not None or len(every) != len(known.sizes):
@@ -133,7 +132,28 @@ class ImageSet:
         thinner = self.select(rows.ravel(), every=list(every)).compact()
         return replace(thinner, factors_of_rows=Factors(known.names, rows.shape))
 
-    def hold_out(self, **region: Iterable[int]) -> tuple[Self, Self]:
+    def within(self, limit: int) -> "ImageSet":
+        """The set itself, or of a full factor grid every other value of its largest factors, down to `limit` images."""
+        known = self.factors_of_rows
+        if known is None or not known.is_grid or self.rows is not None:
+            return self
+        every = [1] * len(known.sizes)
+        left = list(known.sizes)
+        while math.prod(left) > limit:
+            largest = left.index(max(left))
+            every[largest] *= 2
+            left[largest] = len(range(0, known.sizes[largest], every[largest]))
+        return self.thinned(every) if max(every) > 1 else self
+
+    def divided(self, held_out: int) -> "tuple[ImageSet, ImageSet]":
+        """The set without `held_out` images, drawn once and for all, and those images."""
+        if not 0 < held_out < len(self):
+            raise InputError(f"{held_out} images cannot be held out of {len(self)}")
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
+        test, train = order[:held_out].sort().values, order[held_out:].sort().values
+        return self.select(train, without=held_out), self.select(test, held_out=held_out)
+
+    def hold_out(self, **region: Iterable[int]) -> "tuple[ImageSet, ImageSet]":
         """The set without a region of factor values, and that region: `hold_out(shape=[2], x=range(16, 32))`.
 
         The region holds the combinations in which every factor named has one of the values given.
@@ -149,7 +169,7 @@ class ImageSet:
         rest, held = np.flatnonzero(~inside), np.flatnonzero(inside)
         return self.select(rest, without=wanted), self.select(held, within=wanted)
 
-    def quantized(self, bits: int) -> Self:
+    def quantized(self, bits: int) -> "ImageSet":
         """The set with only the `bits` highest bits of each byte, still in [0, 1] (NVAE, sec. 4: 5 bits)."""
         if not 1 <= bits <= 8 or self.packed or self.levels != 255:
             raise InputError(f"bits must be 1 to 8 and the images bytes, not {bits} bits of {self.levels} levels")
@@ -164,7 +184,12 @@ class ImageSet:
         device = self.device
         if isinstance(index, slice):
             index = torch.arange(*index.indices(len(self)), device=device)
-        index = torch.as_tensor(index, device=device, dtype=torch.int64)
+        index = torch.as_tensor(index, device=device)
+        if index.dtype == torch.bool:
+            if len(index) != len(self):
+                raise InputError(f"a mask of {len(index)} does not fit {len(self)} images")
+            index = index.nonzero()[:, 0]
+        index = index.long()
         return index if self.rows is None else self.rows[index]
 
 
