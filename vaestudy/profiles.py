@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vaestudy import project_root
+from vaestudy import parameters, project_root
 from vaestudy.errors import InputError
 from vaestudy.models.vae import LIKELIHOODS, NETWORKS
 from vaestudy.objective import Objective
@@ -37,8 +37,6 @@ class Settings:
     stage = ""
 
     def __post_init__(self):
-        for name, kind in self.parameters().items():
-            object.__setattr__(self, name, checked(name, getattr(self, name), kind))
         if self.profile == "auto":
             object.__setattr__(self, "profile", "gpu" if torch.cuda.is_available() else "laptop")
         if self.profile not in PROFILES:
@@ -115,7 +113,7 @@ class VAESettings(Settings):
 STAGES: dict[str, type[Settings]] = {cls.stage: cls for cls in (VAESettings,)}
 
 
-def settings(stage: str, **parameters: Any) -> Settings:
+def settings(stage: str, **given: Any) -> Settings:
     """The checked settings of a stage.
 
     Raises:
@@ -124,14 +122,15 @@ def settings(stage: str, **parameters: Any) -> Settings:
     if stage not in STAGES:
         raise InputError(f"stage must be one of {', '.join(STAGES)}, not {stage!r}")
     known = STAGES[stage].parameters()
-    for name in parameters:
+    for name in given:
         if name not in known:
             raise InputError(f"{stage} has no parameter {name!r}: choose from {', '.join(known)}")
-    return STAGES[stage](**parameters)
+    return STAGES[stage](**{name: checked(name, value, known[name]) for name, value in given.items()})
 
 
 def from_notebook(stage: str, namespace: dict[str, Any]) -> Settings:
-    """The settings that a notebook's parameters cell has put into its namespace."""
+    """The settings that a notebook's parameters cell, and whoever runs it, have put into its namespace."""
+    parameters.check_assigned(STAGES[stage].parameters())
     return settings(stage, **{name: namespace[name] for name in STAGES[stage].parameters() if name in namespace})
 
 
