@@ -48,6 +48,9 @@ class Objective:
     ramp: float = 0.8
 
     def __post_init__(self):
+        for name in ("beta", "warmup", "capacity", "gamma", "ramp"):
+            # 4 and 4.0 are one objective, and one run.
+            object.__setattr__(self, name, float(getattr(self, name)))
         if self.kind not in KINDS:
             raise InputError(f"objective must be one of {', '.join(KINDS)}, not {self.kind!r}")
         if not (math.isfinite(self.beta) and self.beta >= 0):

@@ -272,17 +272,9 @@ class _Loop:
     def log(self) -> None:
         loss, nll, *kl = torch.stack(self.sums).mean(0).tolist()
         self.sums.clear()
-        seen = self.step * self.training.batch
-        row = {
-            "images_seen": seen,
-            "loss": loss,
-            "nll_nats": nll,
-            "kl_nats": sum(kl),
-            "elbo_nats": -nll - sum(kl),
-        }
-        row |= {"kl_nats_by_group": kl, "learning_rate": self.optimizer.param_groups[0]["lr"]}
-        row |= {"seconds": round(self.seconds, 3), "steps_skipped": self.skipped}
+        row = log_row(self.training, self.step, loss, nll, kl, self.seconds, self.skipped)
         if not math.isfinite(loss) and not self.training.skip_above:
+            seen = row["images_seen"]
             raise InputError(f"training diverged after {seen} images: lower learning_rate or set skip_above")
         self.run.append(row)
 
@@ -318,20 +310,36 @@ class _Loop:
         self.save()
         best = self.model if self.ema is None else self.ema.module
         runs.save_weights(self.run.path / "model.safetensors", best.state_dict())
-        about = {
-            "device": device_name(self.device),
-            "seed": self.training.seed,
-            "seconds": round(self.seconds, 1),
-        }
-        about |= {
-            "data_checksum": self.images.checksum,
-            "precision": "bf16" if self.cast._enabled else "fp32",
-        }
-        runs.write_json(self.run.path / "provenance.json", runs.provenance(**about))
-        history = self.run.history
-        last = {name: float(history[name][-1]) for name in ("nll_nats", "kl_nats", "elbo_nats")}
-        rate = self.step * self.training.batch / max(self.seconds, 1e-9)
-        self.run.record(train=last, images_seen=self.step * self.training.batch, images_per_second=round(rate, 1))
+        conclude(self.run, self.training, self.images, self.device, self.cast, self.seconds)
+
+
+def log_row(
+    training: Training, step: int, loss: float, nll: float, kl: list[float], seconds: float, skipped: int = 0
+) -> dict:
+    """One line of a run's log: means in nats per image since the line before, and where the training stands."""
+    row = {"images_seen": step * training.batch, "loss": loss, "nll_nats": nll}
+    row |= {"kl_nats": sum(kl), "elbo_nats": -nll - sum(kl), "kl_nats_by_group": kl}
+    row |= {"learning_rate": learning_rate(training, (step - 1) / training.steps)}
+    return row | {"seconds": round(seconds, 3), "steps_skipped": skipped}
+
+
+def conclude(
+    run: runs.Run,
+    training: Training,
+    images,
+    device: torch.device,
+    cast: torch.autocast,
+    seconds: float,
+    **about,
+) -> None:
+    """Write the provenance and, last of all, the result that makes a run a finished one."""
+    about = {"device": device_name(device), "seed": training.seed, "seconds": round(seconds, 1), **about}
+    about |= {"data_checksum": images.checksum, "precision": "bf16" if cast._enabled else "fp32"}
+    runs.write_json(run.path / "provenance.json", runs.provenance(**about))
+    history = run.history
+    last = {name: float(history[name][-1]) for name in ("nll_nats", "kl_nats", "elbo_nats")}
+    seen = training.steps * training.batch
+    run.record(train=last, images_seen=seen, images_per_second=round(seen / max(seconds, 1e-9), 1))
 
 
 def device_name(device: torch.device) -> str:
