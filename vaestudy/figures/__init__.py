@@ -16,9 +16,22 @@ from vaestudy.figures.figure import (
     tile,
 )
 from vaestudy.figures.player import Player, player
-from vaestudy.figures.table import Headline, Provenance, Table, headline, number, provenance, table
+from vaestudy.figures.table import HEADLINE, Headline, Provenance, Table, headline, number, provenance, table
+from vaestudy.figures.vae import (
+    correlations,
+    examples,
+    gradient_spread,
+    importance_ladder,
+    kl_spectrum,
+    latent_sliders,
+    manifold,
+    reconstructions,
+    training_curves,
+    traversal,
+)
 
 __all__ = [
+    "HEADLINE",
     "INK",
     "MIME",
     "PALETTE",
@@ -31,14 +44,24 @@ __all__ = [
     "Statement",
     "Table",
     "canvas",
+    "correlations",
+    "examples",
+    "gradient_spread",
     "headline",
+    "importance_ladder",
+    "kl_spectrum",
+    "latent_sliders",
+    "manifold",
     "number",
     "player",
     "provenance",
     "ramp",
+    "reconstructions",
     "show_images",
     "statement",
     "style",
     "table",
     "tile",
+    "training_curves",
+    "traversal",
 ]

@@ -195,6 +195,7 @@ def statement(text: str, **data: Any) -> Statement:
         sentence = text.format(**data)
     except (KeyError, IndexError, ValueError, TypeError) as error:
         raise InputError(f"the sentence {text!r} does not fit its numbers: {error!r}") from error
+    sentence = re.sub(r"(?<![\w)])-(?=\d)", "−", sentence)
     return Statement(sentence, sentence, data)
 
 

@@ -2,6 +2,7 @@
 
 import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -115,7 +116,7 @@ def number(value: float, digits: int = 4) -> str:
 
 
 def cell(value: Any, spec: str | None = None) -> str:
-    """The text of one cell: numbers by `spec` or by `number`, dicts spelt out, a dash for what is missing."""
+    """The text of one cell: numbers by `spec` or by `number`, dicts spelt out, checksums by their head."""
     if value is None:
         return "–"
     if isinstance(value, bool | np.bool_):
@@ -124,7 +125,8 @@ def cell(value: Any, spec: str | None = None) -> str:
         return format(value, spec).replace("-", "−") if spec else number(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {cell(item)}" for name, item in value.items())
-    return str(value)
+    text = str(value)
+    return text[:12] if re.fullmatch("[0-9a-f]{32,}", text) else text
 
 
 def _is_number(value: Any) -> bool:
