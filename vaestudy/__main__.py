@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from vaestudy import data, metrics, models, profiles, runs, trainer
+from vaestudy import data, metrics, models, profiles, runs, trainer, workers
 from vaestudy.errors import InputError
 from vaestudy.profiles import Settings
 
@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
             resolved = {"stage": stage, **dataclasses.asdict(settings), "sizes": settings.sizes}
             print(json.dumps(resolved, indent=2, default=runs.plain))
             return 0
+        workers.start()
         for run in TRAIN[stage](settings):
             print(f"{run.path}\n{json.dumps(run.result, indent=2)}")
     except InputError as error:

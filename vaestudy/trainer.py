@@ -7,15 +7,17 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from vaestudy import runs
+from vaestudy import runs, workers
 from vaestudy.errors import InputError
 from vaestudy.objective import Objective, Parts, bound
 
@@ -42,7 +44,9 @@ class Training:
             never leaves one out.
         flip: mirror each image with probability 1/2.
         precision: fp32, bf16, or auto (bf16 where it pays: on CUDA, and on CPUs with bf16 for matrix products).
-        compile: compile the step with torch.compile.
+        compile: compile the model with torch.compile.
+        shards: equal parts of each batch, each with noise and batch statistics of its own. Processes share them out,
+            so their number does not change the result; one process takes them in turn, with memory for one.
         log_every: images between two lines of the log.
         save_every: images between two checkpoints.
         seed: of the order of the images and of the noise.
@@ -64,6 +68,7 @@ class Training:
     flip: bool = False
     precision: str = "auto"
     compile: bool = False
+    shards: int = 1
     log_every: int = 20_000
     save_every: int = 1_000_000
     seed: int = 0
@@ -74,6 +79,8 @@ class Training:
             raise InputError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
         if self.images < 1 or self.batch < 1 or not self.learning_rate > 0:
             raise InputError("images and batch must be 1 or more and learning_rate above 0")
+        if self.shards < 1 or self.batch % self.shards:
+            raise InputError(f"shards must divide the batch of {self.batch}, not {self.shards}")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise InputError(f"precision must be auto, fp32 or bf16, not {self.precision!r}")
 
@@ -167,14 +174,25 @@ def fit(
     if run.finished:
         run.load()
         return run
+    if training.shards % workers.world():
+        raise InputError(f"{workers.world()} processes cannot share {training.shards} shards: set shards to a multiple")
     if tuple(images.shape) != tuple(model.shape):
         raise InputError(f"the images are {tuple(images.shape)}, the model wants {tuple(model.shape)}")
-    runs.write_json(run.path / "config.json", config)
+    if workers.rank() == 0:
+        runs.write_json(run.path / "config.json", config)
+    workers.barrier()
     model.to(device)
     if device.type == "cpu":
         keep_freed_memory()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        _Loop(run, images.to(device), training, device, on_step).run_to_end()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            _Loop(run, images.to(device), training, device, on_step).run_to_end()
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+            least = f"a batch of {training.batch} in {training.shards} parts of {training.batch // training.shards}"
+            raise InputError(f"too little memory for {least}: raise shards, or lower batch or image_size") from error
+        raise
+    workers.barrier()
     run.load()
     return run
 
@@ -185,7 +203,8 @@ class _Loop:
     def __init__(self, run, images, training, device, on_step):
         self.run, self.model, self.images, self.training = run, run.model, images, training
         self.device, self.on_step = device, on_step
-        if any(p.ndim == 4 for p in self.model.parameters()):
+        self.channels_last = any(p.ndim == 4 for p in self.model.parameters())
+        if self.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(training, self.parameters)
@@ -193,7 +212,12 @@ class _Loop:
         self.ema = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True) if training.ema else None
         self.order = Order(len(images), training.batch, training.seed, device)
         self.cast = autocast(training, self.model, device)
-        self.forward = torch.compile(self.cost) if training.compile else self.cost
+        self.shards = range(workers.rank(), training.shards, workers.world())
+        self.net = self.model
+        if workers.world() > 1:
+            self.net = DistributedDataParallel(self.model, [device] if device.type == "cuda" else None)
+        if training.compile:
+            self.net = torch.compile(self.net)
         self.step, self.seconds, self.skipped = 0, 0.0, 0
         self.norm = None
         self.sums: list[Tensor] = []
@@ -202,15 +226,7 @@ class _Loop:
     def run_to_end(self) -> None:
         training = self.training
         self.model.train()
-        bar = tqdm(
-            total=training.steps * training.batch,
-            initial=self.step * training.batch,
-            unit="image",
-            unit_scale=True,
-            desc=self.run.path.name,
-            disable=not shows_progress(),
-            leave=False,
-        )
+        bar = progress_bar(self.run.path.name, training.steps * training.batch, self.step * training.batch)
         log_steps = max(1, training.log_every // training.batch)
         save_steps = max(1, training.save_every // training.batch)
         with bar:
@@ -228,33 +244,41 @@ class _Loop:
         self.finish()
 
     def advance(self) -> None:
-        """One step; all of its randomness is a function of (seed, step)."""
-        training, progress = self.training, self.step / self.training.steps
-        torch.manual_seed(mix(training.seed, self.step, 1))
-        x = self.images.batch(self.order(self.step))
-        if training.flip:
-            mirrored = torch.rand(len(x), 1, 1, 1, device=self.device) < 0.5
-            x = torch.where(mirrored, x.flip(3), x)
+        """One step; all of its randomness is a function of (seed, step, shard)."""
+        training = self.training
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(training, progress)
+            group["lr"] = learning_rate(training, self.step / training.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        parts = self.forward(x, progress)
-        parts.loss.backward()
+        shares = self.order(self.step).tensor_split(training.shards)
+        total = torch.zeros((), device=self.device)
+        for shard in self.shards:
+            torch.manual_seed(mix(training.seed, self.step, 1 + shard))
+            # Gradients meet once, after this process's last part.
+            alone = workers.world() > 1 and shard != self.shards[-1]
+            with self.net.no_sync() if alone else nullcontext():
+                parts = self.cost(shares[shard])
+                (parts.loss / len(self.shards)).backward()
+            total = total + torch.cat([parts.loss[None], parts.nll[None], parts.kl]).detach() / len(self.shards)
         if self.keeps_step():
             self.optimizer.step()
             if self.ema is not None:
                 self.ema.update_parameters(self.model)
         self.step += 1
-        self.sums.append(torch.cat([parts.loss[None], parts.nll[None], parts.kl]).detach())
+        self.sums.append(total)
         if self.on_step is not None:
             self.on_step(self.step, parts)
 
-    def cost(self, x: Tensor, progress: float) -> Parts:
-        if x.shape[1] > 1 or x.shape[2] > 1:
+    def cost(self, index: Tensor) -> Parts:
+        """What the images at `index` cost."""
+        x = self.images.batch(index)
+        if self.training.flip:
+            mirrored = torch.rand(len(x), 1, 1, 1, device=self.device) < 0.5
+            x = torch.where(mirrored, x.flip(3), x)
+        if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         with self.cast:
-            terms = self.model(x)
-        return bound(terms, self.training.objective, progress, len(self.images))
+            terms = self.net(x)
+        return bound(terms, self.training.objective, self.step / self.training.steps, len(self.images))
 
     def keeps_step(self) -> bool:
         """Adaptive gradient skipping: leave out a step that is not finite or far above the running norm."""
@@ -270,15 +294,19 @@ class _Loop:
         return keeps
 
     def log(self) -> None:
-        loss, nll, *kl = torch.stack(self.sums).mean(0).tolist()
+        loss, nll, *kl = workers.mean(torch.stack(self.sums).mean(0)).tolist()
         self.sums.clear()
         row = log_row(self.training, self.step, loss, nll, kl, self.seconds, self.skipped)
         if not math.isfinite(loss) and not self.training.skip_above:
             seen = row["images_seen"]
             raise InputError(f"training diverged after {seen} images: lower learning_rate or set skip_above")
-        self.run.append(row)
+        if workers.rank() == 0:
+            self.run.append(row)
 
     def save(self) -> None:
+        """Write the checkpoint whole; every process could, and one does."""
+        if workers.rank() > 0:
+            return
         state = {
             "step": self.step,
             "seconds": self.seconds,
@@ -294,19 +322,22 @@ class _Loop:
 
     def resume(self) -> None:
         path = self.run.path / "state.pt"
-        if not path.exists():
-            self.run.keep_log_until(0)
-            return
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        if path.exists():
+            self.restore(torch.load(path, map_location=self.device, weights_only=True))
+        if workers.rank() == 0:
+            self.run.keep_log_until(self.step * self.training.batch)
+
+    def restore(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.step, self.seconds, self.skipped = state["step"], state["seconds"], state["skipped"]
         self.norm, self.sums = state["norm"], list(state["sums"])
-        self.run.keep_log_until(self.step * self.training.batch)
 
     def finish(self) -> None:
+        if workers.rank() > 0:
+            return
         self.save()
         best = self.model if self.ema is None else self.ema.module
         runs.save_weights(self.run.path / "model.safetensors", best.state_dict())
@@ -347,6 +378,19 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def progress_bar(name: str, images: int, done: int) -> tqdm:
+    """How far a training of so many images is, for a person who watches."""
+    return tqdm(
+        total=images,
+        initial=done,
+        unit="image",
+        unit_scale=True,
+        desc=name,
+        disable=not shows_progress(),
+        leave=False,
+    )
 
 
 def shows_progress() -> bool:

@@ -1,0 +1,61 @@
+"""Two processes train as one does, and go on after one of them dies."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+WORKER = """
+import os, sys
+import torch
+from vaestudy import trainer, workers
+from vaestudy.data import ImageSet
+from vaestudy.models import VAE
+
+folder, dies = sys.argv[1], sys.argv[2] == "dies"
+torch.set_num_threads(1)
+workers.start()
+generator = torch.Generator().manual_seed(0)
+storage = torch.randint(0, 256, (200, 1, 8, 8), dtype=torch.uint8, generator=generator)
+images = ImageSet("noise", (1, 8, 8), storage)
+model = VAE((1, 8, 8), latent_dim=3, network="kingma", width=16)
+recipe = trainer.Training(images=200, batch=20, shards=2, log_every=40, save_every=40, precision="fp32")
+
+
+def on_step(step, parts):
+    if dies and step == 7 and workers.rank() == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os._exit(1)
+
+
+run = trainer.fit(model, images, recipe, folder, on_step=on_step)
+assert run.history["images_seen"].tolist() == [40, 80, 120, 160, 200]
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "worker.py"
+    path.write_text(WORKER)
+    return path
+
+
+def launch(script, folder, processes, dies="lives"):
+    command = [sys.executable, str(script), str(folder), dies]
+    if processes > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--max-restarts=1"]
+        command[1:1] = launcher
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-6000:]
+    return load_file(folder / "model.safetensors")
+
+
+def test_two_processes_of_which_one_dies_equal_one_that_lives(script, tmp_path):
+    alone = launch(script, tmp_path / "alone", processes=1)
+    together = launch(script, tmp_path / "run", processes=2, dies="dies")
+    assert together.keys() == alone.keys()
+    for name in alone:
+        torch.testing.assert_close(together[name], alone[name], atol=1e-6, rtol=1e-5)

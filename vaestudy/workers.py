@@ -1,0 +1,44 @@
+"""Many processes as one trainer: `torchrun` starts them, and each learns here which part of the work is its own."""
+
+import os
+
+import torch
+from torch import Tensor, distributed
+
+
+def start() -> None:
+    """Join the processes that `torchrun` has started, each on a device of its own; alone, do nothing."""
+    if "RANK" not in os.environ or distributed.is_initialized():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    store, number, count = next(distributed.rendezvous("env://"))
+    # After a restart the store still holds the addresses of the processes that died.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = distributed.PrefixStore(f"attempt_{attempt}", store)
+    distributed.init_process_group(backend, store=store, rank=number, world_size=count)
+
+
+def rank() -> int:
+    """This process's number, 0 for the one that writes."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes work together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if distributed.is_initialized():
+        distributed.barrier()
+
+
+def mean(value: Tensor) -> Tensor:
+    """The mean of a tensor over all processes."""
+    if distributed.is_initialized():
+        distributed.all_reduce(value)
+        value /= distributed.get_world_size()
+    return value
