@@ -1,10 +1,13 @@
 import os
+import shutil
 
 # Test machines have two cores, and pytest-style parallelism is left to the caller.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import pytest
 import torch
+
+from vaestudy import data
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -15,3 +18,20 @@ def _threads():
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_data_folder(tmp_path_factory):
+    """Keeps the tests, and the processes they start, away from the user's data."""
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VAESTUDY_DATA", str(folder))
+        yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def dsprites_dir(_own_data_folder):
+    """The default data folder, with dSprites rendered in it once for all tests."""
+    data.load("dsprites")
+    return _own_data_folder

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 DONE, UNREADABLE = 1, 2
 CHUNK = 256  # images that a worker takes at a time, and the most that a kill loses
-POOL_PAYS = 512  # images below which starting processes takes longer than decoding
+POOL_PAYS = 30e6  # bytes of files below which starting processes takes longer than decoding
 
 Box = tuple[int, int, int, int]
 
@@ -84,7 +84,8 @@ def decoded(
         size = min(CHUNK, -(-len(todo) // (4 * workers)) or 1)
         jobs = [[(int(row), files[row][0]) for row in todo[i : i + size]] for i in range(0, len(todo), size)]
         with tqdm(total=len(files), initial=len(files) - len(todo), desc=name, unit=" images", disable=None) as bar:
-            for rows, states in _work(jobs, str(folder), Path(array.filename), recipe, workers):
+            few = sum(files[row][1] for row in todo) < POOL_PAYS
+            for rows, states in _work(jobs, str(folder), Path(array.filename), recipe, 1 if few else workers):
                 array.flush()  # before the marks: what is marked must be there after a power cut, too
                 done[rows] = states
                 done.flush()
@@ -103,7 +104,7 @@ def decoded(
 
 
 def _work(jobs: list, folder: str, target: Path, recipe: Recipe, workers: int) -> Iterator[tuple[list, list]]:
-    if workers == 1 or sum(map(len, jobs)) < POOL_PAYS:
+    if workers == 1:
         for job in jobs:
             yield decode_some(job, folder, target, recipe)
         return

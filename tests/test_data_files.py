@@ -1,0 +1,170 @@
+import gzip
+import hashlib
+import pickle
+import struct
+import urllib.error
+
+import numpy as np
+import pytest
+import torch
+from torchvision import datasets
+from torchvision.datasets import mnist as torchvision_mnist
+
+from vaestudy import data
+from vaestudy.errors import InputError
+
+COUNTS = {"train": 12, "t10k": 5}
+
+
+def idx(array):
+    """An IDX file: big-endian magic number with the number of axes, the sizes, the bytes."""
+    return struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
+
+
+def write_idx(root, kind, pack=False):
+    """A small tree as torchvision lays it out; returns its pixels and classes by split."""
+    raw, made = root / kind / "raw", {}
+    raw.mkdir(parents=True)
+    for part, count in COUNTS.items():
+        rng = np.random.default_rng(count)
+        pixels = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        classes = rng.integers(0, 10, count, dtype=np.uint8)
+        for name, array in ((f"{part}-images-idx3-ubyte", pixels), (f"{part}-labels-idx1-ubyte", classes)):
+            path = raw / (f"{name}.gz" if pack else name)
+            path.write_bytes(gzip.compress(idx(array)) if pack else idx(array))
+        made[part] = pixels, classes
+    return made
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*_, **__):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+
+
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize(("name", "kind"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
+def test_idx_files_give_their_pixels_and_classes(tmp_path, no_network, name, kind, pack):
+    made = write_idx(tmp_path, kind, pack)
+    for split, part in (("train", "train"), ("test", "t10k")):
+        images = data.load(name, split=split, data_dir=tmp_path)
+        assert images.shape == (1, 28, 28)
+        np.testing.assert_array_equal(images.storage[:, 0], made[part][0])
+        np.testing.assert_array_equal(images.factors.values(slice(None))[:, 0], made[part][1])
+        assert (images.factors.names, images.factors.sizes) == (("class",), (10,))
+        assert images.checksum == hashlib.sha256(made[part][0]).hexdigest()
+        assert images.describe()["split"] == split
+
+
+def test_padding_to_32_puts_two_black_pixels_around(tmp_path):
+    pixels, _ = write_idx(tmp_path, "MNIST")["train"]
+    wide = data.load("mnist", image_size=32, data_dir=tmp_path).storage[:, 0]
+    np.testing.assert_array_equal(wide[:, 2:-2, 2:-2], pixels)
+    assert wide.sum() == pixels.sum()
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "hint"),
+    [
+        ("mnist", {"image_size": 63}, "28 or 32"),
+        ("fashion_mnist", {"split": "valid"}, "train and test"),
+        ("cifar10", {"image_size": 64}, "32"),
+        ("cifar10", {"split": "all"}, "train and test"),
+    ],
+)
+def test_bad_sizes_and_splits_list_the_good_ones(tmp_path, name, wrong, hint):
+    with pytest.raises(InputError, match=hint):
+        data.load(name, data_dir=tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [("mnist", "yann.lecun.com"), ("fashion_mnist", "zalandoresearch/fashion-mnist"), ("cifar10", "kriz/cifar")],
+)
+@pytest.mark.parametrize("download", [False, True])
+def test_missing_files_say_what_to_fetch_and_where_to_put_it(tmp_path, no_network, name, page, download):
+    with pytest.raises(InputError, match=rf"{page}.* into {tmp_path}") as caught:
+        data.load(name, data_dir=tmp_path, download=download)
+    assert "\n" not in str(caught.value)
+    assert ("no route" in str(caught.value)) <= download  # nothing is fetched unless it is asked for
+
+
+def test_only_a_download_that_is_asked_for_reaches_out(tmp_path, monkeypatch):
+    write_idx(tmp_path / "server", "MNIST")
+
+    def fetch(url, download_root, filename, md5):
+        name = f"MNIST/raw/{filename.removesuffix('.gz')}"
+        (tmp_path / name).write_bytes((tmp_path / "server" / name).read_bytes())
+
+    monkeypatch.setattr(torchvision_mnist, "download_and_extract_archive", fetch)
+    with pytest.raises(InputError, match="no train-images"):
+        data.load("mnist", data_dir=tmp_path)
+    assert len(data.load("mnist", data_dir=tmp_path, download=True)) == COUNTS["train"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("train-images-idx3-ubyte", b"<!DOCTYPE html><html>moved</html>"),
+        ("train-images-idx3-ubyte", b""),
+        ("train-images-idx3-ubyte", idx(np.zeros((12, 28, 28), np.uint8))[:-100]),
+        ("train-images-idx3-ubyte", idx(np.zeros((12, 27, 28), np.uint8))),
+        ("train-labels-idx1-ubyte", idx(np.zeros(11, np.uint8))),
+        ("train-labels-idx1-ubyte.gz", b"not a gzip file"),
+        ("train-labels-idx1-ubyte.gz", gzip.compress(idx(np.zeros(12, np.uint8)))[:-9]),
+    ],
+)
+def test_damaged_idx_files_are_one_line(tmp_path, file, content):
+    write_idx(tmp_path, "MNIST")
+    raw = tmp_path / "MNIST" / "raw"
+    if file.endswith(".gz"):
+        (raw / file.removesuffix(".gz")).unlink()
+    (raw / file).write_bytes(content)
+    with pytest.raises(InputError, match=r"lecun\.com") as caught:
+        data.load("mnist", data_dir=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in raw.iterdir() if path.name.startswith(".")) == []
+
+
+@pytest.fixture
+def cifar(tmp_path, monkeypatch):
+    """Five small batches and their digests in place of the published ones."""
+    root, rng = tmp_path / "cifar-10-batches-py", np.random.default_rng(0)
+    root.mkdir()
+    pixels, classes = rng.integers(0, 256, (6, 4, 3072), dtype=np.uint8), rng.integers(0, 10, (6, 4))
+
+    def write(name, content):
+        (root / name).write_bytes(pickle.dumps(content))
+        return [name, hashlib.md5((root / name).read_bytes()).hexdigest()]
+
+    names = [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]
+    entries = [write(name, {"data": pixels[k], "labels": classes[k].tolist()}) for k, name in enumerate(names)]
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", entries[:5])
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", entries[5:])
+    name, digest = write("batches.meta", {"label_names": list("abcdefghij")})
+    monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": name, "key": "label_names", "md5": digest})
+    return tmp_path, pixels.reshape(6, 4, 3, 32, 32), classes
+
+
+def test_cifar_batches_give_their_pixels_and_classes(cifar):
+    root, pixels, classes = cifar
+    train, test = (data.load("cifar10", split=split, data_dir=root) for split in ("train", "test"))
+    np.testing.assert_array_equal(train.storage, pixels[:5].reshape(20, 3, 32, 32))
+    np.testing.assert_array_equal(test.storage, pixels[5])
+    np.testing.assert_array_equal(train.factors.values(slice(None))[:, 0], classes[:5].ravel())
+    assert train.batch(torch.tensor([7])).shape == (1, 3, 32, 32)
+    assert train.describe() != test.describe()
+
+
+def test_a_changed_cifar_pickle_is_never_opened(cifar):
+    root, *_ = cifar
+
+    class Trap:
+        def __reduce__(self):
+            return (pytest.fail, ("the pickle was opened",))
+
+    (root / "cifar-10-batches-py" / "data_batch_3").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(InputError, match="cannot read cifar10"):
+        data.load("cifar10", data_dir=root)

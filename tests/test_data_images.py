@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+
+from vaestudy import data
+from vaestudy.data import Factors, ImageSet
+from vaestudy.errors import InputError
+
+
+@pytest.fixture
+def pictures():
+    """24 images of 3x4x5 bytes over a factor grid of 2 x 3 x 4."""
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (24, 3, 4, 5), dtype=np.uint8))
+    return ImageSet("toy", (3, 4, 5), pixels, factors_of_rows=Factors(["a", "b", "c"], [2, 3, 4]))
+
+
+def test_batches_are_floats_between_0_and_1(pictures):
+    batch = pictures.batch([3, 1])
+    assert batch.dtype == torch.float32
+    np.testing.assert_array_equal(batch, pictures.storage[[3, 1]].numpy().astype(np.float32) / np.float32(255))
+
+
+def test_packed_bits_come_back_in_order():
+    pixels = np.random.default_rng(1).integers(0, 2, (9, 1, 8, 8), dtype=np.uint8)
+    packed = torch.from_numpy(np.packbits(pixels.reshape(9, 64), axis=1))
+    images = ImageSet("bits", (1, 8, 8), packed, levels=1, packed=True)
+    np.testing.assert_array_equal(images.batch(slice(None)), pixels)
+    np.testing.assert_array_equal(images.batch(slice(2, 9, 3)), pixels[2:9:3])
+
+
+def test_quantized_sets_keep_the_highest_bits(pictures):
+    batch = pictures.quantized(5).batch(slice(None))
+    np.testing.assert_array_equal((batch * 31).round(), pictures.storage // 8)
+    assert batch.max() <= 1
+    assert pictures.quantized(5).describe() != pictures.describe()
+    with pytest.raises(InputError, match="1 to 8"):
+        pictures.quantized(9)
+
+
+def test_selecting_by_numbers_mask_or_twice_is_the_same(pictures):
+    mask = torch.zeros(24, dtype=torch.bool)
+    mask[[4, 7, 20]] = True
+    for subset in (
+        pictures.select([4, 7, 20]),
+        pictures.select(mask),
+        pictures.select([0, 4, 7, 20]).select([1, 2, 3]),
+    ):
+        assert len(subset) == 3
+        assert (subset.batch(slice(None)) == pictures.batch([4, 7, 20])).all()
+        assert subset.factors.values([0, 1, 2]).tolist() == [[0, 1, 0], [0, 1, 3], [1, 2, 0]]
+        assert (subset.compact().batch([2]) == pictures.batch([20])).all()
+        assert subset.compact().factors.values([2]).tolist() == [[1, 2, 0]]
+    with pytest.raises(InputError, match="mask of 3"):
+        pictures.select(mask[:3])
+
+
+def test_factor_tables_and_grids_agree():
+    grid = Factors(["a", "b"], [2, 3])
+    table = Factors(["a", "b"], [2, 3], np.array([[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]], dtype=np.uint8))
+    np.testing.assert_array_equal(grid.values(slice(None)), table.values(slice(None)))
+    assert grid.index(np.array([[1, 1], [0, 2]])).tolist() == [4, 2]
+    with pytest.raises(InputError, match="full factor grid"):
+        table.index(np.array([[1, 1]]))
+    with pytest.raises(InputError, match="do not fit"):
+        Factors(["a"], [2, 3])
+
+
+def test_thinning_keeps_a_grid_that_can_be_looked_up(pictures):
+    thin = pictures.thinned([1, 2, 3])
+    assert thin.factors.sizes == (2, 2, 2)
+    assert thin.factors.is_grid
+    assert (thin.batch(thin.factors.index(np.array([[1, 1, 1]]))) == pictures.batch([12 + 8 + 3])).all()
+    for wrong in (pictures.select([1, 2]), ImageSet("none", (3, 4, 5), pictures.storage)):
+        with pytest.raises(InputError, match="full factor grid"):
+            wrong.thinned([1, 2, 3])
+
+
+def test_holding_out_needs_factors_that_exist(pictures):
+    rest, held = pictures.hold_out(a=[1], c=(c for c in (0, 3)))
+    assert (len(rest), len(held)) == (18, 6)
+    assert held.note == {"within": {"a": [1], "c": [0, 3]}}
+    with pytest.raises(InputError, match="hue: the factors of toy are a, b, c"):
+        pictures.hold_out(hue=[0])
+
+
+def test_moving_a_subset_keeps_its_images(pictures):
+    subset = pictures.select([5, 6])
+    assert (subset.to("cpu").batch([0, 1]) == pictures.batch([5, 6])).all()
+    assert subset.to("meta").storage.shape == (2, 3, 4, 5)  # only its own rows travel to another device
+
+
+def test_unknown_names_list_what_there_is():
+    with pytest.raises(InputError, match=r"unknown dataset 'celebb': choose from dsprites, faces, mnist"):
+        data.load("celebb")
+
+
+def test_default_folder_is_the_repository_s(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAESTUDY_DATA", "/somewhere")
+    assert str(data.default_dir()) == "/somewhere"
+    monkeypatch.delenv("VAESTUDY_DATA")
+    monkeypatch.chdir(tmp_path)
+    assert data.default_dir() == tmp_path / "data"
+    (tmp_path / "vaestudy" / "data").mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert data.default_dir() == tmp_path / "data"
