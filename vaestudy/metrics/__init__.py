@@ -12,6 +12,12 @@ from vaestudy.metrics.information import (
     total_correlation,
     wasserstein_dependence,
 )
+from vaestudy.metrics.likelihood import (
+    active_units,
+    bits_per_dim,
+    importance_weighted_bound,
+    importance_weighted_ladder,
+)
 from vaestudy.metrics.predict import DCI, dci, explicitness, sap
 from vaestudy.metrics.table import Table
 from vaestudy.metrics.votes import (
@@ -30,6 +36,8 @@ __all__ = [
     "Score",
     "Table",
     "Wasserstein",
+    "active_units",
+    "bits_per_dim",
     "dci",
     "entropy",
     "explicitness",
@@ -40,6 +48,8 @@ __all__ = [
     "higgins_report",
     "higgins_score",
     "ica",
+    "importance_weighted_bound",
+    "importance_weighted_ladder",
     "irs",
     "mig",
     "modularity",

@@ -60,7 +60,7 @@ def higgins_curve(
     shared = np.asarray(tables[0].columns(classes))
     labels = rng.integers(len(shared), size=train + test)
     ladder = np.unique(pairs)
-    first, second = _pairs(tables[0], shared[labels], ladder[-1], rng)
+    first, second = _pairs(tables[0], shared[labels], int(ladder[-1]), rng)
     widths = np.array([code.shape[1] for code in codes])
     scores = np.empty((len(codes), len(ladder)))
     for width in np.unique(widths):  # codes of one width are one stack of problems to the classifier
@@ -159,7 +159,7 @@ def _pairs(
     second = np.empty_like(first)
     for factor in np.unique(shared):
         points = np.flatnonzero(shared == factor)
-        second[points] = table.alike(rng, factor, first[points])
+        second[points] = table.alike(rng, int(factor), first[points])
     return first, second
 
 
