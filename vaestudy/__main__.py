@@ -17,9 +17,10 @@ def train_vae(settings: Settings) -> list[runs.Run]:
     model = models.VAE(train.shape, **settings.model)
     path = runs.folder(settings.runs, settings.stage, model, train, settings.training)
     run = trainer.fit(model, train, settings.training, path)
-    codes, factors = run.codes(test if test.factors is None else train)
-    card = [] if factors is None else metrics.score_card(codes, factors, seed=settings.seed)
-    run.record(test=run.bound(test), score_card=card)
+    if workers.rank() == 0:
+        codes, factors = run.codes(data.load(settings.dataset, **settings.data).within(100_000))
+        card = [] if factors is None else metrics.score_card(codes, factors, seed=settings.seed)
+        run.record(test=run.bound(test), score_card=[score._asdict() for score in card])
     return [run]
 
 
@@ -39,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(json.dumps(resolved, indent=2, default=runs.plain))
             return 0
         workers.start()
-        for run in TRAIN[stage](settings):
+        trained = TRAIN[stage](settings)
+        for run in trained if workers.rank() == 0 else []:
             print(f"{run.path}\n{json.dumps(run.result, indent=2)}")
     except InputError as error:
         print(f"vaestudy: {error}", file=sys.stderr)
