@@ -58,6 +58,13 @@ def test_idx_files_give_their_pixels_and_classes(tmp_path, no_network, name, kin
         assert images.describe()["split"] == split
 
 
+def test_held_out_images_are_of_the_official_test_split(tmp_path):
+    made = write_idx(tmp_path, "MNIST")
+    train, test = data.train_and_test("mnist", 3, data_dir=tmp_path)
+    assert (len(train), len(test)) == (12, 3)
+    np.testing.assert_array_equal((test.batch(slice(None))[:, 0] * 255).round(), made["t10k"][0][:3])
+
+
 def test_padding_to_32_puts_two_black_pixels_around(tmp_path):
     pixels, _ = write_idx(tmp_path, "MNIST")["train"]
     wide = data.load("mnist", image_size=32, data_dir=tmp_path).storage[:, 0]

@@ -78,9 +78,31 @@ def test_thinning_keeps_a_grid_that_can_be_looked_up(pictures):
 def test_holding_out_needs_factors_that_exist(pictures):
     rest, held = pictures.hold_out(a=[1], c=(c for c in (0, 3)))
     assert (len(rest), len(held)) == (18, 6)
-    assert held.note == {"within": {"a": [1], "c": [0, 3]}}
+    assert held.note == {"region": {"a": [1], "c": [0, 3]}}
+    with pytest.raises(InputError, match="no factor"):
+        pictures.hold_out()
     with pytest.raises(InputError, match="hue: the factors of toy are a, b, c"):
         pictures.hold_out(hue=[0])
+
+
+def test_a_grid_is_thinned_down_to_a_limit_and_other_sets_are_left_alone(pictures):
+    assert pictures.within(24) is pictures
+    assert pictures.within(12).factors.sizes == (2, 3, 2)
+    assert pictures.within(11).factors.sizes == (2, 2, 2)
+    table = pictures.select([1, 2, 3])
+    assert table.within(1) is table
+
+
+def test_dividing_gives_two_parts_that_share_nothing_and_stay_the_same(pictures):
+    train, test = pictures.divided(7)
+    again, _ = pictures.divided(7)
+    assert (len(train), len(test)) == (17, 7)
+    assert sorted([*train.rows.tolist(), *test.rows.tolist()]) == list(range(24))
+    assert torch.equal(train.rows, again.rows)
+    assert train.describe() != test.describe()
+    for wrong in (0, 24):
+        with pytest.raises(InputError, match="cannot be held out"):
+            pictures.divided(wrong)
 
 
 def test_moving_a_subset_keeps_its_images(pictures):

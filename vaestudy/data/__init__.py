@@ -31,6 +31,8 @@ def load(
     Raises:
         InputError: an unknown name, split or size, or files that are missing or damaged.
     """
+    if image_size is not None and type(image_size) is not int:
+        raise InputError(f"image_size must be a whole number, not {image_size!r}")
     folder = Path(data_dir) if data_dir is not None else default_dir()
     match name:
         case "dsprites":

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from vaestudy.errors import InputError
 
 
-def keep(path: Path, shape: tuple[int, ...], fill: Callable[..., dict], *, resume: bool = False) -> tuple[Tensor, dict]:
+def keep(
+    path: Path, shape: tuple[int, ...], fill: Callable[..., dict], *, resume: bool = False
+) -> tuple[UInt8[Tensor, "..."], dict]:
     """The uint8 array that stands in `path`, made by `fill` if it does not stand there yet.
 
     `fill(array)` writes into a memory-mapped array, all zero at first, and returns what should be remembered of it.

@@ -4,6 +4,8 @@ import hashlib
 import json
 import logging
 import os
+import struct
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -12,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
@@ -21,6 +24,8 @@ from vaestudy.errors import InputError
 logger = logging.getLogger(__name__)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+# What PIL's readers raise for bytes that are damaged, beside its own error for bombs.
+DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error, zlib.error)
 DONE, UNREADABLE = 1, 2
 CHUNK = 256  # images that a worker takes at a time, and the most that a kill loses
 POOL_PAYS = 30e6  # bytes of files below which starting processes takes longer than decoding
@@ -66,7 +71,7 @@ def listing(folder: Path) -> list[tuple[str, int]]:
 
 def decoded(
     name: str, folder: Path, files: list[tuple[str, int]], recipe: Recipe, cache_dir: Path, workers: int | None = None
-) -> tuple[Tensor, dict]:
+) -> tuple[UInt8[Tensor, "n 3 side side"], dict]:
     """All files of a listing as uint8 (n, 3, side, side), with "checksum" and "unreadable" (rows left black).
 
     The array is kept in `cache_dir` under a name that depends on the listing and the recipe, so a changed folder is
@@ -132,8 +137,8 @@ def decode_some(job: list[tuple[int, str]], folder: str, target: Path, recipe: R
     return [row for row, _ in job], states
 
 
-def decode(path: str, recipe: Recipe) -> np.ndarray | None:
-    """One photograph as uint8 (side, side, 3), or None where its bytes are no whole image.
+def decode(path: str, recipe: Recipe) -> UInt8[np.ndarray, "side side 3"] | None:
+    """One photograph, or None where its bytes are no whole image.
 
     Raises:
         InputError: the file cannot be read at all.
@@ -152,13 +157,9 @@ def decode(path: str, recipe: Recipe) -> np.ndarray | None:
                 raise ValueError(f"{image.size} is smaller than the crop")
             image = image.crop(box).resize((recipe.side, recipe.side), Image.Resampling.BILINEAR)
             return np.asarray(image)
-    except Image.DecompressionBombError:
-        return None
-    except OSError as error:
-        if error.errno is not None:  # the disk's trouble, not the image's
+    except (*DAMAGE, Image.DecompressionBombError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's trouble, not the image's
             raise InputError(f"cannot read {path}: {error.strerror}") from error
-        return None
-    except (SyntaxError, ValueError, EOFError):
         return None
 
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 from torch.nn.functional import embedding
 
@@ -36,15 +37,15 @@ class Factors:
     def __len__(self) -> int:
         return math.prod(self.sizes) if self.table is None else len(self.table)
 
-    def values(self, index: Index) -> np.ndarray:
-        """Factor values of some images, int64 (n, k)."""
+    def values(self, index: Index) -> Int64[np.ndarray, "n factors"]:
+        """Factor values of some images."""
         index = np.arange(len(self))[index] if isinstance(index, slice) else _as_numpy(index)
         if self.table is not None:
             return self.table[index].astype(np.int64)
         return np.stack(np.unravel_index(index, self.sizes), axis=1).astype(np.int64)
 
-    def index(self, values: np.ndarray) -> np.ndarray:
-        """Where the images with these factor values (n, k) stand in a full grid, int64 (n,)."""
+    def index(self, values: Int[np.ndarray, "n factors"]) -> Int64[np.ndarray, " n"]:
+        """Where the images with these factor values stand in a full grid."""
         if self.table is not None:
             raise InputError("only a full factor grid can be looked up by factor values")
         return np.ravel_multi_index(tuple(np.asarray(values).T), self.sizes)
@@ -59,10 +60,11 @@ class ImageSet:
         shape: (channels, height, width) of one image.
         storage: uint8, either (n, c, h, w) or, when `packed`, (n, c*h*w/8) bits with the first pixel highest.
         levels: the byte that stands for 1.0 (255 for photographs, 1 for bits, 16 for 4x4 pooled bits).
-        factors: what is known of each row of `storage`, or None.
+        factors_of_rows: what is known of each row of `storage`, or None; `factors` is the part for this set.
         rows: the rows of `storage` that belong to this set (int64), or None for all of them.
         checksum: of the data, for a run's provenance.
         bits: number of bits that each channel keeps, at most 8.
+        note: what else tells this set from others of its name: its split, its crop, how it was selected.
     """
 
     name: str
@@ -95,8 +97,8 @@ class ImageSet:
             return known
         return Factors(known.names, known.sizes, known.values(self.rows))
 
-    def batch(self, index: Index) -> Tensor:
-        """The images at `index` as float32 (n, c, h, w) in [0, 1], on the set's device."""
+    def batch(self, index: Index) -> Float[Tensor, "n c h w"]:
+        """The images at `index` as float32 in [0, 1], on the set's device."""
         raw = self.storage[self._rows(index)]
         if self.packed:
             # Eight pixels at a time from a table: faster than shifting, and than reading whole bytes.
@@ -159,15 +161,17 @@ class ImageSet:
         The region holds the combinations in which every factor named has one of the values given.
         """
         known = self.factors
-        if known is None or not set(region) <= set(known.names):
+        if known is None or not region or not set(region) <= set(known.names):
             names = ", ".join(known.names) if known else "none"
-            raise InputError(f"cannot hold out {', '.join(region)}: the factors of {self.name} are {names}")
+            raise InputError(
+                f"cannot hold out {', '.join(region) or 'no factor'}: the factors of {self.name} are {names}"
+            )
         wanted = {name: [int(value) for value in values] for name, values in region.items()}
         table = known.values(slice(None))
         columns = [np.isin(table[:, known.names.index(name)], values) for name, values in wanted.items()]
         inside = np.logical_and.reduce(columns)
         rest, held = np.flatnonzero(~inside), np.flatnonzero(inside)
-        return self.select(rest, without=wanted), self.select(held, within=wanted)
+        return self.select(rest, without_region=wanted), self.select(held, region=wanted)
 
     def quantized(self, bits: int) -> "ImageSet":
         """The set with only the `bits` highest bits of each byte, still in [0, 1] (NVAE, sec. 4: 5 bits)."""
