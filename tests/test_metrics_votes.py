@@ -43,7 +43,7 @@ def three_sigma(share, points=5_000):
     return 3 * np.sqrt(share * (1 - share) / points)
 
 
-# --- known answers -------------------------------------------------------------------------------------------------
+# --- known answers --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("classes", "pairs"), [(None, 64), (PAPER, 64), (PAPER, 10)])
@@ -124,7 +124,7 @@ def test_factor_vae_of_a_rotation(grid, truth):
     assert min(scores) < 0.69 < max(scores)
 
 
-# --- conventions of FactorVAE ----------------------------------------------------------------------------------------
+# --- conventions of FactorVAE ---------------------------------------------------------------------------------------
 
 
 def test_pruning_is_by_standard_deviation_and_keeps_the_latents_own_index(grid, truth):
@@ -145,7 +145,7 @@ def test_factor_vae_ignores_scale_sign_order_and_dead_latents(grid, truth):
         assert factor_vae_score(other.astype(np.float32), grid, seed=0, train=1_000, test=500, prune_std=0.0) == score
 
 
-# --- brute force -----------------------------------------------------------------------------------------------------
+# --- brute force ----------------------------------------------------------------------------------------------------
 
 
 def test_pairs_follow_the_table(grid):
@@ -216,7 +216,7 @@ def test_scores_from_a_table_are_those_of_the_generative_protocol():
     np.testing.assert_allclose(fast, slow, atol=5 * np.sqrt(slow.max() / 6_000))
 
 
-# --- classifiers -----------------------------------------------------------------------------------------------------
+# --- classifiers ----------------------------------------------------------------------------------------------------
 
 
 def toy_problem(models=3):
@@ -265,7 +265,7 @@ def test_both_classifiers_find_the_same_optimum(grid, truth):
     assert 0.5 < both[0] < 0.9
 
 
-# --- reports ---------------------------------------------------------------------------------------------------------
+# --- reports --------------------------------------------------------------------------------------------------------
 
 
 def test_the_report_shows_all_scores_and_the_best_half(grid, truth):
@@ -290,7 +290,7 @@ def test_a_curve_is_made_of_scores(grid, truth):
     assert curve[1, 0] == higgins_score(codes, grid, pairs=20, **sizes)
 
 
-# --- seeds, invariances, bad input ------------------------------------------------------------------------------------
+# --- seeds, invariances, bad input ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("metric", [higgins_score, factor_vae_score])

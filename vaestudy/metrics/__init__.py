@@ -20,6 +20,7 @@ from vaestudy.metrics.likelihood import (
 )
 from vaestudy.metrics.predict import DCI, dci, explicitness, sap
 from vaestudy.metrics.table import Table
+from vaestudy.metrics.udr import UDR, udr
 from vaestudy.metrics.votes import (
     HigginsReport,
     factor_vae_score,
@@ -31,6 +32,7 @@ from vaestudy.metrics.votes import (
 
 __all__ = [
     "DCI",
+    "UDR",
     "HigginsReport",
     "LinearCode",
     "Score",
@@ -61,5 +63,6 @@ __all__ = [
     "score_card",
     "scores",
     "total_correlation",
+    "udr",
     "wasserstein_dependence",
 ]

@@ -38,8 +38,9 @@ def dci(
 
     Eastwood & Williams (2018), sec. 2. `method` decides the importances, and scores of different methods do not
     compare: "boosted_trees" is disentanglement_lib's protocol (gradient boosting of each factor as a class; minutes
-    on dSprites), "forest" the same with 10 random trees of depth 8 (seconds), "lasso" the paper's linear regression, which
-    takes factors as ordered. Informativeness is the mean test accuracy, for "lasso" the mean test R² (not below 0).
+    on dSprites), "forest" the same with 10 random trees of depth 8 (seconds), "lasso" the paper's linear regression,
+    which takes factors as ordered and may keep a stray weight where it predicts nothing. Informativeness is the mean
+    test accuracy, for "lasso" the mean test R² (not below 0).
     """
     learnt, unseen = Table(codes, factors).split(np.random.default_rng(seed), train, test)
     fits = [_importance(learnt, unseen, k, method, seed) for k in range(factors.shape[1])]

@@ -1,0 +1,33 @@
+"""What a code knows, wherever in the code it stands: the counterpart of scores that reward alignment."""
+
+import numpy as np
+from jaxtyping import Float, Integer
+from sklearn.neighbors import NearestNeighbors
+
+from vaestudy.errors import InputError
+
+
+def readout(
+    codes: Float[np.ndarray, "n d"],
+    factors: Integer[np.ndarray, "n k"],
+    *,
+    seed: int,
+    train: int = 10_000,
+    test: int = 2_000,
+    neighbours: int = 5,
+) -> Float[np.ndarray, " k"]:
+    """R² of each factor read from the nearest neighbours in the code: 0 for guessing its mean, 1 for always right.
+
+    The mean value among the `neighbours` nearest of `train` rows is compared with the truth on `test` other rows;
+    values count as numbers, and R² not below 0. A rotation of the code changes nothing. Raises InputError for codes
+    that are not finite or fewer rows than asked.
+    """
+    if not np.isfinite(codes).all() or train + test > len(codes):
+        raise InputError(f"readout needs {train + test} rows of finite codes, not {len(codes)}")
+    rows = np.random.default_rng(seed).permutation(len(codes))[: train + test]
+    learnt, asked = rows[:train], rows[train:]
+    _, nearest = NearestNeighbors(n_neighbors=neighbours, n_jobs=1).fit(codes[learnt]).kneighbors(codes[asked])
+    guess, truth = factors[learnt][nearest].mean(axis=1), factors[asked]
+    spread = ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
+    missed = ((truth - guess) ** 2).sum(axis=0)
+    return np.where(spread > 0, np.clip(1 - missed / np.where(spread > 0, spread, 1), 0, 1), 0)
