@@ -13,8 +13,8 @@ from vaestudy.figures import MIME
 
 TEMPLATE = Path(vaestudy.__file__).resolve().parents[1] / "reports" / "template"
 
-# Code comes first, so that a dollar sign inside of it is no formula.
 _FUNCTION, _THIN = "<mi>(?:log|ln|exp|min|max|det|tanh|sin|cos)</mi>", '<mspace width="0.17em" />'
+# Code comes first, so that a dollar sign inside of it is no formula.
 _MATH = re.compile(
     r"(?P<code>(?P<fence>`{3,}|~{3,}).*?(?P=fence)|(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))"
     r"|\\\$|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\s](?:[^$]*?[^$\s\\])?)\$",

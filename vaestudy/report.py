@@ -143,10 +143,9 @@ def study(
     return index
 
 
-def run_one(path: Path | str, words: Mapping[str, Any], progress: bool = False) -> tuple[Path, Path]:
-    """Run one notebook as a command line asks: `reports/<profile>/<notebook>_<name>=<value>.ipynb` and its page."""
+def run_one(path: Path | str, given: Mapping[str, Any], progress: bool = False) -> tuple[Path, Path]:
+    """Run one notebook into `reports/<profile>/<notebook>_<name>=<value>.ipynb`; return that and its page."""
     notebook = parameters.inspect(path)
-    given = parameters.from_text(notebook, words)
     profile = parameters.check(notebook, given).profile
     changes = [f"{name}={given[name]}" for name in notebook.parameters if name in given and name != "profile"]
     stem = re.sub(r"[^\w=.+-]+", "-", "_".join([notebook.path.stem, *changes]))[:150]

@@ -27,7 +27,7 @@ from vaestudy.errors import InputError
 MIME = "application/vnd.vaestudy+json"
 
 # Told apart in every common colour blindness, and at 3:1 or more from white and from the dark page.
-PALETTE = ("#2678b8", "#d1600a", "#129a70", "#b4629a", "#9a7d0a", "#7d7d7d")
+PALETTE = ("#7784e2", "#bb3408", "#00a850", "#bb019f", "#805d53", "#99909b")
 # Stand for the page's own text and paper: the SVG names them, the page decides.
 INK, PAPER = "#0b0c0d", "#fdfcfb"
 
@@ -69,15 +69,15 @@ def style() -> Iterator[None]:
         yield
 
 
-def canvas(rows: int = 1, columns: int = 1, *, width: float = 6.6, height: float = 3.2, **subplots: Any):
+def canvas(rows: int = 1, columns: int = 1, *, width: float | int = 6.6, height: float | int = 3.2, **subplots: Any):
     """A matplotlib figure of `width` x `height` inches, unknown to pyplot, and its axes as `subplots` returns them."""
     fig = Canvas(figsize=(width, height), layout="constrained")
     return fig, fig.subplots(rows, columns, **subplots)
 
 
 def ramp(count: int) -> list[tuple[float, ...]]:
-    """Colours for an ordered family of curves (several β): blue to vermilion, legible on light and on dark."""
-    colours = LinearSegmentedColormap.from_list("ramp", [PALETTE[0], PALETTE[3], PALETTE[1]])
+    """Colours for an ordered family of curves (several β): teal to vermilion, legible on light and on dark."""
+    colours = LinearSegmentedColormap.from_list("ramp", ["#00a08a", "#5b7fe0", "#a848c0", "#c03a10"])
     return [colours(i / max(count - 1, 1)) for i in range(count)]
 
 

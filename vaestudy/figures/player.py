@@ -1,6 +1,7 @@
 """Moving pictures for a page that has no kernel: strips of images under one slider."""
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from vaestudy.figures.figure import Shown, png, rgba
 # `--f` is the frame in view; the handlers set it, the style of each strip reads it.
 _SHOW = (
     "const p=this.closest('.play');p.style.setProperty('--f',this.value);"
-    "p.querySelector('output').value=p.dataset.steps.split('|')[this.value]"
+    "p.querySelector('output').value=p.dataset.steps.split('\\n')[this.value]"
 )
 _PLAY = (
     "const b=this,s=b.closest('.play').querySelector('input');let d=1;"
@@ -40,27 +41,28 @@ class Player(Shown):
         strips, frames, h, w, _ = self.strips.shape
         # One embedded PNG holds all: a strip a row, a frame a column.
         sheet = self.strips.transpose(0, 2, 1, 3, 4).reshape(strips * h, frames * w, 4)
+        columns = math.ceil(strips / math.ceil(strips / 7))  # rows of about the same length
         view = (
             f"aspect-ratio:{w}/{h};background-image:var(--sheet);image-rendering:pixelated;"
             f"background-size:{frames * 100}% {strips * 100}%;"
             f"background-position:calc(var(--f)*{100 / max(frames - 1, 1):.6g}%) "
         )
         cells = "".join(
-            f'<div style="flex:0 1 {self.size}px;min-width:3rem;text-align:center;font-size:.8em">'
+            f'<div style="flex:0 1 {self.size}px;text-align:center;font-size:.8em">'
             f'<div style="{view}{100 * row / max(strips - 1, 1):.6g}%"></div>{html.escape(label)}</div>'
             for row, label in enumerate(self.labels)
         )
         return (
-            f'<div class="play" data-steps="{html.escape("|".join(self.steps))}" '
+            f'<div class="play" data-steps="{html.escape(chr(10).join(self.steps))}" '
             f'style="--f:{frames // 2};--sheet:url({png(sheet)})">'
-            f'<div class="wide" role="img" aria-label="{html.escape(self.alt)}" '
-            f'style="display:flex;flex-wrap:wrap;gap:.5rem">{cells}</div>{self._controls()}</div>'
+            f'<div role="img" aria-label="{html.escape(self.alt)}" style="display:flex;flex-wrap:wrap;gap:8px;'
+            f'justify-content:center;max-width:{columns * (self.size + 8)}px">{cells}</div>{self._controls()}</div>'
         )
 
     def _controls(self) -> str:
         last, middle = len(self.steps) - 1, len(self.steps) // 2
         return (
-            '<p class="controls" style="display:flex;gap:.6rem;align-items:center;margin:.5rem 0">'
+            '<p class="controls" style="display:flex;gap:10px;align-items:center;margin:8px 0">'
             f'<button type="button" onclick="{_PLAY}">Play</button>'
             f'<input type="range" min="0" max="{last}" value="{middle}" aria-label="frame" '
             f'style="flex:1;max-width:20rem" oninput="{_SHOW}">'

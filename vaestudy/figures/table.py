@@ -100,18 +100,18 @@ def _make(kind: type, rows: Sequence[Mapping], caption: str, alt: str = "", form
     return kind([dict(row) for row in rows], caption, alt or caption, formats or {})
 
 
-def number(value: float, digits: int = 4) -> str:
+def number(value: float | int | np.number, digits: int = 4) -> str:
     """A number for people: `digits` significant ones, whole from 10^(digits-1) on, a power of ten below 0.001."""
     if not math.isfinite(value):
         return "undefined" if math.isnan(value) else ("∞" if value > 0 else "−∞")
     size = abs(value)
-    if isinstance(value, int | np.integer) or size >= 10 ** (digits - 1):
-        text = f"{value:,.0f}"
-    elif 0 < size < 1e-3:
+    if size == 0 or isinstance(value, int | np.integer) or size >= 10 ** (digits - 1):
+        text = f"{value + 0:,.0f}"  # + 0 turns −0 into 0
+    elif size < 1e-3:
         mantissa, exponent = f"{value:.1e}".split("e")
         text = f"{mantissa}e{int(exponent)}"
     else:
-        text = f"{value:.{digits - 1 - math.floor(math.log10(size)) if size else 0}f}"
+        text = f"{value:.{digits - 1 - math.floor(math.log10(size))}f}"
     return text.replace("-", "−")
 
 
