@@ -28,7 +28,7 @@ TRAIN: dict[str, Callable[[Settings], list[runs.Run]]] = {"vae": train_vae}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit status is 0, or 2 after one line that says what is wrong."""
+    """Run the command line; the exit status is 0, or not after one line: 2 for bad input, 1 for a failed notebook."""
     chosen = vars(_parser().parse_args(arguments))
     stage, dry_run = chosen.pop("stage"), chosen.pop("dry_run", False)
     try:
@@ -53,7 +53,11 @@ def _study(profile: str, out: str) -> int:
     # The notebook stack is not needed to train and score, so a machine without it can.
     from vaestudy import report
 
-    report.study(profile, out)
+    try:
+        report.study(profile, out, progress=sys.stderr.isatty())
+    except report.NotebookError as error:
+        print(f"vaestudy: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
