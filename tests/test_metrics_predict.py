@@ -1,12 +1,15 @@
 """DCI, SAP and explicitness: matrices with known scores, ceilings, floors, bad input."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from vaestudy.errors import InputError
 from vaestudy.metrics import dci, explicitness, factor_codes, noise_codes, rotated, sap
-from vaestudy.metrics.predict import _squared_correlations, dci_from_importance, sap_from_scores
+from vaestudy.metrics.predict import _squared_correlations, dci_from_importance, roc_area, sap_from_scores
 from vaestudy.metrics.table import Rows
 
 SIZES = (3, 6, 40, 32, 32)  # the factor grid of dSprites
@@ -117,6 +120,12 @@ def test_explicitness_of_truth_rotation_and_noise(grid, truth):
     assert explicitness(truth, grid, rescale=True, **sizes) == pytest.approx(2 * ceiling - 1)
 
 
+def test_the_roc_area_is_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    hits, score = rng.random(300) < 0.2, rng.integers(20, size=300) / 20  # with ties
+    assert roc_area(score[hits], score[~hits]) == pytest.approx(roc_auc_score(hits, score))
+
+
 # --- what holds for all ---------------------------------------------------------------------------------------------
 
 
@@ -157,3 +166,8 @@ def test_methods_and_shapes_that_make_no_sense_are_refused():
             metric(codes[:, :1], factors, **sizes)
     with pytest.raises(InputError, match="two factors"):
         dci(codes, factors[:, :1], **sizes)
+    with pytest.raises(InputError, match="larger test"):
+        explicitness(codes, factors, seed=0, train=40, test=1)
+    for metric in (dci, sap):
+        with pytest.raises(InputError, match="method must be"):
+            inspect.unwrap(metric)(codes, factors, method="trees", **sizes)

@@ -1,5 +1,7 @@
 """The Higgins and FactorVAE scores: known answers, brute force, invariances, bad input."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ from vaestudy.metrics import (
     noise_codes,
     rotated,
 )
-from vaestudy.metrics.classifiers import adagrad, logistic
+from vaestudy.metrics.classifiers import accuracies, adagrad, logistic
 from vaestudy.metrics.votes import _mean_differences, _pairs
 
 SIZES = (3, 6, 40, 32, 32)  # the factor grid of dSprites: shape, scale, orientation, x, y
@@ -373,6 +375,9 @@ def test_settings_that_make_no_sense_are_refused(grid, truth):
             factor_vae_score(truth, grid, seed=0, **wrong)
     with pytest.raises(InputError):
         higgins_report([], grid, seed=0)
+    x, y = toy_problem()
+    with pytest.raises(InputError, match="classifier must be"):
+        inspect.unwrap(accuracies)(x, y, x, y, seed=0, classifier="forest")
 
 
 def test_labels_may_be_sparse_negative_and_of_any_integer_type(grid, truth):

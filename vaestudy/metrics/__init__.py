@@ -19,6 +19,7 @@ from vaestudy.metrics.likelihood import (
     importance_weighted_ladder,
 )
 from vaestudy.metrics.predict import DCI, dci, explicitness, sap
+from vaestudy.metrics.readout import correlation, information_shares, readout
 from vaestudy.metrics.table import Table
 from vaestudy.metrics.udr import UDR, udr
 from vaestudy.metrics.votes import (
@@ -40,6 +41,7 @@ __all__ = [
     "Wasserstein",
     "active_units",
     "bits_per_dim",
+    "correlation",
     "dci",
     "entropy",
     "explicitness",
@@ -52,12 +54,14 @@ __all__ = [
     "ica",
     "importance_weighted_bound",
     "importance_weighted_ladder",
+    "information_shares",
     "irs",
     "mig",
     "modularity",
     "mutual_information",
     "noise_codes",
     "pca",
+    "readout",
     "rotated",
     "sap",
     "score_card",

@@ -39,7 +39,7 @@ def ica(images: Float[np.ndarray, "n p"], components: int = 10, *, seed: int, ro
     all shapes do. A fit that does not converge warns.
     """
     whitened = pca(images, components, seed=seed, rows=rows)
-    fit = FastICA(components, whiten=False, max_iter=1000, tol=1e-4, random_state=seed)
+    fit = FastICA(whiten=False, max_iter=1000, tol=1e-4, random_state=seed)
     fit.fit(whitened.encode(_some(images, components, seed, rows)).astype(np.float64))
     return LinearCode(whitened.mean, (whitened.weights @ fit.components_.T).astype(whitened.weights.dtype))
 

@@ -46,11 +46,11 @@ def accuracies(
 def logistic(features: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"]) -> LogisticRegression:
     """scikit-learn's softmax regression with its default penalty (C = 1), fitted until it converges, or with a warning.
 
-    disentanglement_lib minimises the same loss but stops after 100 steps of lbfgs, converged or not. Newton's method
-    gets there in about ten steps; only the Hessian of raw pixels would be too large for it.
+    disentanglement_lib minimises the same loss but stops after 100 steps of lbfgs, converged or not. With few weights
+    Newton's method gets there in about ten steps; with many its Hessian costs more than it saves.
     """
-    small = features.shape[1] * (labels.max() + 1) <= 2000
-    return LogisticRegression(solver="newton-cholesky" if small else "lbfgs", max_iter=10_000).fit(features, labels)
+    solver = "newton-cholesky" if features.shape[1] * (labels.max() + 1) <= 100 else "lbfgs"
+    return LogisticRegression(solver=solver, max_iter=10_000).fit(features, labels)
 
 
 def adagrad(

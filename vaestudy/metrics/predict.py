@@ -1,12 +1,11 @@
 """Metrics that predict factors from codes: DCI, SAP and explicitness."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LassoCV
-from sklearn.metrics import roc_auc_score
 from sklearn.svm import LinearSVC
 
 from vaestudy.errors import InputError
@@ -42,6 +41,8 @@ def dci(
     which takes factors as ordered and may keep a stray weight where it predicts nothing. Informativeness is the mean
     test accuracy, for "lasso" the mean test R² (not below 0).
     """
+    if method not in (known := get_args(Importance)):
+        raise InputError(f"method must be one of {', '.join(known)}, not {method!r}")
     learnt, unseen = Table(codes, factors).split(np.random.default_rng(seed), train, test)
     fits = [_importance(learnt, unseen, k, method, seed) for k in range(factors.shape[1])]
     disentanglement, completeness = dci_from_importance(np.stack([weights for weights, _ in fits], axis=1))
@@ -57,10 +58,8 @@ def _importance(
         model = GradientBoostingClassifier(random_state=seed)
     elif method == "forest":
         model = RandomForestClassifier(10, max_depth=8, max_features=None, random_state=seed)
-    elif method == "lasso":
-        model, scale = LassoCV(cv=5), np.maximum(learnt.codes.std(axis=0), 1e-12)
     else:
-        raise InputError(f"method must be 'forest', 'boosted_trees' or 'lasso', not {method!r}")
+        model, scale = LassoCV(cv=5), np.maximum(learnt.codes.std(axis=0, dtype=np.float64), 1e-12)
     model.fit(learnt.codes / scale, learnt.factors[:, factor])
     weights = np.abs(model.coef_) if method == "lasso" else model.feature_importances_
     return weights, max(0.0, float(model.score(unseen.codes / scale, unseen.factors[:, factor])))
@@ -142,6 +141,8 @@ def explicitness(
     per value, averaged over values and then factors. `rescale` maps chance to 0, as in the paper.
     """
     learnt, unseen = Table(codes, factors).split(np.random.default_rng(seed), train, test)
+    if not np.ptp(unseen.factors, axis=0).all():
+        raise InputError(f"{test} test rows leave a factor with one value: use a larger test")
     mean, scale = learnt.codes.mean(axis=0), learnt.codes.std(axis=0)
     scale = np.where(scale > 0, scale, 1)
     areas = []
@@ -150,6 +151,13 @@ def explicitness(
         odds = model.predict_proba((unseen.codes - mean) / scale)
         truth = unseen.factors[:, k]
         judged = [(truth == value, p) for value, p in zip(model.classes_, odds.T, strict=True) if value in truth]
-        areas.append(np.mean([roc_auc_score(hits, p) for hits, p in judged]))
+        areas.append(np.mean([roc_area(p[hits], p[~hits]) for hits, p in judged]))
     area = float(np.mean(areas))
     return 2 * area - 1 if rescale else area
+
+
+def roc_area(positives: Float[np.ndarray, " p"], negatives: Float[np.ndarray, " q"]) -> float:
+    """Area under the ROC curve: how often a positive outscores a negative, a tie counting half."""
+    ordered = np.sort(negatives)
+    beaten = np.searchsorted(ordered, positives, "left") + np.searchsorted(ordered, positives, "right")
+    return float(beaten.mean() / 2 / len(ordered))

@@ -5,6 +5,8 @@ from jaxtyping import Float, Integer
 from sklearn.neighbors import NearestNeighbors
 
 from vaestudy.errors import InputError
+from vaestudy.metrics.information import binned, entropy, mutual_information
+from vaestudy.metrics.table import Table
 
 
 def readout(
@@ -31,3 +33,26 @@ def readout(
     spread = ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
     missed = ((truth - guess) ** 2).sum(axis=0)
     return np.where(spread > 0, np.clip(1 - missed / np.where(spread > 0, spread, 1), 0, 1), 0)
+
+
+def information_shares(
+    codes: Float[np.ndarray, "n d"],
+    factors: Integer[np.ndarray, "n k"],
+    *,
+    seed: int,
+    points: int = 10_000,
+    bins: int = 20,
+) -> Float[np.ndarray, "d k"]:
+    """Mutual information of each latent, cut into `bins` of equal width, with each factor over the factor's entropy."""
+    table = Table(codes, factors).rows(np.random.default_rng(seed), points)
+    entropies = entropy(table.factors)
+    return mutual_information(binned(table.codes, bins), table.factors) / np.where(entropies > 0, entropies, 1)
+
+
+def correlation(codes: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d d"]:
+    """Pearson correlations between latents; a constant latent correlates with none but itself."""
+    centred = codes - codes.mean(axis=0, dtype=np.float64)
+    length = np.sqrt((centred**2).sum(axis=0))
+    matrix = centred.T @ centred / np.outer(*2 * [np.where(length > 1e-12, length, np.inf)])
+    np.fill_diagonal(matrix, 1)
+    return matrix

@@ -1,0 +1,163 @@
+"""The score card, the baselines that frame it, and the ranking without labels."""
+
+import numpy as np
+import pytest
+import torch
+
+from vaestudy.errors import InputError
+from vaestudy.metrics import factor_codes, ica, noise_codes, pca, rotated, score_card, scores, udr
+from vaestudy.metrics.udr import pair_score
+
+
+def full_grid(sizes):
+    return np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=1)
+
+
+FACTORS = full_grid((3, 5, 8, 8))
+
+# --- card -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_card_holds_every_metric_between_its_floor_and_its_ceiling():
+    card = {
+        row.metric: row for row in score_card(rotated(factor_codes(FACTORS), seed=0), FACTORS, 0, classes=[1, 2, 3])
+    }
+    parts = ["disentanglement", "completeness", "informativeness"]
+    votes = ["higgins", "factor_vae", "mig", "sap", "modularity", "explicitness", "irs", "total_correlation"]
+    assert list(card) == [*votes, *(f"dci_{part}" for part in parts)]
+    for name, (_, value, floor, ceiling) in card.items():
+        if name == "total_correlation":
+            assert 0 <= ceiling <= value < 0.01
+        elif name in ("modularity", "irs"):  # noise is modular and robust by chance, an entangled code is neither
+            assert max(value, floor) < ceiling == pytest.approx(1, abs=0.01)
+        else:
+            assert floor < value < ceiling + 0.01
+            assert ceiling > 0.9
+    assert card["higgins"].floor == pytest.approx(1 / 3, abs=0.04)
+    assert card["factor_vae"].floor == pytest.approx(1 / 4, abs=0.04)
+
+
+def test_true_factors_reach_the_ceiling_and_noise_the_floor():
+    settings = {"pairs": 8, "dci_method": None}
+    for row in score_card(factor_codes(FACTORS), FACTORS, 1, **settings):
+        assert row.value == row.ceiling
+    noise = noise_codes(len(FACTORS), 4, seed=99)
+    for row in score_card(noise, FACTORS, 1, **settings):
+        assert row.value == pytest.approx(row.floor, abs=0.12 if row.metric in ("modularity", "irs") else 0.05)
+
+
+def test_the_card_is_decided_by_its_seed_and_leaves_global_generators_alone():
+    codes, settings = rotated(factor_codes(FACTORS), seed=0), {"dci_method": "forest"}
+    numbers, state = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    first = scores(codes, FACTORS, seed=3, **settings)
+    assert scores(codes, FACTORS, seed=3, **settings) == first
+    assert (np.random.get_state()[1] == numbers).all()  # noqa: NPY002
+    assert (torch.get_rng_state() == state).all()
+
+
+# --- baselines ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    """4,000 flat images of 40 pixels that mix three independent, non-Gaussian sources."""
+    rng = np.random.default_rng(0)
+    sources = np.stack([rng.uniform(-1, 1, 4_000), rng.laplace(size=4_000), rng.integers(2, size=4_000) - 0.5], axis=1)
+    images = sources / sources.std(axis=0) @ rng.normal(size=(3, 40))
+    return sources, (images + 0.01 * rng.normal(size=images.shape) + 5).astype(np.float32)
+
+
+def test_pca_is_the_singular_value_decomposition(pixels):
+    _, images = pixels
+    codes = pca(images, 3, seed=0).encode(images)
+    assert codes.dtype == np.float32
+    assert codes.shape == (4_000, 3)
+    np.testing.assert_allclose(np.cov(codes, rowvar=False), np.eye(3), atol=1e-3)
+    left = np.linalg.svd(images.astype(float) - images.mean(axis=0), full_matrices=False)[0][:, :3]
+    np.testing.assert_allclose(np.abs(left.T @ codes) / np.sqrt(4_000), np.eye(3), atol=0.01)
+
+
+def test_ica_finds_the_sources_that_pca_mixes(pixels):
+    sources, images = pixels
+
+    def match(codes):
+        return np.sort(np.abs(np.corrcoef(sources, codes, rowvar=False)[:3, 3:]), axis=0)
+
+    unmixed, mixed = match(ica(images, 3, seed=0).encode(images)), match(pca(images, 3, seed=0).encode(images))
+    assert unmixed[2].min() > 0.98
+    assert unmixed[1].max() < 0.1
+    assert mixed[2].min() < 0.95
+
+
+def test_linear_codes_are_fitted_on_a_stated_number_of_rows(pixels):
+    _, images = pixels
+    for fit in (pca, ica):
+        first, second, all_rows = (fit(images, 2, seed=s, rows=r) for s, r in ((0, 500), (0, 500), (0, 4_000)))
+        assert (first.weights == second.weights).all()
+        assert (first.weights != all_rows.weights).any()
+        with pytest.raises(InputError, match="components must be 1 or more"):
+            fit(images, 40, seed=0)
+        with pytest.raises(InputError, match="components must be 1 or more"):
+            fit(images[:5], 5, seed=0)
+
+
+def test_factor_codes_are_standardised_and_can_lack_one():
+    codes = factor_codes(FACTORS)
+    np.testing.assert_allclose(codes.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(codes.std(axis=0), 1, atol=1e-6)
+    assert (factor_codes(FACTORS, without=1) == codes[:, [0, 2, 3]]).all()
+
+
+def test_a_rotation_keeps_every_distance_and_mixes_every_factor():
+    codes = factor_codes(FACTORS)
+    turned = rotated(codes, seed=0)
+    np.testing.assert_allclose((turned**2).sum(axis=1), (codes**2).sum(axis=1), rtol=1e-4)
+    assert (np.abs(np.corrcoef(codes, turned, rowvar=False)[:4, 4:]).max(axis=0) < 0.95).all()
+    assert (rotated(codes, seed=1) != turned).any()
+
+
+# --- ranking without labels -----------------------------------------------------------------------------------------
+
+
+def test_models_that_agree_up_to_order_and_sign_score_highest():
+    """A standardised latent predicts its copy with 1 - alpha, so that a perfect match scores 0.9."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(2_000, 4))
+    same = [truth[:, rng.permutation(4)] * rng.choice([-3, 1], size=4) for _ in range(3)]
+    turned = [rotated(truth, seed=s) for s in range(3)]
+    kls = [np.ones(4)] * 6
+    ranking = udr(same + turned, kls, seed=0)
+    assert ranking.pairs.shape == (6, 6)
+    assert np.isnan(np.diag(ranking.pairs)).all()
+    assert ranking.pairs[0, 1] == pytest.approx(0.9, abs=0.05)
+    agreeing = udr(same, kls[:3], seed=0).scores
+    assert agreeing == pytest.approx(np.full(3, 0.9), abs=0.05)
+    assert agreeing.min() > udr(turned, kls[:3], seed=0).scores.max() + 0.1
+    assert (udr(same, kls[:3], seed=0).scores == agreeing).all()
+
+
+def test_latents_without_information_do_not_count():
+    truth = np.random.default_rng(0).normal(size=(2_000, 3))
+    noise = [noise_codes(2_000, 2, seed=s) for s in range(2)]
+    padded = [np.concatenate([truth, n], axis=1) for n in noise]
+    kls = [np.array([2, 1, 3, 0.001, 0.01])] * 2
+    assert udr(padded, kls, seed=0).scores == pytest.approx(udr([truth] * 2, [np.ones(3)] * 2, seed=0).scores)
+    assert (udr(padded, [np.zeros(5)] * 2, seed=0).scores == 0).all()
+
+
+def test_the_score_of_a_pair_of_different_widths():
+    strength = np.array([[1.0, 0, 0], [0, 0.5, 0.5]])
+    rows, columns = [1, 0.25], [1, 0.5, 0.5]
+    assert pair_score(strength) == pytest.approx(np.mean(rows + columns))
+    assert pair_score(strength, "mean") == pytest.approx((np.mean(rows) + np.mean(columns)) / 2)
+    assert pair_score(np.zeros((2, 3))) == 0
+
+
+def test_rankings_that_make_no_sense_are_refused():
+    codes, kl = np.random.default_rng(0).normal(size=(50, 3)), np.ones(3)
+    for wrong in (([codes], [kl]), ([codes, codes], [kl]), ([codes, codes[:9]], [kl, kl])):
+        with pytest.raises(InputError, match="two models or more"):
+            udr(*wrong, seed=0)
+    for refused, kls in (([codes, codes * np.nan], [kl, kl]), ([codes, codes], [kl, kl[:2]])):
+        with pytest.raises(InputError, match="finite"):
+            udr(refused, kls, seed=0)
