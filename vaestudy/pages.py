@@ -117,9 +117,7 @@ def _exporter() -> Any:
     from nbconvert.filters import Highlight2HTML
 
     if not (TEMPLATE / "index.html.j2").is_file():
-        raise InputError(
-            f"the report's template is not in {TEMPLATE}: run from a clone, installed with pip install -e ."
-        )
+        raise InputError(f"the report's template is not in {TEMPLATE}: install a clone with pip install -e .")
     return TemplateExporter(
         template_name=TEMPLATE.name,
         extra_template_basedirs=[str(TEMPLATE.parent)],

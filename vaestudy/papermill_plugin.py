@@ -26,7 +26,6 @@ _CALL = click.Command(
         click.Argument(["notebook"]),
         click.Option(["-p", "--parameters", "words"], nargs=2, multiple=True),
         click.Option(["-r", "--parameters_raw", "texts"], nargs=2, multiple=True),
-        click.Option(["-f", "--parameters_file", "files"], multiple=True),
         click.Option(["--progress-bar/--no-progress-bar", "progress"], default=None),
     ],
 )
@@ -65,8 +64,6 @@ def take_over() -> None:
 
 def main() -> None:
     """Run the notebook of the command line and say where its page is."""
-    from papermill.iorw import read_yaml_file
-
     from vaestudy import report
 
     call = read(sys.argv[1:])
@@ -74,8 +71,7 @@ def main() -> None:
         sys.exit("usage: papermill NOTEBOOK [-p NAME VALUE]... with a notebook of this study")
     try:
         notebook = parameters.inspect(call["notebook"])
-        given = {name: value for path in call["files"] for name, value in (read_yaml_file(path) or {}).items()}
-        given |= parameters.from_text(notebook, dict(call["words"])) | dict(call["texts"])
+        given = parameters.from_text(notebook, dict(call["words"])) | dict(call["texts"])
         progress = sys.stderr.isatty() if call["progress"] is None else call["progress"]
         executed, page = report.run_one(notebook.path, given, progress)
     except InputError as error:

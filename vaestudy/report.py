@@ -4,7 +4,8 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +33,28 @@ def run_notebook(path: Path | str, given: Mapping[str, Any], output: Path | str,
     """
     import nbformat
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     notebook = parameters.inspect(path)
     parameters.check(notebook, given)
     output = Path(output)
     require_writable(output.parent)
-    partial = output.with_suffix(".partial.ipynb")
+    partial, mark = output.with_suffix(".partial.ipynb"), fingerprint(path, given)
     try:
         node = papermill.execute_notebook(
             _literal(path),
             _literal(partial),
             dict(given),
             progress_bar=progress,
-            extra_arguments=["--log-level=ERROR"],  # of the kernel, which warns of every local socket
+            extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which warns of every local socket
         )
     except papermill.PapermillExecutionError as error:
         kind = InputError if error.ename == "InputError" else NotebookError
         raise kind(_failure(notebook, given, error, partial)) from None
-    node.metadata["vaestudy"]["fingerprint"] = fingerprint(path, given)
+    except DeadKernelError:
+        reason = f"the kernel of stage {notebook.stage} died, of too little memory most likely: take a smaller profile"
+        raise NotebookError(f"{reason} (executed so far: {partial})") from None
+    node.metadata["vaestudy"]["fingerprint"] = mark
     with runs.replacing(output) as temporary:
         nbformat.write(node, temporary)
     partial.unlink(missing_ok=True)
@@ -57,12 +62,17 @@ def run_notebook(path: Path | str, given: Mapping[str, Any], output: Path | str,
 
 
 def fingerprint(path: Path | str, given: Mapping[str, Any]) -> str:
-    """A digest of all that decides what a notebook would show: its own code, its parameters and the library."""
+    """Digests of all that decides what a notebook would show: its own code, its parameters and the library."""
     digest = hashlib.sha256(json.dumps(dict(given), sort_keys=True).encode())
     for cell in json.loads(Path(path).read_text(encoding="utf-8"))["cells"]:
         digest.update("".join(cell["source"]).encode() + b"\0")
-    library = Path(vaestudy.__file__).parent
-    for source in sorted(library.rglob("*.py")):
+    return digest.hexdigest() + _library_digest()
+
+
+@cache
+def _library_digest() -> str:
+    digest = hashlib.sha256()
+    for source in sorted(Path(vaestudy.__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()
 
@@ -91,25 +101,25 @@ def render(executed: Path | str, page: Path | str, beside: Iterable[Path] = ()) 
     return page
 
 
-def site(profile: str, executed: Mapping[str, Path], folder: Path | str) -> Path:
-    """Write results.json, a page for each executed stage and the index over them; return the index."""
+def site(profile: str, executed: Sequence[Path], folder: Path | str) -> Path:
+    """Write results.json, a page for each executed notebook and the index over them; return the index."""
     folder = Path(folder)
-    nodes = {stage: _read(path) for stage, path in executed.items()}
+    nodes = {path.stem: _read(path) for path in executed}
     results = {
-        stage: {
+        name: {
+            "stage": node.metadata.vaestudy.stage,
             "title": pages.title(node),
-            "notebook": executed[stage].name,
             "parameters": node.metadata.papermill.parameters,
             "seconds": node.metadata.papermill.duration,
             "shown": pages.objects(node),
         }
-        for stage, node in nodes.items()
+        for name, node in nodes.items()
     }
-    runs.write_json(folder / "results.json", {"profile": profile, "stages": results})
-    for path in executed.values():
-        render(path, folder / f"{path.stem}.html", executed.values())
+    runs.write_json(folder / "results.json", {"profile": profile, "notebooks": results})
+    for path in executed:
+        render(path, folder / f"{path.stem}.html", executed)
     with runs.replacing(folder / "index.html") as temporary:
-        temporary.write_text(_cover(profile, nodes, executed, folder), encoding="utf-8")
+        temporary.write_text(_cover(profile, nodes, _links(executed, "index.html"), folder), encoding="utf-8")
     return folder / "index.html"
 
 
@@ -121,7 +131,7 @@ def study(
     say: Callable[[str], Any] = print,
 ) -> Path:
     """Run every notebook of the study that is not fresh into `out_root`/<profile>/, render all, return the index."""
-    found = sorted(Path(notebooks or project_root() / "notebooks").glob("[0-9]*.ipynb"))
+    found = _stages(Path(notebooks or project_root() / "notebooks"))
     if not found:
         raise InputError("there are no notebooks here: run the study inside of its clone")
     stages = [parameters.inspect(path) for path in found]
@@ -129,7 +139,7 @@ def study(
     profile = checked[0].profile
     folder = Path(out_root or project_root() / "reports") / profile
     require_writable(folder)
-    given, executed = {"profile": profile}, {}
+    given, executed = {"profile": profile}, []
     for stage in stages:
         output = folder / stage.path.name
         if is_fresh(stage.path, given, output):
@@ -137,7 +147,7 @@ def study(
         else:
             say(f"{stage.path.name}: running in the {profile} profile")
             run_notebook(stage.path, given, output, progress)
-        executed[stage.stage] = output
+        executed.append(output)
         index = site(profile, executed, folder)
     say(f"the report is at {index}")
     return index
@@ -152,9 +162,8 @@ def run_one(path: Path | str, given: Mapping[str, Any], progress: bool = False) 
     output = project_root() / "reports" / profile / f"{stem}.ipynb"
     run_notebook(path, {**given, "profile": profile}, output, progress)
     page = output.parent / f"{stem}.html"
-    stages = [path for path in sorted(output.parent.glob("[0-9]*.ipynb")) if re.fullmatch(r"\w+", path.stem)]
-    render(output, page, stages)
-    site(profile, {parameters.stage_of(path): path for path in stages}, output.parent)
+    render(output, page, _stages(output.parent))
+    site(profile, _stages(output.parent), output.parent)
     return output, page
 
 
@@ -176,7 +185,13 @@ def _failure(notebook: parameters.Notebook, given: Mapping, error: Any, executed
     )
 
 
-def _cover(profile: str, nodes: Mapping[str, Any], executed: Mapping[str, Path], folder: Path) -> str:
+def _stages(folder: Path) -> list[Path]:
+    """The study's notebooks in a folder, in order: no copy of one, none under other parameters, none half executed."""
+    found = [path for path in sorted(folder.glob("*.ipynb")) if re.fullmatch(r"\d+_\w+", path.stem)]
+    return [path for path in found if parameters.stage_of(path)]
+
+
+def _cover(profile: str, nodes: Mapping[str, Any], links: list[dict], folder: Path) -> str:
     rows = {
         kind: [
             {"stage": pages.title(node), **row}
@@ -189,11 +204,11 @@ def _cover(profile: str, nodes: Mapping[str, Any], executed: Mapping[str, Path],
     stages = [
         {
             "title": pages.title(node),
-            "href": f"{executed[stage].stem}.html",
+            "href": f"{name}.html",
             "finding": next((shown["caption"] for shown in reversed(pages.objects(node, "statement"))), ""),
             "execution": _execution(node),
         }
-        for stage, node in nodes.items()
+        for name, node in nodes.items()
     ]
     others = sorted(path.name for path in folder.glob("*=*.html"))
     order = ("stage", *figures.HEADLINE)  # a notebook file sorts the keys of its outputs
@@ -203,7 +218,7 @@ def _cover(profile: str, nodes: Mapping[str, Any], executed: Mapping[str, Path],
         version=vaestudy.__version__,
         title=TITLE,
         lead=f"{LEAD} These pages were made in the {profile} profile.",
-        links=_links(executed.values(), "index.html"),
+        links=links,
         headline=figures.table(rows["headline"], caption)._repr_html_() if rows["headline"] else "",
         stages=stages,
         others=[{"href": name, "title": name.removesuffix(".html").replace("_", " ")} for name in others],

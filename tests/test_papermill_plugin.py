@@ -1,0 +1,167 @@
+"""The commands of the README, typed into a terminal (a pseudo-terminal here) or a pipe."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_notebook import write
+
+from vaestudy import papermill_plugin
+
+PAPERMILL = str(Path(sys.executable).parent / "papermill")
+CELLS = ("# Small", ["square = beta**2\n", "square"])
+
+pytestmark = [
+    pytest.mark.skipif(not Path(PAPERMILL).exists(), reason="papermill's command is not beside this Python"),
+    pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals here"),
+]
+
+
+@pytest.fixture
+def project(tmp_path):
+    write(tmp_path / "notebooks" / "03_nvae.ipynb", stage="vae", cells=CELLS)
+    write(tmp_path / "notebooks" / "theirs.ipynb", stage=None, cells=CELLS)
+    return tmp_path
+
+
+def piped(project, *words, stdin=subprocess.DEVNULL):
+    """Run papermill with its output piped; returns (status, stdout, stderr)."""
+    done = subprocess.run([PAPERMILL, *words], cwd=project, stdin=stdin, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+def typed(project, *words):
+    """Run papermill in a pseudo-terminal; returns (status, everything that the terminal showed)."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [PAPERMILL, *words]
+    with subprocess.Popen(command, cwd=project, stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                part = os.read(ours, 4096)
+            except OSError:  # Linux says so when the last writer has gone
+                break
+            if not part:
+                break
+            shown += part
+    os.close(ours)
+    return process.returncode, shown.decode()
+
+
+def outputs(path):
+    cells = json.loads(path.read_text())["cells"]
+    return [output["data"]["text/plain"] for cell in cells for output in cell.get("outputs", [])]
+
+
+def test_typed_without_an_output_path(project):
+    status, shown = typed(project, "notebooks/03_nvae.ipynb", "-p", "beta", "4", "-p", "profile", "smoke")
+    executed = project / "reports" / "smoke" / "03_nvae_beta=4.ipynb"
+    assert status == 0, shown
+    assert str(executed) in shown
+    assert outputs(executed) == [["16"]]
+    assert "<h1" in executed.with_suffix(".html").read_text()
+
+
+def test_piped_without_an_output_path(project):
+    words = ("notebooks/03_nvae.ipynb", "-r", "data_dir", "7", "-p", "beta", "3", "-p", "profile", "smoke")
+    status, stdout, stderr = piped(project, *words)
+    assert (status, stderr) == (0, "")
+    executed = project / "reports" / "smoke" / "03_nvae_beta=3_data_dir=7.ipynb"
+    assert stdout.split() == [str(executed), str(executed.with_suffix(".html"))]
+    assert outputs(executed) == [["9"]]
+
+
+def test_bad_input_is_one_line_and_nothing_is_written(project):
+    status, stdout, stderr = piped(project, "notebooks/03_nvae.ipynb", "-p", "bta", "4")
+    assert (status, stdout) == (2, "")
+    assert stderr == "vaestudy: 03_nvae.ipynb has no parameter 'bta': did you mean 'beta'?\n"
+    assert not (project / "reports").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["-p", "beta", "-1"], 2, "vaestudy: beta must be 0 or more, not -1.0\n"),
+        (["-r", "beta", "4"], 2, "vaestudy: beta must be float, not '4'\n"),
+        (["-p", "profile", "smoke"], 1, "vaestudy: ZeroDivisionError: division by zero (stage vae, cell 3, '1 / 0'"),
+    ],
+)
+def test_exit_status_and_line(project, monkeypatch, capfd, words, status, message):
+    write(project / "notebooks" / "03_nvae.ipynb", cells=["# Small", ["1 / 0"]])
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(sys, "argv", ["papermill_plugin.py", "notebooks/03_nvae.ipynb", "--no-progress-bar", *words])
+    with pytest.raises(SystemExit) as end:
+        papermill_plugin.main()
+    stdout, stderr = capfd.readouterr()
+    assert end.value.code == status
+    assert stdout == ""
+    assert stderr.startswith(message)
+    assert stderr.count("\n") == 1
+
+
+def test_an_explicit_output_is_papermills_own(project):
+    status, _, stderr = piped(project, "notebooks/03_nvae.ipynb", "out.ipynb", "-p", "beta", "5")
+    assert status == 0, stderr
+    assert outputs(project / "out.ipynb") == [["25"]]
+    assert not (project / "reports").exists()
+
+
+def test_another_notebook_is_papermills_own(project):
+    status, shown = typed(project, "notebooks/theirs.ipynb", "-p", "beta", "4")
+    assert status == 2
+    assert "Missing argument 'OUTPUT_PATH'" in shown
+    status, stdout, stderr = piped(project, "notebooks/theirs.ipynb", "-p", "beta", "4")
+    assert status == 0, stderr
+    assert json.loads(stdout)["metadata"]["papermill"]["parameters"] == {"beta": 4}
+    assert not (project / "reports").exists()
+
+
+def test_help_and_stdin_are_papermills_own(project):
+    status, stdout, _ = piped(project, "notebooks/03_nvae.ipynb", "--help-notebook")
+    assert status == 0
+    assert "beta: float (default 1.0)" in stdout
+    source = subprocess.Popen(["cat", "notebooks/theirs.ipynb"], cwd=project, stdout=subprocess.PIPE)
+    with source:
+        status, _, stderr = piped(project, "out.ipynb", stdin=source.stdout)
+    assert status == 0, stderr
+    assert outputs(project / "out.ipynb") == [["1.0"]]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["nothing.ipynb"],
+        ["{}", "out.ipynb"],
+        ["{}", "-"],
+        ["{}", "-p", "beta"],
+        ["{}", "--help-notebook"],
+        ["{}", "--prepare-only"],
+        ["{}", "--engine", "nbclient"],
+        ["-h"],
+    ],
+)
+def test_every_other_call_is_left_alone(project, words, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    notebook = str(project / "notebooks" / "03_nvae.ipynb")
+    assert papermill_plugin.read([notebook, "-p", "beta", "4"]) is not None
+    assert papermill_plugin.read([word.format(notebook) for word in words]) is None
+
+
+def test_no_other_process_is_taken_over(monkeypatch, project):
+    notebook = str(project / "notebooks" / "03_nvae.ipynb")
+    for program, mine in (("/bin/papermill", True), ("/bin/jupyter", False), ("papermill_plugin.py", False)):
+        monkeypatch.setattr(sys, "argv", [program, notebook])
+        assert (papermill_plugin.arguments() is not None) == mine
+    monkeypatch.setattr(sys, "argv", ["-m", notebook])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "papermill", notebook])
+    assert papermill_plugin.arguments() == [notebook]
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "pytest", notebook])
+    assert papermill_plugin.arguments() is None

@@ -1,0 +1,272 @@
+import base64
+import json
+import re
+import shutil
+import subprocess
+
+import nbformat
+import pytest
+from small_notebook import CELLS, write
+from test_figure import Balanced
+
+from vaestudy import pages, report
+from vaestudy.errors import InputError
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project of two small notebooks whose study has run once, and what it said."""
+    root = tmp_path_factory.mktemp("project")
+    write(root / "notebooks" / "01_vae.ipynb")
+    second = ("# Second: the next", ['figures.statement("Nothing but {n}.", n=2)'])
+    write(root / "notebooks" / "02_vae_again.ipynb", cells=[CELLS[1], *second])
+    said = []
+    index = report.study("smoke", root / "reports", root / "notebooks", say=said.append)
+    return root, index, said
+
+
+@pytest.fixture(scope="module")
+def first(project):
+    return (project[1].parent / "01_vae.html").read_text()
+
+
+def test_study_writes_pages_notebooks_and_numbers(project):
+    root, index, said = project
+    assert index == root / "reports" / "smoke" / "index.html"
+    names = {path.name for path in index.parent.iterdir()}
+    assert names >= {"index.html", "results.json", "01_vae.html", "01_vae.ipynb", "02_vae_again.html"}
+    assert not [name for name in names if "partial" in name or name.startswith(".")]
+    assert said[0] == "01_vae.ipynb: running in the smoke profile"
+    assert said[-1] == f"the report is at {index}"
+
+
+def test_a_second_study_runs_nothing(project):
+    root, index, _ = project
+    executed = index.parent / "01_vae.ipynb"
+    before, said = executed.stat().st_mtime_ns, []
+    report.study("smoke", root / "reports", root / "notebooks", say=said.append)
+    assert executed.stat().st_mtime_ns == before
+    assert said[:2] == ["01_vae.ipynb: up to date", "02_vae_again.ipynb: up to date"]
+
+
+def test_another_parameter_or_another_cell_is_not_fresh(project):
+    root, index, _ = project
+    source, executed = root / "notebooks" / "01_vae.ipynb", index.parent / "01_vae.ipynb"
+    assert report.is_fresh(source, {"profile": "smoke"}, executed)
+    assert not report.is_fresh(source, {"profile": "smoke", "beta": 4}, executed)
+    changed = write(root / "other" / "01_vae.ipynb", cells=[*CELLS, ["1 + 1"]])
+    assert not report.is_fresh(changed, {"profile": "smoke"}, executed)
+    assert not report.is_fresh(source, {"profile": "smoke"}, root / "none.ipynb")
+
+
+@pytest.mark.parametrize("name", ["index.html", "01_vae.html", "02_vae_again.html"])
+def test_pages_need_no_network(project, name):
+    text = (project[1].parent / name).read_text()
+    Balanced(re.sub(r"<!DOCTYPE html>", "", text))
+    assert "<script" not in text
+    assert "@import" not in text
+    for reference in re.findall(r'(?:\bsrc|\bhref|url\()\s*=?\s*"?\(?([^")]*)', text):
+        assert not re.match(r"\s*(https?:)?//", reference), reference
+    assert 'name="viewport"' in text
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+
+
+@pytest.mark.parametrize("name", ["index.html", "01_vae.html", "02_vae_again.html"])
+def test_links_between_pages_lead_somewhere(project, name):
+    folder = project[1].parent
+    links = re.findall(r'<a[^>]* href="([^"#]+)"', (folder / name).read_text())
+    assert links
+    for link in links:
+        assert (folder / link).is_file()
+
+
+def test_the_page_reads_like_the_notebook(first):
+    assert "<title>Small: a notebook</title>" in first
+    assert "Costs $5, <code>$HOME</code> and <math" in first
+    assert 'display="block"' in first
+    assert "The square of 1 is 1." in first
+    assert '<span class="kn">import</span>' in first
+    assert first.count("<details") == first.count("<summary>Code</summary>") >= 5
+    assert 'aria-label="A line that rises."' in first
+    assert '<a href="01_vae.html" aria-current="page">Small</a>' in first
+    assert 'rel="next" href="02_vae_again.html"' in first
+    assert 'rel="prev" href="index.html"' in first
+    order = [first.index(text) for text in ("Costs $5", "The square of", "a &lt; b", "A line.", "Moving.")]
+    assert order == sorted(order)
+
+
+def test_provenance_stands_in_the_footer_alone(first):
+    main, footer = first.split("<footer>")
+    assert "The runs behind this page." in footer
+    assert "The runs behind this page." not in main
+    assert "commit abababababab" in footer
+    assert "with profile = smoke" in footer
+
+
+def test_the_index_gathers_headlines_findings_and_provenance(project):
+    text = project[1].read_text()
+    assert "<td>square</td>" in text
+    assert "arithmetic" in text
+    assert "Nothing but 2." in text
+    assert "smoke profile" in text
+    assert "device cpu" in text.split("<footer>")[1]
+    assert 'href="results.json"' in text
+
+
+def test_results_hold_every_number_shown(project):
+    results = json.loads((project[1].parent / "results.json").read_text())
+    assert results["profile"] == "smoke"
+    shown = nbformat.read(project[1].parent / "02_vae_again.ipynb", as_version=4)
+    assert results["notebooks"]["02_vae_again"]["shown"] == pages.objects(shown)
+    assert [found["data"] for found in pages.objects(shown)] == [{"n": 2}]
+    found = results["notebooks"]["01_vae"]["shown"]
+    kinds = ["statement", "table", "headline", "figure", "player", "provenance"]
+    assert [shown["kind"] for shown in found] == kinds
+    assert all(shown["caption"] and shown["alt"] for shown in found)
+    assert found[0]["data"] == {"beta": 1.0, "square": 1.0}
+    assert found[1]["data"] == [{"model": "a < b", "MIG": 0.25, "published": None}]
+    assert found[3]["data"] == {"y": [1.0, 1.0]}
+
+
+def test_run_one_names_its_files_by_what_was_changed(project, monkeypatch):
+    root, _, _ = project
+    monkeypatch.chdir(root)
+    executed, page = report.run_one("notebooks/01_vae.ipynb", {"profile": "smoke", "beta": 3, "data_dir": "a/b c"})
+    assert page == root / "reports" / "smoke" / "01_vae_beta=3_data_dir=a-b-c.html"
+    assert executed == page.with_suffix(".ipynb")
+    assert "The square of 3 is 9." in page.read_text()
+    assert page.name in (root / "reports" / "smoke" / "index.html").read_text()
+    # The study's own copy is another run.
+    assert "The square of 1 is 1." in (root / "reports" / "smoke" / "01_vae.html").read_text()
+
+
+@pytest.mark.parametrize("given", [{"bta": 1}, {"beta": "x"}, {"beta": -1}, {"profile": "huge"}])
+def test_wrong_parameters_stop_before_anything_is_written(project, tmp_path, given):
+    source = project[0] / "notebooks" / "01_vae.ipynb"
+    with pytest.raises(InputError):
+        report.run_notebook(source, given, tmp_path / "out" / "x.ipynb")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named_in_one_line(project, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"^cannot write to \S+file\S*: .+$"):
+        report.study("smoke", tmp_path / "file", project[0] / "notebooks", say=lambda line: None)
+
+
+def test_a_study_without_notebooks_says_so(tmp_path):
+    with pytest.raises(InputError, match="no notebooks"):
+        report.study("smoke", tmp_path, tmp_path)
+
+
+def test_a_failing_cell_is_named_and_the_last_report_survives(tmp_path):
+    source = write(tmp_path / "01_vae.ipynb", cells=["# One", ["x = 1\n", "x / 0"]])
+    output = tmp_path / "out" / "01_vae.ipynb"
+    output.parent.mkdir()
+    output.write_text("the last one")
+    with pytest.raises(report.NotebookError) as error:
+        report.run_notebook(source, {"profile": "smoke", "beta": 2}, output)
+    partial = tmp_path / "out" / "01_vae.partial.ipynb"
+    for part in ("ZeroDivisionError", "stage vae", "cell 3", "'x = 1'", "profile=smoke, beta=2", str(partial)):
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)
+    assert output.read_text() == "the last one"
+    assert "ZeroDivisionError" in partial.read_text()
+
+
+def test_bad_input_inside_of_a_notebook_stays_bad_input(tmp_path):
+    bad = ["from vaestudy.errors import InputError\n", 'raise InputError("no images in ./photos")']
+    source = write(tmp_path / "01_vae.ipynb", cells=["# One", bad])
+    with pytest.raises(InputError, match=r"no images in \./photos"):
+        report.run_notebook(source, {"profile": "smoke"}, tmp_path / "x.ipynb")
+
+
+def test_a_kernel_that_dies_is_named(tmp_path):
+    source = write(tmp_path / "01_vae.ipynb", cells=["# One", ["import os\n", "os._exit(1)"]])
+    with pytest.raises(report.NotebookError, match="the kernel of stage vae died"):
+        report.run_notebook(source, {}, tmp_path / "x.ipynb")
+
+
+def test_a_name_that_papermill_injected_unchecked_stops_the_notebook(tmp_path):
+    """What `papermill in.ipynb out.ipynb -p bta 4` does: papermill warns and goes on, the notebook does not."""
+    import papermill
+
+    cells = ["# One", ["from vaestudy import profiles\n", 'settings = profiles.from_notebook("vae", globals())']]
+    source = write(tmp_path / "01_vae.ipynb", cells=cells)
+    with pytest.raises(papermill.PapermillExecutionError, match="no parameter 'bta': did you mean 'beta'"):
+        papermill.execute_notebook(str(source), str(tmp_path / "x.ipynb"), {"bta": 4}, progress_bar=False)
+
+
+def test_a_missing_template_is_a_clear_error(project, monkeypatch, tmp_path):
+    monkeypatch.setattr(pages, "TEMPLATE", tmp_path / "template")
+    with pytest.raises(InputError, match=r"template is not in .*: install a clone with pip install -e \."):
+        report.render(project[1].parent / "01_vae.ipynb", tmp_path / "x.html")
+
+
+@pytest.mark.parametrize(
+    ("latex", "symbols"),
+    [
+        (r"\mathbb{E}_{q_\phi(z\mid x)}\left[\log p_\theta(x\mid z)\right]", "𝔼ϕθ"),
+        (r"D_{\mathrm{KL}}(q \,\|\, p) \ge 0", "‖≥"),
+        (r"\begin{aligned} a &= b \\ c &= d \end{aligned}", "abcd"),
+        (r"\tfrac12 \sum_{j=1}^{M} \sigma_j^2 < \infty", "∑σ∞"),
+    ],
+)
+def test_formulas_become_mathml(latex, symbols):
+    from html import unescape
+
+    math = pages.formula(latex)
+    Balanced(math)
+    shown = unescape(re.sub(r"<[^>]+>", "", math))
+    assert set(symbols) <= set(shown)
+    assert not set("\\&$") & set(shown)
+
+
+def test_formulas_leave_code_and_prices_alone():
+    text = pages.prose("`$a$` and ``$b`$`` cost \\$5 or $x_1 * y_2 * z$.\n\n```\n$c$\n```\n\n| a |\n|---|\n| $|x|$ |\n")
+    assert "<code>$a$</code>" in text
+    assert "<code>$b`$</code>" in text
+    assert "$c$" in text
+    assert "$5" in text
+    assert text.count("<math") == 2
+    assert "<em>" not in text
+    assert "<table>" in text
+
+
+def test_outputs_that_need_a_kernel_stay_out():
+    widget = {
+        "output_type": "display_data",
+        "data": {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "IntSlider()", "text/html": "<b>no</b>"},
+    }
+    assert pages.shown(widget) == ""
+    assert pages.shown({"output_type": "stream", "name": "stderr", "text": "warning"}) == ""
+    assert (
+        pages.shown({"output_type": "stream", "name": "stdout", "text": "a < b"}) == '<pre class="text">a &lt; b</pre>'
+    )
+    image = {
+        "output_type": "display_data",
+        "data": {"image/png": base64.b64encode(b"x").decode(), "text/plain": "A dot"},
+    }
+    assert pages.shown(image) == '<img alt="A dot" src="data:image/png;base64,eA==">'
+
+
+def test_a_notebook_without_a_title_is_refused(tmp_path):
+    source = write(tmp_path / "01_vae.ipynb", cells=["No heading."])
+    with pytest.raises(InputError, match="needs a first heading"):
+        pages.title(nbformat.read(source, as_version=4))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_the_player_moves_in_a_browser(first, tmp_path):
+    move = """<script>const s = document.querySelector('.play input'); s.value = 0; s.oninput();</script>"""
+    page = tmp_path / "page.html"
+    page.write_text(first.replace("</body>", move + "</body>"))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    flags += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'user'}"]
+    command = [CHROMIUM, *flags, "--dump-dom", page.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "<output>−2 σ</output>" in dom or "<output>-2 σ</output>" in dom
+    assert re.search(r'class="play"[^>]*style="--f: ?0;', dom)
