@@ -236,6 +236,11 @@ def test_formulas_leave_code_and_prices_alone():
     assert "<table>" in text
 
 
+def test_links_to_notebooks_become_links_to_pages():
+    assert 'href="02_beta_vae.html"' in pages.prose("the [next](02_beta_vae.ipynb)")
+    assert 'href="https://example.org/a.ipynb"' in pages.prose("[theirs](https://example.org/a.ipynb)")
+
+
 def test_outputs_that_need_a_kernel_stay_out():
     widget = {
         "output_type": "display_data",

@@ -35,7 +35,7 @@ def formula(latex: str, display: str = "inline") -> str:
 
 
 def prose(source: str) -> str:
-    """Markdown as HTML, its `$...$` and `$$...$$` as MathML."""
+    """Markdown as HTML: `$...$` and `$$...$$` as MathML, links to notebooks as links to their pages."""
     from nbconvert.filters import markdown2html
 
     formulas = []
@@ -48,6 +48,7 @@ def prose(source: str) -> str:
         return f"\ue000{len(formulas) - 1}\ue001"  # private characters, which Markdown leaves alone
 
     text = markdown2html(_MATH.sub(keep, source)).replace("\\$", "$")
+    text = re.sub(r'href="(\w+)\.ipynb"', r'href="\1.html"', text)
     return re.sub("\ue000(\\d+)\ue001", lambda match: formulas[int(match[1])], text)
 
 
