@@ -344,6 +344,8 @@ def test_tables_without_pairs_are_refused(metric):
     factors = full_grid((3, 4))
     with pytest.raises(InputError, match="factor column 1 has one value only"):
         metric(factor_codes(factors[:, :1]), factors * [1, 0], seed=0)
+    with pytest.raises(InputError, match="two or more different columns"):
+        metric(factor_codes(factors), factors[:, :1], seed=0)
     lonely = np.stack([np.arange(12) % 2, np.arange(12)], axis=1)  # each value of column 1 occurs once
     with pytest.raises(InputError, match="factor column 1 occurs in one row only"):
         metric(factor_codes(factors), lonely, seed=0)

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Float, Int
 
 from vaestudy.errors import InputError
@@ -145,10 +146,10 @@ def mutual_information(left: Int[np.ndarray, "n d"], right: Int[np.ndarray, "n k
     """I(left_j; right_k) in nats of columns of symbols 0, 1, ..., from their counts."""
     information = np.empty((left.shape[1], right.shape[1]))
     for k, v in enumerate(right.T):
-        size = v.max() + 1
+        size = int(v.max()) + 1
         for j, z in enumerate(left.T):
             counts = np.bincount(z * size + v, minlength=(z.max() + 1) * size)
-            information[j, k] = _information(counts.reshape(-1, size) / len(v))
+            information[j, k] = _information(rearrange(counts, "(a b) -> a b", b=size) / len(v))
     return information
 
 

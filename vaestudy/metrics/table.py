@@ -1,6 +1,7 @@
 """A table of codes beside the factors of the same images: all that a disentanglement metric sees."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +55,11 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.codes)
+
+    @cached_property
+    def variance(self) -> Float[np.ndarray, " d"]:
+        """Variance of each code over the table, with one degree of freedom less than there are rows."""
+        return self.codes.var(axis=0, ddof=1, dtype=np.float64)
 
     def columns(self, classes: Sequence[int] | None) -> list[int]:
         """The factor columns to use, all of them for None."""
@@ -112,5 +118,5 @@ def _renumbered(column: Integer[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     span = int(column.max()) - int(column.min())
     if span > len(column) + 1000:  # too sparse to count
         return np.unique(column, return_inverse=True)[1].astype(np.int64)
-    offset = (column.astype(np.int64)) - int(column.min())
+    offset = column.astype(np.int64) - int(column.min())
     return (np.cumsum(np.bincount(offset) > 0) - 1)[offset]

@@ -123,6 +123,7 @@ def factor_vae_score(
     if min(images - 1, train, test) < 1:
         raise InputError(f"images must be 2 or more, train and test 1 or more, not {images}, {train} and {test}")
     table, rng = Table(codes, factors), np.random.default_rng(seed)
+    table.columns(None)
     learnt = factor_vae_votes(table, rng, votes=train, images=images, prune_std=prune_std)
     votes = factor_vae_votes(table, rng, votes=test, images=images, prune_std=prune_std)
     return float(votes[learnt.argmax(axis=0), np.arange(votes.shape[1])].sum() / test)
@@ -135,7 +136,7 @@ def factor_vae_votes(
 
     Columns are the latents of the table, whether or not they are pruned: a pruned latent has no votes.
     """
-    variance = table.codes.var(axis=0, ddof=1, dtype=np.float64)
+    variance = table.variance
     alive = np.flatnonzero((variance > 0) & (variance >= prune_std**2))
     ballots = np.zeros((len(table.sizes), len(variance)), dtype=np.int64)
     fixed = rng.integers(len(table.sizes), size=votes)
@@ -144,8 +145,8 @@ def factor_vae_votes(
     for factor in range(len(table.sizes)):
         anchors = rng.integers(len(table), size=(fixed == factor).sum())
         for some in np.array_split(anchors, 1 + len(anchors) * images * len(variance) // CHUNK):
-            rows = table.alike(rng, factor, np.broadcast_to(some[:, None], (len(some), images)))
-            local = np.take(table.codes, rows, axis=0)[..., alive].var(axis=1, ddof=1)
+            rows = table.alike(rng, factor, np.broadcast_to(some, (images, len(some))))
+            local = np.take(table.codes, rows, axis=0)[..., alive].var(axis=0, ddof=1)
             winners = alive[(local / variance[alive]).argmin(axis=1)]
             ballots[factor] += np.bincount(winners, minlength=len(variance))
     return ballots
