@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from vaestudy.errors import InputError
 
@@ -50,7 +51,8 @@ def logistic(features: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"]) 
     Newton's method gets there in about ten steps; with many its Hessian costs more than it saves.
     """
     solver = "newton-cholesky" if features.shape[1] * (labels.max() + 1) <= 100 else "lbfgs"
-    return LogisticRegression(solver=solver, max_iter=10_000).fit(features, labels)
+    with threadpool_limits(1):  # products this small lose more to waking threads than they gain
+        return LogisticRegression(solver=solver, max_iter=10_000).fit(features, labels)
 
 
 def adagrad(
