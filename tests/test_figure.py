@@ -257,6 +257,12 @@ def test_provenance_says_once_what_all_runs_share():
     assert "vae-1" in text
 
 
+def test_numbers_given_as_text_stand_like_numbers():
+    text = figures.table([{"model": "vae-2", "ELBO": "-41.2 ± 0.3"}, {"model": "a", "ELBO": "n/a"}], "T.")._repr_html_()
+    assert '<th scope="row">vae-2</th><td class="number">−41.2 ± 0.3</td>' in text
+    assert '<td class="number">n/a</td>' in text
+
+
 def test_cells_spell_out_dicts():
     assert cell({"torch": "2.15", "seconds": 1.5}) == "torch 2.15, seconds 1.500"
 

@@ -108,7 +108,7 @@ def test_provenance_stands_in_the_footer_alone(first):
 
 def test_the_index_gathers_headlines_findings_and_provenance(project):
     text = project[1].read_text()
-    assert "<td>square</td>" in text
+    assert '<th scope="row">Small</th><td>square</td><td class="number">1.000</td>' in text
     assert "arithmetic" in text
     assert "Nothing but 2." in text
     assert "smoke profile" in text

@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ def _stages(folder: Path) -> list[Path]:
 def _cover(profile: str, nodes: Mapping[str, Any], links: list[dict], folder: Path) -> str:
     rows = {
         kind: [
-            {"stage": pages.title(node), **row}
+            {"stage": pages.title(node).split(":")[0], **row}
             for node in nodes.values()
             for shown in pages.objects(node, kind)
             for row in shown["data"]
@@ -213,6 +214,8 @@ def _cover(profile: str, nodes: Mapping[str, Any], links: list[dict], folder: Pa
     others = sorted(path.name for path in folder.glob("*=*.html"))
     order = ("stage", *figures.HEADLINE)  # a notebook file sorts the keys of its outputs
     rows["headline"] = [{name: row.get(name) for name in order} for row in rows["headline"]]
+    for before, row in reversed(list(pairwise(rows["headline"]))):
+        row["stage"] = "" if row["stage"] == before["stage"] else row["stage"]
     caption = "Our numbers beside the published ones; a dash stands where nobody has published one."
     return pages.cover(
         version=vaestudy.__version__,

@@ -32,6 +32,7 @@ PALETTE = ("#7784e2", "#bb3408", "#00a850", "#bb019f", "#805d53", "#99909b")
 INK, PAPER = "#0b0c0d", "#fdfcfb"
 
 _STYLE = {
+    "axes.axisbelow": True,
     "axes.edgecolor": INK,
     "axes.facecolor": "none",
     "axes.grid": True,

@@ -34,7 +34,7 @@ class Table(Shown):
         return [[cell(row.get(name), self.formats.get(name)) for name in self.columns] for row in self.data]
 
     def body(self) -> str:
-        numeric = [any(_is_number(row.get(name)) for row in self.data) for name in self.columns]
+        numeric = [any(_reads_as_number(row.get(name)) for row in self.data) for name in self.columns]
         kinds = [' class="number"' if is_numeric else "" for is_numeric in numeric]
         names = zip(self.columns, kinds, strict=True)
         head = "".join(f'<th scope="col"{kind}>{html.escape(name)}</th>' for name, kind in names)
@@ -125,8 +125,12 @@ def cell(value: Any, spec: str | None = None) -> str:
         return format(value, spec).replace("-", "−") if spec else number(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {cell(item)}" for name, item in value.items())
-    text = str(value)
+    text = re.sub(r"(?<![\w)])-(?=\d)", "−", str(value))
     return text[:12] if re.fullmatch("[0-9a-f]{32,}", text) else text
+
+
+def _reads_as_number(value: Any) -> bool:
+    return _is_number(value) or (isinstance(value, str) and bool(re.fullmatch(r"[-−+]?\d[\d.,]*( ± [\d.]+)?", value)))
 
 
 def _is_number(value: Any) -> bool:
