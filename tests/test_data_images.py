@@ -112,7 +112,7 @@ def test_moving_a_subset_keeps_its_images(pictures):
 
 
 def test_unknown_names_list_what_there_is():
-    with pytest.raises(InputError, match=r"unknown dataset 'celebb': choose from dsprites, faces, mnist"):
+    with pytest.raises(InputError, match=r"unknown dataset 'celebb': choose from dsprites, faces, faces_mild, mnist"):
         data.load("celebb")
 
 

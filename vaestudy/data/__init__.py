@@ -8,7 +8,7 @@ from vaestudy.errors import InputError
 
 __all__ = ["NAMES", "Factors", "ImageSet", "default_dir", "load", "train_and_test"]
 
-NAMES = ("dsprites", "faces", "mnist", "fashion_mnist", "cifar10", "celeba", "celeba_hq", "folder")
+NAMES = ("dsprites", "faces", "faces_mild", "mnist", "fashion_mnist", "cifar10", "celeba", "celeba_hq", "folder")
 
 
 def load(
@@ -39,10 +39,10 @@ def load(
             from vaestudy.data.dsprites import dsprites
 
             return dsprites(image_size, split, folder)
-        case "faces":
+        case "faces" | "faces_mild":
             from vaestudy.data.faces import faces
 
-            return faces(image_size, split, folder)
+            return faces(image_size, split, folder, "mild" if name == "faces_mild" else "full")
         case "mnist" | "fashion_mnist":
             from vaestudy.data.files import mnist
 

@@ -1,0 +1,269 @@
+"""Rendered faces with known factors: what each factor value looks like, and the fixed sets that sample them.
+
+Fourteen independent factors span 2.2 thousand million combinations; image i of a set has the combination that a
+hash of i picks, uniform in every factor. The proportions of a face, and small shifts of its colours, are its identity:
+a nuisance that follows from i too, and no factor.
+"""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from vaestudy.data import default_dir
+from vaestudy.data.cache import keep
+from vaestudy.data.images import Factors, ImageSet
+from vaestudy.data.portrait import SUPERSAMPLING, Look, draw
+from vaestudy.errors import InputError
+
+FACTORS = {
+    "azimuth": 9,  # to the left .. to the right, as we see it
+    "elevation": 5,  # down .. up
+    "light": 7,  # from the left .. from the right
+    "skin": 5,  # pale .. dark
+    "hair_style": 6,  # the rows of HAIR_STYLES
+    "hair_colour": 5,  # black, brown, red, blond, grey
+    "eyes_open": 4,  # narrow .. wide
+    "eye_colour": 3,  # brown, green, blue
+    "brows": 4,  # thin .. bushy
+    "nose": 4,  # small .. big
+    "smile": 5,  # none, nor the opposite .. broad
+    "mouth_open": 4,  # shut .. open
+    "glasses": 3,  # none, fine rims, thick rims
+    "background": 4,
+}
+NAMES, SIZES = tuple(FACTORS), tuple(FACTORS.values())
+COUNTS = {"train": 40_000, "test": 4_000}
+SIDES = range(16, 257)
+TEST_START = 2**40
+VERSION = 1  # of the pictures: raise it with any change that can be seen
+
+SKIN = np.array([(0.97, 0.85, 0.78), (0.93, 0.75, 0.63), (0.82, 0.61, 0.47), (0.62, 0.43, 0.31), (0.42, 0.28, 0.21)])
+HAIR = np.array([(0.10, 0.09, 0.09), (0.34, 0.21, 0.13), (0.55, 0.25, 0.12), (0.86, 0.70, 0.42), (0.66, 0.65, 0.64)])
+IRIS = np.array([(0.38, 0.22, 0.10), (0.30, 0.50, 0.25), (0.25, 0.48, 0.75)])
+WALL = np.array([(0.55, 0.63, 0.70), (0.76, 0.70, 0.60), (0.60, 0.66, 0.55), (0.66, 0.58, 0.66)])
+FRAME = np.array([(0.16, 0.12, 0.11), (0.16, 0.12, 0.11), (0.05, 0.05, 0.06)])
+RIM = np.array([0.0, 0.0080, 0.0125])
+HAIR_FIELDS = ("cover", "volume", "front", "side", "temples", "part", "rise", "drop", "fringe", "curl", "length")
+HAIR_STYLES = {
+    "bald": (0, 0.000, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.000, 0.00),
+    "short": (1, 0.040, 0.40, 0.06, 0.10, 0.00, 0.00, 0.00, 0.25, 0.000, 0.00),
+    "parted": (1, 0.075, 0.42, -0.02, 0.00, 0.17, 0.12, 0.25, 0.20, 0.000, 0.00),
+    "bangs": (1, 0.075, 0.20, -0.60, 0.00, 0.00, 0.00, 0.00, 0.80, 0.000, 0.62),
+    "long": (1, 0.070, 0.46, -0.75, 0.00, 0.00, 0.14, 0.30, 0.00, 0.000, 1.30),
+    "curly": (1, 0.150, 0.36, -0.28, 0.04, 0.00, 0.00, 0.00, 0.30, 0.035, 0.28),
+}
+STYLES = tuple(HAIR_STYLES)
+
+# What makes an identity, each uniform in [-1, 1] and 0 for the average face.
+TRAITS = (
+    *("wide", "tall", "jaw", "neck", "feature", "eye_x", "eye_y", "brow_y", "brow_arch", "nose_long"),
+    *("mouth_y", "mouth_wide", "lips", "skin", "hair", "wall", "cloth"),
+)
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How far the faces of a set differ: `azimuth` and `elevation` are the largest angles in rad."""
+
+    zoom: float
+    azimuth: float
+    elevation: float
+    feature: float
+    free_hues: bool
+
+
+VARIATIONS = {
+    "full": Variation(zoom=1.05, azimuth=0.75, elevation=0.25, feature=1.0, free_hues=True),
+    "mild": Variation(zoom=1.30, azimuth=0.45, elevation=0.15, feature=1.3, free_hues=False),
+}
+
+
+def faces(
+    image_size: int | None = 64,
+    split: str = "train",
+    data_dir: Path | None = None,
+    variation: str = "full",
+    count: int | None = None,
+) -> ImageSet:
+    """A fixed set of rendered faces, three channels, drawn once and then opened from `data_dir`.
+
+    Args:
+        image_size: side in pixels, 16 to 256; None for 64.
+        split: "train" (40,000 faces) or "test" (4,000 others).
+        data_dir: where the pictures are kept, `default_dir()` if None.
+        variation: "full", or "mild" with muted walls, heads that fill the frame, larger features and narrower poses.
+        count: the first so many faces of the split, or more of them.
+
+    Raises:
+        InputError: a size, split, variation or count that does not exist, or a folder that cannot be written.
+    """
+    side = 64 if image_size is None else image_size
+    check(side, variation)
+    if split not in COUNTS:
+        raise InputError(f"faces have the splits {' and '.join(COUNTS)}, not {split!r}")
+    count = COUNTS[split] if count is None else count
+    if not 0 < count <= TEST_START:
+        raise InputError(f"count must be 1 or more faces, not {count}")
+    index = np.arange(count) + (TEST_START if split == "test" else 0)
+    values = sampled(index)
+    name = "faces" if variation == "full" else f"faces_{variation}"
+    path = (data_dir or default_dir()) / f"{name}-{VERSION}-{side}-{split}-{count}.npy"
+    storage, _ = keep(path, (count, 3, side, side), lambda pixels: _fill(pixels, values, index, variation))
+    # Of what is drawn and not of the pixels, whose last bit may differ from one processor to the next.
+    plan = hashlib.sha256(f"{name} {VERSION} {split}".encode() + values.tobytes()).hexdigest()
+    return ImageSet(name, (3, side, side), storage, factors_of_rows=Factors(NAMES, SIZES, values), checksum=plan)
+
+
+def _fill(pixels: np.ndarray, values: np.ndarray, index: np.ndarray, variation: str) -> dict:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with tqdm(total=len(pixels), desc="drawing faces", unit="face", leave=False, disable=None) as bar:
+        for start in range(0, len(pixels), 1000):
+            rows = slice(start, start + 1000)
+            drawn = render(values[rows], pixels.shape[-1], variation, identity=index[rows], device=device)
+            pixels[rows] = drawn.cpu().numpy()
+            bar.update(len(drawn))
+    return {"source": f"rendered on {device}"}
+
+
+def render(
+    values: Int[np.ndarray, "n k"],
+    image_size: int,
+    variation: str = "full",
+    *,
+    identity: Int[np.ndarray, " n"] | None = None,
+    device: str | torch.device = "cpu",
+) -> UInt8[Tensor, "n 3 {image_size} {image_size}"]:
+    """Faces with these factor values (columns as in `FACTORS`); a picture depends on its own row alone.
+
+    Args:
+        identity: a number for each face that decides its proportions; None for the average face.
+
+    Raises:
+        InputError: factor values that do not exist, a side that is not 16 to 256, or another variation.
+    """
+    check(image_size, variation)
+    if values.shape[1] != len(SIZES) or (values < 0).any() or (values >= SIZES).any():
+        raise InputError(f"factor values must have {len(SIZES)} columns from 0 to below {', '.join(map(str, SIZES))}")
+    device = torch.device(device)
+    look, zoom = _look(values, identity, variation, device), VARIATIONS[variation].zoom
+    pictures = torch.empty((len(values), 3, image_size, image_size), dtype=torch.uint8, device=device)
+    # On a processor the arrays of a chunk should fit its cache; a GPU wants enough work to hide its launches.
+    chunk = max(1, (2**17 if device.type == "cpu" else 2**22) // (image_size * SUPERSAMPLING) ** 2)
+
+    def part(start: int) -> None:
+        rows = slice(start, start + chunk)
+        pictures[rows] = draw(look.take(rows), image_size, zoom)
+
+    starts, threads = range(0, len(values), chunk), torch.get_num_threads()
+    if device.type != "cpu" or threads == 1 or len(starts) == 1:
+        for start in starts:
+            part(start)
+        return pictures
+    # Operations this small lose more by being split over the cores than whole chunks do.
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        list(pool.map(part, starts))
+    torch.set_num_threads(threads)
+    return pictures
+
+
+def check(image_size: int, variation: str) -> None:
+    if image_size not in SIDES:
+        raise InputError(f"faces are drawn with image_size {SIDES[0]} to {SIDES[-1]}, not {image_size}")
+    if variation not in VARIATIONS:
+        raise InputError(f"faces have the variations {' and '.join(VARIATIONS)}, not {variation!r}")
+
+
+def sampled(index: Int[np.ndarray, " n"]) -> Int[np.ndarray, "n k"]:
+    """The factor values of the faces with these numbers, uniform and independent."""
+    return (_uniform(index, 0, len(SIZES)) * SIZES).astype(np.int64)
+
+
+def attributes(values: Int[np.ndarray, "n k"]) -> tuple[tuple[str, ...], Int[np.ndarray, "n a"]]:
+    """What CelebA's annotators would have ticked (0 or 1), under the names that they had for it."""
+    value = dict(zip(NAMES, values.T, strict=True))
+    style, colour = value["hair_style"], value["hair_colour"]
+    hairy = style != STYLES.index("bald")
+    ticked = {
+        "Bald": ~hairy,
+        "Bangs": style == STYLES.index("bangs"),
+        "Big_Nose": value["nose"] == FACTORS["nose"] - 1,
+        "Black_Hair": hairy & (colour == 0),
+        "Blond_Hair": hairy & (colour == 3),
+        "Brown_Hair": hairy & (colour == 1),
+        "Bushy_Eyebrows": value["brows"] == FACTORS["brows"] - 1,
+        "Eyeglasses": value["glasses"] > 0,
+        "Gray_Hair": hairy & (colour == 4),
+        "Mouth_Slightly_Open": value["mouth_open"] > 0,
+        "Narrow_Eyes": value["eyes_open"] == 0,
+        "Pale_Skin": value["skin"] == 0,
+        "Smiling": value["smile"] >= 3,
+        "Straight_Hair": np.isin(style, [STYLES.index("bangs"), STYLES.index("long")]),
+        "Wavy_Hair": style == STYLES.index("curly"),
+    }
+    return tuple(ticked), np.stack(list(ticked.values()), axis=1).astype(np.int64)
+
+
+def _uniform(index: np.ndarray, stream: int, columns: int) -> Float[np.ndarray, "n {columns}"]:
+    """Numbers in [0, 1) that depend on their place alone: splitmix64 (Steele, Lea and Flood 2014)."""
+    place = (2 * index[:, None] + stream).astype(np.uint64) * np.uint64(64) + np.arange(columns, dtype=np.uint64)
+    mixed = (place + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+
+
+def _look(values: np.ndarray, identity: np.ndarray | None, variation: str, device: torch.device) -> Look:
+    how = VARIATIONS[variation]
+    value = dict(zip(NAMES, values.T, strict=True))
+    share = {name: value[name] / (size - 1) for name, size in FACTORS.items()}
+    unit = np.zeros((len(values), len(TRAITS))) if identity is None else 2 * _uniform(identity, 1, len(TRAITS)) - 1
+    trait = dict(zip(TRAITS, unit.T, strict=True))
+    style = np.array(list(HAIR_STYLES.values()))[value["hair_style"]].T
+    eye_y = 0.03 + 0.02 * trait["eye_y"]
+    look = {
+        "azimuth": how.azimuth * (2 * share["azimuth"] - 1),
+        "elevation": how.elevation * (2 * share["elevation"] - 1),
+        "lamp": 1.1 * (2 * share["light"] - 1),
+        "wide": 1 + 0.06 * trait["wide"],
+        "tall": 1 + 0.05 * trait["tall"],
+        "jaw": 0.75 + 0.35 * trait["jaw"],
+        "neck": 1 + 0.12 * trait["neck"],
+        "feature": how.feature * (1 + 0.05 * trait["feature"]),
+        "eye_x": (0.167 + 0.033 * how.feature) * (1 + 0.07 * trait["eye_x"]),
+        "eye_y": eye_y,
+        "eye_open": 0.35 + 0.75 * share["eyes_open"],
+        "brow_y": eye_y + 0.068 + 0.067 * how.feature + 0.015 * trait["brow_y"],
+        "brow_arch": 0.8 + 0.6 * trait["brow_arch"],
+        "brow_half": 0.010 + 0.020 * share["brows"],
+        "nose": how.feature**0.5 * (0.72 + 0.73 * share["nose"]),
+        "nose_long": 1 + 0.13 * trait["nose_long"],
+        "mouth_y": -0.365 + 0.02 * trait["mouth_y"],
+        "mouth_wide": 1 + 0.10 * trait["mouth_wide"],
+        "mouth_gap": 0.10 * share["mouth_open"],
+        "smile": -0.5 + 1.6 * share["smile"],
+        "lips": 1 + 0.3 * trait["lips"],
+        "glasses": RIM[value["glasses"]] * how.feature,
+        "skin": SKIN[value["skin"]] * (1 + 0.03 * trait["skin"])[:, None],
+        "hair": HAIR[value["hair_colour"]] * (1 + 0.12 * trait["hair"])[:, None],
+        "iris": IRIS[value["eye_colour"]],
+        "cloth": _hue(0.5 * trait["cloth"], 0.45, 0.22 if how.free_hues else 0.08),
+        "frame": FRAME[value["glasses"]],
+        "background": WALL[value["background"]],
+        **{f"hair_{field}": column for field, column in zip(HAIR_FIELDS, style, strict=True)},
+    }
+    if how.free_hues:
+        look["background"] = _hue((value["background"] + 0.5 + 0.5 * trait["wall"]) / FACTORS["background"], 0.5, 0.25)
+    tensors = {name: torch.tensor(array, dtype=torch.float32, device=device) for name, array in look.items()}
+    return Look(**{name: t[:, :, None, None] if t.ndim > 1 else t[:, None, None] for name, t in tensors.items()})
+
+
+def _hue(turn: np.ndarray, middle: float, swing: float) -> np.ndarray:
+    """Colours (n, 3) around the circle of hues."""
+    return middle + swing * np.cos(2 * np.pi * (turn[:, None] + np.array([0, 1 / 3, 2 / 3])))

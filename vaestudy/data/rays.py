@@ -1,0 +1,149 @@
+"""Parallel rays that look at a turned head, and the ellipsoids that they meet."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+LAMP_HEIGHT = 0.45  # rad above the horizon
+
+Number = Float[Tensor, "n 1 1"]
+Vector = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Where rays meet a surface: depth, unit normals in the head's frame, and distance inside its outline."""
+
+    depth: Tensor
+    normal: Vector
+    inside: Tensor
+
+    def turning(self, other: "Hit", blend: Tensor) -> "Hit":
+        """This surface turning into `other` as `blend` goes from 0 to 1."""
+        normal = tuple(torch.lerp(a, b, blend) for a, b in zip(self.normal, other.normal, strict=True))
+        return Hit(torch.lerp(self.depth, other.depth, blend), normal, torch.maximum(self.inside, other.inside))
+
+
+@dataclass(frozen=True)
+class Rays:
+    """Parallel rays through samples (u, v) of the picture: right, up and toward us are its axes in the head's frame."""
+
+    u: Tensor
+    v: Tensor
+    right: Vector
+    up: Vector
+    toward: Vector
+    lamp: Vector  # where light comes from, in the picture's frame
+    light: Vector  # the same in the head's frame, and the direction halfway between it and our eye
+    gleam: Vector
+    side: int  # samples along each side of the whole picture
+    zoom: float
+    left: int = 0  # the first column and the first row of the rays among them
+    top: int = 0
+
+    @classmethod
+    def through(cls, azimuth: Number, elevation: Number, lamp: Number, side: int, zoom: float) -> "Rays":
+        """`side` samples along each side; the head and the lamp stand at these angles (rad)."""
+        steps = ((torch.arange(side, device=azimuth.device) + 0.5) * (2 / side) - 1) / zoom
+        sin_a, cos_a, sin_e, cos_e = azimuth.sin(), azimuth.cos(), elevation.sin(), elevation.cos()
+        right = (cos_a, torch.zeros_like(cos_a), sin_a)
+        up = (-sin_e * sin_a, cos_e, sin_e * cos_a)
+        toward = (-cos_e * sin_a, -sin_e, cos_e * cos_a)
+        height = torch.full_like(lamp, math.sin(LAMP_HEIGHT))
+        lamp = (lamp.sin() * math.cos(LAMP_HEIGHT), height, lamp.cos() * math.cos(LAMP_HEIGHT))
+        light = tuple(dot(lamp, axes) for axes in zip(right, up, toward, strict=True))
+        gleam = unit(*(a + b for a, b in zip(light, toward, strict=True)))
+        return cls(steps, -steps[:, None], right, up, toward, lamp, light, gleam, side, zoom)
+
+    @property
+    def spacing(self) -> float:
+        return 2 / self.side / self.zoom
+
+    def window(self, across: tuple[float, float], along: tuple[float, float]) -> tuple["Rays", tuple]:
+        """The rays with u in `across` and v in `along`, and the index that cuts the same part from pictures."""
+        half, height, width = self.side / 2, self.v.shape[-2], self.u.shape[-1]
+        left, right = (min(max(round(half + u / self.spacing) - self.left, 0), width) for u in across)
+        bottom, top = (min(max(round(half - v / self.spacing) - self.top, 0), height) for v in along)
+        rows, columns = slice(top, bottom), slice(left, right)
+        u = self.u[columns] if self.u.ndim == 1 else self.u[:, rows, columns]
+        part = replace(self, u=u, v=self.v[rows], left=self.left + left, top=self.top + top)
+        return part, (..., rows, columns)
+
+    def narrowed(self, jaw: Number) -> "Rays":
+        """Rays spread below the eyes, so that the skull seen through them narrows to a chin."""
+        below = (-self.v - 0.05).clamp(min=0)
+        return replace(self, u=self.u * (1 + jaw * below * below))
+
+    def at(self, depth: Tensor, axis: int) -> Tensor:
+        """One coordinate, in the head's frame, of the points at this depth."""
+        return (self.u * self.right[axis] + self.up[axis] * self.v).addcmul_(depth, self.toward[axis])
+
+    def meet(self, axes: tuple, centre: tuple = (0.0, 0.0, 0.0), tilt: float = 0.0) -> Hit:
+        """The near side of the ellipsoid with these half axes and centre, its top tilted back by `tilt` rad."""
+        sin, cos = math.sin(tilt), math.cos(tilt)
+        turn = self.u.new_tensor([[1.0, 0.0, 0.0], [0.0, cos, sin], [0.0, -sin, cos]])
+        to_sphere = turn / self._column(axes)
+        # Where the ellipsoid is the unit sphere, a ray is right u + up v + toward depth - centre. The Gram matrix of
+        # these four holds the quadratic in depth; completing its square leaves the half chord.
+        ray = torch.cat([*map(self._column, (self.right, self.up, self.toward)), -self._column(centre)], dim=2)
+        local = product(to_sphere, ray)
+        gram = product(local.mT, local)
+        scale = 1 / gram[:, 2:3, 2:3]
+        along = gram[:, 2:3] * scale
+        rest = gram * scale - along.mT * along
+        ru, rv, _, r1, _, vv, _, v1, *_, one = rest.reshape(-1, 16, 1, 1).unbind(1)
+        au, av, _, a1 = along.reshape(-1, 4, 1, 1).unbind(1)
+        u, v = self.u, self.v
+        chord = (u * -ru - (2 * rv * v + 2 * r1)).mul_(u).add_(scale - one - (vv * v + 2 * v1) * v)
+        depth = chord.clamp(min=0).sqrt_().sub_(u * au + (av * v + a1))
+        slopes = product(to_sphere.mT, local).reshape(-1, 3, 4, 1, 1).unbind(1)
+        normal = unit(*((u * a + (b * v + d)).addcmul_(depth, c) for a, b, c, d in (row.unbind(1) for row in slopes)))
+        # The squared half chord, negative where a ray misses, becomes a distance by its slope at the outline.
+        return Hit(depth, normal, chord * (0.5 * (ru * scale).rsqrt()))
+
+    def _column(self, values: tuple) -> Float[Tensor, "n 3 1"]:
+        shape, like = (len(self.right[0]), 1, 1), self.u
+        return torch.cat(
+            [torch.as_tensor(a, dtype=like.dtype, device=like.device).expand(shape) for a in values], dim=1
+        )
+
+
+def product(a, b):
+    """Small matrix products in full single precision, whatever the device's matrix units are set to."""
+    return (a[..., None] * b[..., None, :, :]).sum(-2)
+
+
+def dot(a, b):
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def unit(x: Tensor, y: Tensor, z: Tensor) -> Vector:
+    """The vector scaled, in place, to length 1."""
+    scale = (x * x).addcmul_(y, y).addcmul_(z, z).clamp_(min=1e-9).rsqrt_()
+    return x.mul_(scale), y.mul_(scale), z.mul_(scale)
+
+
+def facing(normal: Vector, direction: Vector, offset: float = 0.0) -> Tensor:
+    """The cosine between a normal and a direction, plus an offset, as 0 where it is negative."""
+    x, y, z = direction
+    return (normal[0] * x + offset).addcmul_(normal[1], y).addcmul_(normal[2], z).clamp_(min=0)
+
+
+def soft(distance, width):
+    """How much of a sample of this width lies inside an edge at this distance (positive inside)."""
+    return (distance * (1 / width)).add_(0.5).clamp_(0, 1)
+
+
+def bell(x, y=0.0):
+    """Nearly exp(-x² - y²), but exactly 0 from radius 2 on: true tails are numbers that processors are slow with."""
+    near = (x * x + y * y).mul_(-0.25).add_(1).clamp_(min=0)
+    return near.square_().square_()
+
+
+def smooth(x):
+    """A smooth step from 0 to 1 as x goes from 0 to 1."""
+    x = x.clamp(0, 1)
+    return (3 - 2 * x).mul_(x).mul_(x)
