@@ -4,6 +4,7 @@ Every function takes any leading shape, so that the sweep can hand in one row fo
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vaestudy.errors import InputError
-from vaestudy.models.terms import Terms
+from vaestudy.models.terms import Posterior, Terms
 
 KINDS = ("beta", "capacity", "total_correlation")
 
@@ -38,6 +39,10 @@ class Objective:
         capacity: C at the end, nats; for capacity.
         gamma: γ; for capacity.
         ramp: fraction of the training over which C rises; for capacity.
+        floor: the warm-up starts at this share of beta and this fraction of the training (NVAE: 1e-4).
+        balance: while the warm-up lasts, groups that carry little for their size are charged less (NVAE, sec. 3.4).
+        spectral: λ on the spectral norms of the convolutions and the scales of batch norm (NVAE, sec. 3.2).
+        spectral_start: λ at the start, from which it falls to `spectral` along with the warm-up; 0 keeps it constant.
     """
 
     kind: str = "beta"
@@ -46,6 +51,10 @@ class Objective:
     capacity: float = 25.0
     gamma: float = 1000.0
     ramp: float = 0.8
+    floor: float = 0.0
+    balance: bool = False
+    spectral: float = 0.0
+    spectral_start: float = 0.0
 
     def __post_init__(self):
         for name in ("beta", "warmup", "capacity", "gamma", "ramp"):
@@ -60,7 +69,9 @@ class Objective:
 
     def weight(self, progress: float) -> float:
         """Share of beta that is in force when this fraction of the training is done."""
-        return 1.0 if self.warmup == 0 else min(1.0, progress / self.warmup)
+        if self.warmup == 0:
+            return 1.0
+        return max(self.floor, min(1.0, (progress - self.floor) / self.warmup))
 
 
 def beta_norm(beta: float, latent_dim: int, dims: int) -> float:
@@ -128,3 +139,53 @@ def bound(terms: Terms, objective: Objective, progress: float, dataset_size: int
     else:
         cost = objective.weight(progress) * objective.beta * total
     return Parts(nll + cost, nll, kl)
+
+
+class Pressure:
+    """The objectives of many models side by side: `bound` for one row a model, with the same numbers.
+
+    What changes in the course of a training lies in tensors that `set` fills, so that a captured step can read them.
+
+    Args:
+        objectives: one for each model; warm-up, γ and ramp are the same in all of them.
+        latent_dims: numbers of latents of the models; posteriors have room for the largest.
+        dataset_size: images in the training set.
+        device: of the models.
+    """
+
+    def __init__(
+        self, objectives: Sequence[Objective], latent_dims: Sequence[int], dataset_size: int, device: torch.device
+    ):
+        self.schedule, self.dataset_size = objectives[0], dataset_size
+        self.capacities, betas, capacity, correlation = (
+            torch.tensor(values, dtype=torch.float64, device=device)
+            for values in zip(
+                *((o.capacity, o.beta, o.kind == "capacity", o.kind == "total_correlation") for o in objectives),
+                strict=True,
+            )
+        )
+        self.betas = torch.where(correlation > 0, 1, betas) * (1 - capacity)
+        self.gamma = (capacity * self.schedule.gamma).float()
+        self.rows = correlation.nonzero()[:, 0]
+        self.excess = (betas[self.rows] - 1).float()
+        latents = torch.tensor(latent_dims, device=device)
+        self.mask = (torch.arange(max(latent_dims), device=device) < latents[self.rows, None]).float()
+        self.slope, self.target = torch.zeros_like(self.gamma), torch.zeros_like(self.gamma)
+        self.share = torch.zeros((), device=device)
+        self.set(0.0)
+
+    def set(self, progress: float) -> None:
+        """Put in force what holds when this fraction of the training is done."""
+        share = self.schedule.weight(progress)
+        self.share.fill_(share)
+        self.slope.copy_(self.betas * share)
+        self.target.copy_(self.capacities * min(1.0, progress / self.schedule.ramp))
+
+    def cost(self, kl: Float[Tensor, " models"], posterior: Posterior) -> Float[Tensor, " models"]:
+        """What each model pays for its KL, nats per image; every field of the posterior is (models, n, d)."""
+        cost = self.slope * kl + self.gamma * (kl - self.target).abs()
+        if not len(self.rows):
+            return cost
+        chosen = (part[self.rows] for part in posterior)
+        correlation = decompose_kl(*chosen, self.dataset_size, self.mask).total_correlation
+        return cost.index_add(0, self.rows, self.share * self.excess * correlation)
