@@ -31,7 +31,7 @@ def test_noise_knows_nothing_and_a_missing_factor_is_missed():
 
 def test_too_few_rows_and_codes_that_are_not_finite():
     codes = metrics.factor_codes(FACTORS)
-    with pytest.raises(InputError, match="rows of finite codes"):
-        readout(codes[:100], FACTORS[:100], seed=0)
+    with pytest.raises(InputError, match="100 rows or more"):
+        readout(codes[:99], FACTORS[:99], seed=0)
     with pytest.raises(InputError, match="finite"):
         readout(np.full_like(codes, np.nan), FACTORS, seed=0, train=100, test=100)

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from vaestudy import data, metrics, models, profiles, runs, trainer, workers
+from vaestudy import data, metrics, models, profiles, runs, sweep, trainer, workers
 from vaestudy.errors import InputError
 from vaestudy.profiles import Settings
 
@@ -24,7 +24,46 @@ def train_vae(settings: Settings) -> list[runs.Run]:
     return [run]
 
 
-TRAIN: dict[str, Callable[[Settings], list[runs.Run]]] = {"vae": train_vae}
+def train_beta_vae(settings: Settings) -> list[runs.Run]:
+    """Stage 2: the sweep over β, each member with its scores."""
+    images = data.load(settings.dataset, **settings.data)
+    found = [
+        *sweep.fit(images, settings.grid, settings.training, settings.runs, **settings.model),
+        *sweep.fit(images, settings.other_grid, settings.training, settings.runs, **settings.model),
+    ]
+    if workers.rank() == 0:
+        seen = images.within(settings.sizes["grid_images"])
+        factors = seen.factors.values(slice(None))
+        exam = {"seed": settings.seed, "classes": settings.classes(seen.factors.names), "pairs": settings.pairs}
+        for run, codes in zip(found, sweep.codes(found, seen), strict=True):
+            run.record(scores=metrics.scores(codes, factors, **exam, only=("higgins", "factor_vae", "mig")))
+    return found
+
+
+def train_nvae(settings: Settings) -> list[runs.Run]:
+    """Stage 3: one NVAE for each β, with its bound and the scores of each latent group."""
+    train, test = data.train_and_test(settings.dataset, settings.sizes["test_images"], **settings.data)
+    config = settings.config(train.shape)
+    train, test = train.quantized(config.bits), test.quantized(config.bits)
+    found = []
+    for beta in settings.betas:
+        model, recipe = models.NVAE(config), settings.training(beta)
+        path = runs.folder(settings.runs, settings.stage, model, train, recipe)
+        found.append(run := trainer.fit(model, train, recipe, path))
+        if workers.rank() == 0:
+            seen = train.select(slice(0, settings.sizes["scored_images"]))
+            exam = {"seed": settings.seed, "pairs": 5, "only": ("higgins", "factor_vae", "mig")}
+            groups = range(len(config.group_shapes)) if train.factors else []
+            scores = [metrics.scores(*run.codes(seen, group=group), **exam) for group in groups]
+            run.record(test=run.bound(test), scores_by_group=scores)
+    return found
+
+
+TRAIN: dict[str, Callable[[Settings], list[runs.Run]]] = {
+    "vae": train_vae,
+    "beta_vae": train_beta_vae,
+    "nvae": train_nvae,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

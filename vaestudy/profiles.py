@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import torch
 
 from vaestudy import parameters, project_root
+from vaestudy.data import Factors
 from vaestudy.errors import InputError
+from vaestudy.models.nvae_config import PRESETS, NVAEConfig
 from vaestudy.models.vae import LIKELIHOODS, NETWORKS
 from vaestudy.objective import Objective
+from vaestudy.sweep import Grid
 from vaestudy.trainer import Training
 
 PROFILES = ("smoke", "laptop", "gpu", "paper")
@@ -95,9 +99,7 @@ class VAESettings(Settings):
         super().__post_init__()
         if self.latent_dim < 1:
             raise InputError(f"latent_dim must be 1 or more, not {self.latent_dim}")
-        for name, known in (("likelihood", LIKELIHOODS[:2]), ("network", NETWORKS)):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+        check_network(self)
 
     @property
     def model(self) -> dict[str, Any]:
@@ -110,7 +112,146 @@ class VAESettings(Settings):
         return replace(self.sizes["training"], seed=self.seed, objective=Objective(beta=self.beta, warmup=0.1))
 
 
-STAGES: dict[str, type[Settings]] = {cls.stage: cls for cls in (VAESettings,)}
+@dataclass(frozen=True)
+class BetaVAESettings(Settings):
+    """Stage 2: the β-VAE, the disentanglement metric and the sweep over β."""
+
+    beta: float = setting(0.0, "β of the β-VAE shown beside the VAE, 0 for the best one of the sweep")
+    likelihood: str = setting("bernoulli", "of the pixels: bernoulli or gaussian")
+    network: str = setting("mlp", "linear, kingma, mlp, higgins, conv or burgess")
+    seeds: int = setting(0, "models for each β and latent size, 0 for the number of the profile")
+    pairs: int = setting(5, "pairs L that the Higgins score averages, 1 or more")
+    labels: int = setting(1000, "images whose labels are known when β is chosen from weak labels")
+
+    stage = "beta_vae"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_network(self)
+        for name, least in (("seeds", 0), ("pairs", 1), ("labels", 50)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} must be {least} or more, not {getattr(self, name)}")
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """The seeds of the models."""
+        return tuple(range(self.seed, self.seed + (self.seeds or self.sizes["seeds"])))
+
+    def classes(self, names: Sequence[str]) -> list[int]:
+        """Columns of the factors that the Higgins score names: the paper leaves out the shape of dSprites."""
+        return [k for k, name in enumerate(names) if (self.dataset, name) != ("dsprites", "shape")]
+
+    def region(self, factors: Factors) -> dict[str, list[int]]:
+        """What is held out to test new combinations: a last value of the first factor with half of the last one's."""
+        first, last = factors.sizes[0], factors.sizes[-1]
+        return {factors.names[0]: [first - 1], factors.names[-1]: list(range(last // 2, last))}
+
+    @property
+    def grid(self) -> Grid:
+        """The sweep of β-VAEs: β = 1 and the β asked for are always in it."""
+        betas = {*self.sizes["betas"], 1.0, *([self.beta] if self.beta else [])}
+        return Grid(betas=tuple(sorted(betas)), latent_dims=self.sizes["latent_dims"], seeds=self.members)
+
+    @property
+    def other_grid(self) -> Grid:
+        """Two other ways to press: annealed capacity and β-TCVAE, at the first latent size."""
+        return Grid(
+            betas=self.sizes["correlation_betas"],
+            capacities=self.sizes["capacities"],
+            latent_dims=self.sizes["latent_dims"][:1],
+            seeds=self.members,
+            objectives=("capacity", "total_correlation"),
+        )
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """What `VAE` takes beside the shape of the images, the latent size and the seed."""
+        return {"width": self.sizes["width"], "network": self.network, "likelihood": self.likelihood}
+
+    @property
+    def training(self) -> Training:
+        return self.sizes["training"]
+
+
+def check_network(settings: VAESettings | BetaVAESettings) -> None:
+    """Raise InputError for a likelihood or a network that flat latents do not have."""
+    for name, known in (("likelihood", LIKELIHOODS[:2]), ("network", NETWORKS)):
+        if getattr(settings, name) not in known:
+            raise InputError(f"{name} must be one of {', '.join(known)}, not {getattr(settings, name)!r}")
+
+
+# What the ablations change: fields of the configuration, and of the objective.
+ABLATIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "residual": ("posterior not relative to the prior", {"residual": False}, {}),
+    "squeeze_excitation": ("no squeeze-and-excitation", {"squeeze_excitation": False}, {}),
+    "spectral": ("no spectral regularisation", {}, {"spectral": 0.0}),
+    "bn_elu": ("ELU in place of Swish", {"norm_activation": "bn_elu"}, {}),
+    "wn_elu": ("weight norm and ELU in place of BN and Swish", {"norm_activation": "wn_elu"}, {}),
+    "regular": ("3 x 3 cells in the decoder", {"decoder_cell": "regular"}, {}),
+}
+
+
+@dataclass(frozen=True)
+class NVAESettings(Settings):
+    """Stage 3: NVAE, and what β does to it."""
+
+    dataset: str = setting("", "the images, empty for the rendered faces of the profile")
+    beta: float = setting(4.0, "β of the NVAE shown beside the plain NVAE, 0 or more")
+    preset: str = setting("", "configuration, say celeba64 or cifar10, empty for the one of the profile")
+    bits: int = setting(0, "bits of each colour channel, 1 to 8, 0 for those of the configuration")
+    temperature: float = setting(0.7, "factor on the standard deviations in the samples shown")
+
+    stage = "nvae"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.dataset:
+            object.__setattr__(self, "dataset", self.sizes["dataset"])
+        if self.preset and self.preset not in PRESETS:
+            raise InputError(f"preset must be one of {', '.join(PRESETS)}, not {self.preset!r}")
+        if not 0 <= self.bits <= 8 or not self.temperature >= 0:
+            raise InputError(f"bits must be 0 to 8 and temperature 0 or more, not {self.bits} and {self.temperature}")
+
+    @property
+    def side(self) -> int | None:
+        """The image size asked for, the profile's for images of any size, or None for the set's own."""
+        fixed = self.dataset in ("dsprites", "mnist", "fashion_mnist", "cifar10")
+        return self.image_size or (None if fixed else self.sizes["image_size"])
+
+    def config(self, shape: tuple[int, int, int]) -> NVAEConfig:
+        """The network for images of this shape."""
+        bits = {"bits": self.bits} if self.bits else {}
+        return NVAEConfig.preset(self.preset or self.sizes["preset"], shape=shape, seed=self.seed, **bits)
+
+    def small_config(self, shape: tuple[int, int, int], change: str = "") -> NVAEConfig:
+        """The network of the ablations, with the fields of one of ABLATIONS changed."""
+        changes = ABLATIONS[change][1] if change else {}
+        return NVAEConfig.preset("smoke", shape=shape, seed=self.seed, bits=self.config(shape).bits, **changes)
+
+    @property
+    def betas(self) -> tuple[float, ...]:
+        """1, the β asked for, and what the profile adds."""
+        return tuple(sorted({1.0, self.beta, *self.sizes["betas"]}))
+
+    def training(self, beta: float) -> Training:
+        """The training of the NVAE at one β."""
+        recipe = self.sizes["training"]
+        return replace(recipe, seed=self.seed, objective=replace(recipe.objective, beta=beta))
+
+    def small_training(self, change: str = "") -> Training:
+        """The training of an ablation."""
+        recipe = self.sizes["ablation"]
+        changes = ABLATIONS[change][2] if change else {}
+        return replace(recipe, seed=self.seed, objective=replace(recipe.objective, **changes))
+
+    def flat(self, shape: tuple[int, int, int]) -> dict[str, Any]:
+        """What `VAE` takes for the flat model beside the NVAE: the same likelihood."""
+        config = self.config(shape)
+        same = {"likelihood": config.likelihood, "mixtures": config.mixtures, "bits": config.bits}
+        return {"network": "conv", "seed": self.seed, **same, **self.sizes["flat"]}
+
+
+STAGES: dict[str, type[Settings]] = {cls.stage: cls for cls in (VAESettings, BetaVAESettings, NVAESettings)}
 
 
 def settings(stage: str, **given: Any) -> Settings:
@@ -169,6 +310,200 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "plane_images": 10_000_000,
             "test_images": 10_000,
             "ladder": (1, 5, 50, 500, 5000),
+        },
+    },
+    "beta_vae": {
+        "smoke": {
+            "image_size": 16,
+            "width": 16,
+            "seeds": 2,
+            "latent_dims": (4, 3),
+            "betas": (0.3, 1.0, 30.0),
+            "capacities": (5.0,),
+            "correlation_betas": (4.0,),
+            "training": Training(images=1_500, batch=50, log_every=500),
+            "grid_images": 6_000,
+            "pairs": (1, 5, 20),
+            "classifier": "logistic",
+        },
+        "laptop": {
+            "image_size": 16,
+            "width": 128,
+            "seeds": 3,
+            "latent_dims": (10, 4),
+            "betas": (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0),
+            "capacities": (4.0, 8.0, 12.0),
+            "correlation_betas": (2.0, 4.0, 8.0),
+            "training": Training(
+                images=600_000, decay_from=0.5, decay_to=0.02, objective=Objective(warmup=0.3, gamma=30.0)
+            ),
+            "grid_images": 100_000,
+            "pairs": (1, 2, 5, 10, 20, 50, 100, 200),
+            "classifier": "logistic",
+        },
+        "gpu": {
+            "image_size": 64,
+            "width": 0,
+            "seeds": 5,
+            "latent_dims": (10, 32),
+            "betas": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
+            "capacities": (6.0, 12.0, 25.0),
+            "correlation_betas": (2.0, 4.0, 8.0),
+            "training": Training(images=8_000_000, batch=256, decay_from=0.5, decay_to=0.02, log_every=500_000),
+            "grid_images": 100_000,
+            "pairs": (1, 2, 5, 10, 20, 50, 100, 200),
+            "classifier": "logistic",
+        },
+        "paper": {
+            "image_size": 64,
+            "width": 1200,
+            "seeds": 10,
+            "latent_dims": (10, 100, 200),
+            "betas": (0.1, 0.5, 1.0, 4.0, 10.0, 40.0, 100.0, 400.0),
+            "capacities": (6.0, 12.0, 25.0),
+            "correlation_betas": (2.0, 4.0, 8.0),
+            "training": Training(
+                images=25_600_000, batch=256, optimizer="adagrad", learning_rate=0.01, log_every=1_000_000
+            ),
+            "grid_images": 1_000_000,
+            "pairs": (1, 2, 5, 10, 20, 50, 100, 200),
+            "classifier": "adagrad",
+        },
+    },
+    "nvae": {
+        "smoke": {
+            "dataset": "faces_mild",
+            "image_size": 32,
+            "preset": "smoke",
+            "betas": (),
+            "training": Training(images=160, batch=8, learning_rate=4e-3, log_every=80, ema=0.9),
+            "flat": {"width": 8, "latent_dim": 8},
+            "flat_training": Training(images=400, batch=8, log_every=200),
+            "ablation": Training(images=40, batch=8, learning_rate=4e-3, objective=Objective(spectral=0.01)),
+            "ablations": ("residual", "spectral"),
+            "test_images": 100,
+            "weighted_images": 20,
+            "weights": 3,
+            "scored_images": 400,
+            "temperatures": (0.7, 1.0),
+            "passes": 2,
+        },
+        "laptop": {
+            "dataset": "faces_mild",
+            "image_size": 32,
+            "preset": "laptop32",
+            "betas": (),
+            "training": Training(
+                images=36_000,
+                batch=16,
+                learning_rate=4e-3,
+                optimizer="adamw",
+                betas=(0.9, 0.99),
+                rise=0.05,
+                decay_from=0.05,
+                decay_to=0.01,
+                ema=0.995,
+                skip_above=10.0,
+                log_every=1_600,
+                objective=Objective(warmup=0.3, balance=True),
+            ),
+            "flat": {"width": 16, "latent_dim": 64},
+            "flat_training": Training(
+                images=54_000,
+                batch=16,
+                learning_rate=2e-3,
+                optimizer="adamw",
+                betas=(0.9, 0.99),
+                rise=0.05,
+                decay_from=0.05,
+                decay_to=0.01,
+                ema=0.995,
+                log_every=1_600,
+                objective=Objective(warmup=0.1),
+            ),
+            "ablation": Training(
+                images=1_600,
+                batch=16,
+                learning_rate=4e-3,
+                log_every=400,
+                objective=Objective(warmup=0.3, spectral=0.01),
+            ),
+            "ablations": tuple(ABLATIONS),
+            "test_images": 1_000,
+            "weighted_images": 200,
+            "weights": 20,
+            "scored_images": 8_000,
+            "temperatures": (0.5, 0.7, 1.0),
+            "passes": 10,
+        },
+        "gpu": {
+            "dataset": "faces",
+            "image_size": 64,
+            "preset": "celeba64",
+            "betas": (2.0, 8.0),
+            "training": Training(
+                images=60_000,
+                batch=64,
+                learning_rate=1e-2,
+                optimizer="adamax",
+                eps=1e-3,
+                weight_decay=3e-4,
+                rise=0.05,
+                decay_from=0.05,
+                decay_to=0.01,
+                ema=0.999,
+                skip_above=10.0,
+                flip=True,
+                compile=True,
+                objective=Objective(warmup=0.3, floor=1e-4, balance=True, spectral=0.1),
+            ),
+            "flat": {"width": 64, "latent_dim": 128},
+            "flat_training": Training(images=2_000_000, batch=256, objective=Objective(warmup=0.1), log_every=50_000),
+            "ablation": Training(
+                images=100_000, batch=64, learning_rate=4e-3, objective=Objective(warmup=0.3, spectral=0.01)
+            ),
+            "ablations": tuple(ABLATIONS),
+            "test_images": 4_000,
+            "weighted_images": 500,
+            "weights": 50,
+            "scored_images": 20_000,
+            "temperatures": (0.5, 0.6, 0.7, 1.0),
+            "passes": 100,
+        },
+        "paper": {
+            "dataset": "celeba",
+            "image_size": 64,
+            "preset": "celeba64",
+            "betas": (2.0, 8.0),
+            "training": Training(
+                images=90 * 162_770,
+                batch=128,
+                shards=8,
+                learning_rate=1e-2,
+                optimizer="adamax",
+                eps=1e-3,
+                weight_decay=3e-4,
+                rise=5 / 90,
+                decay_from=6 / 90,
+                decay_to=0.01,
+                skip_above=10.0,
+                flip=True,
+                compile=True,
+                log_every=100_000,
+                objective=Objective(warmup=0.3, floor=1e-4, balance=True, spectral=0.1),
+            ),
+            "flat": {"width": 64, "latent_dim": 128},
+            "flat_training": Training(images=20_000_000, batch=256, objective=Objective(warmup=0.1), log_every=500_000),
+            "ablation": Training(
+                images=1_000_000, batch=64, learning_rate=4e-3, objective=Objective(warmup=0.3, spectral=0.01)
+            ),
+            "ablations": tuple(ABLATIONS),
+            "test_images": 19_867,
+            "weighted_images": 1_000,
+            "weights": 1_000,
+            "scored_images": 50_000,
+            "temperatures": (0.5, 0.6, 0.7, 1.0),
+            "passes": 500,
         },
     },
 }

@@ -114,6 +114,10 @@ class Run:
         self.model = model
 
     @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
     def config(self) -> list:
         return json.loads((self.path / "config.json").read_text())
 
@@ -175,7 +179,7 @@ class Run:
         index = np.arange(len(images)) if index is None else np.asarray(index)
         parts = []
         for start in range(0, len(index), batch):
-            x = images.batch(index[start : start + batch]).to(next(self.model.parameters()).device)
+            x = images.batch(index[start : start + batch]).to(self.device)
             means = self.model.encode(x)
             means = means if group is None else means[group : group + 1]
             parts.append(torch.cat([m.flatten(2).mean(2) if m.ndim > 2 else m for m in means], 1).cpu())
@@ -184,7 +188,7 @@ class Run:
     @torch.no_grad()
     def bound(self, images: Any, batch: int = 500, seed: int = 0) -> dict[str, float]:
         """The ELBO and its parts over a set of images: means in nats per image, and bits per dimension."""
-        device, totals = next(self.model.parameters()).device, torch.zeros(2, dtype=torch.float64)
+        device, totals = self.device, torch.zeros(2, dtype=torch.float64)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             for start in range(0, len(images), batch):
@@ -197,7 +201,7 @@ class Run:
     @torch.no_grad()
     def log_weights(self, images: Any, samples: int, batch: int = 50, seed: int = 0) -> np.ndarray:
         """log p(x, z) - log q(z|x) at `samples` draws of z for each image, nats (n, samples)."""
-        device, parts = next(self.model.parameters()).device, []
+        device, parts = self.device, []
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             for start in range(0, len(images), batch):

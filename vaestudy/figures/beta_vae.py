@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Integer
 
-from vaestudy.figures.figure import PALETTE, Figure, canvas, ramp, style
-from vaestudy.figures.table import number
+from vaestudy.figures.figure import PALETTE, Figure, Statement, canvas, ramp, style
+from vaestudy.figures.table import Table, number, table
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -34,7 +34,7 @@ def score_over_beta(rows: Rows, scores: Mapping[str, str]) -> Figure:
                 ax.errorbar(place, mean, spread, color=colour, marker=marker, ms=4, capsize=2, label=f"M = {size}")
                 ax.scatter([row[by] for row in own], [row[name] for row in own], s=7, color=colour, alpha=0.5)
                 if by == "beta":
-                    best.append(f"{title}, M = {size}: best {mean.max():.2f} at β = {number(place[mean.argmax()])}")
+                    best.append(f"{title}, M = {size}: best {mean.max():.2f} at β = {place[mean.argmax()]:g}")
             ax.set_xscale("log")
         line[0].set_ylabel(title)
     axes[-1, 0].set_xlabel("β")
@@ -168,7 +168,7 @@ def weak_labels(chosen: Mapping[str, Mapping[float, float]]) -> Figure:
         ax.plot(list(by_beta), list(by_beta.values()), marker=marker, ms=4, label=name)
     ax.set(xscale="log", xlabel="β", ylabel="Higgins score")
     ax.legend(fontsize=8)
-    picks = [f"{name} choose β = {number(max(b, key=b.get))}" for name, b in chosen.items()]
+    picks = [f"{name} choose β = {max(b, key=b.get):g}" for name, b in chosen.items()]
     caption = "The same sweep judged with every label and with a few: the mean over seeds."
     return Figure(fig, caption, "; ".join(picks) + ".", chosen)
 
@@ -195,3 +195,104 @@ def objectives(rows: Rows, name: str, title: str) -> Figure:
     caption = f"One dot a model: {title} against the rate that it settled at, for three ways to press."
     alt = "Best mean score: " + "; ".join(f"{label} {value:.2f}" for label, value in means.items()) + "."
     return Figure(fig, caption, alt, list(rows))
+
+
+def means(rows: Rows, name: str, by: str = "beta") -> dict[float, float]:
+    """The mean of a quantity at each value of `by`."""
+    places, mean, _ = grouped(rows, name, by)
+    return {float(place): float(value) for place, value in zip(places, mean, strict=True)}
+
+
+def inverted_u(rows: Rows, name: str) -> Statement:
+    """Whether the score rises and then falls over β, in units of the spread between seeds, for each latent size."""
+    sentences, found = [], {}
+    for size in sorted({row["latent_dim"] for row in rows}):
+        betas, mean, spread = grouped([row for row in rows if row["latent_dim"] == size], name, "beta")
+        top, noise = int(mean.argmax()), float(np.sqrt((spread**2).mean()))
+        rise, fall = float(mean[top] - mean[0]), float(mean[top] - mean[-1])
+        words = [f"{'rises' if rise > noise else 'does not clearly rise'} by {rise:.2f} from β = {betas[0]:g}"]
+        words.append(f"to {mean[top]:.2f} at β = {betas[top]:g}")
+        words.append(
+            f"and {'falls' if fall > noise else 'does not clearly fall'} by {fall:.2f} to β = {betas[-1]:g}"
+        )
+        sentences.append(f"With {size} latents the score {' '.join(words)} (seeds spread by {noise:.2f}).")
+        verdict = rise > noise and fall > noise
+        found[size] = {"best_beta": betas[top], "rise": rise, "fall": fall, "spread": noise, "inverted_u": verdict}
+    count = sum(f["inverted_u"] for f in found.values())
+    sentences.append(f"An inverted U beyond the spread of seeds: {count} of {len(found)} latent sizes.")
+    text = " ".join(sentences)
+    return Statement(text, text, found)
+
+
+def optimum_by_size(rows: Rows, name: str) -> Statement:
+    """Whether larger latents need more β: the best β of each latent size, as β and as β_norm."""
+    best = {}
+    for size in sorted({row["latent_dim"] for row in rows}):
+        own = [row for row in rows if row["latent_dim"] == size]
+        top = max(means(own, name).items(), key=lambda item: item[1])[0]
+        best[size] = {"beta": top, "beta_norm": next(row["beta_norm"] for row in own if row["beta"] == top)}
+    sizes = list(best)
+    parts = [f"{b['beta']:g} (β_norm {number(b['beta_norm'])}) for M = {size}" for size, b in best.items()]
+    more = {key: best[sizes[-1]][key] - best[sizes[0]][key] for key in ("beta", "beta_norm")}
+    words = {1: "more", 0: "as much", -1: "less"}
+    text = f"The best β is {', '.join(parts)}: the largest latent needs {words[int(np.sign(more['beta']))]} β"
+    text += f" and {words[int(np.sign(more['beta_norm']))]} β_norm. The paper expects more of both."
+    return Statement(text, text, best)
+
+
+def what_pairs_do(curves: Mapping[str, np.ndarray], pairs: Sequence[int], used: int) -> Statement:
+    """How far L decides: the rotated factors and the code that lacks one, at the L that is used and at the largest."""
+    place = int(np.argmin(np.abs(np.array(pairs) - used)))
+    whole, missing, rotated = list(curves.values())[:3]
+    _, absent, turned = list(curves)[:3]
+    text = (
+        f"Fully entangled codes ({turned}) score {rotated[place]:.2f} at L = {pairs[place]} and {rotated[-1]:.2f} at "
+        f"L = {pairs[-1]}, where the true factors score {whole[-1]:.2f}. A code {absent} scores {missing[place]:.2f} "
+        f"at L = {pairs[place]}, {whole[place] - missing[place]:.2f} below the true factors: the score "
+        f"{'hardly notices' if whole[place] - missing[place] < 0.1 else 'notices'} a missing factor. This page uses "
+        f"L = {used} and shows FactorVAE's score and the mutual information gap beside it."
+    )
+    data = {
+        "pairs": pairs[place],
+        "rotated": rotated[[place, -1]],
+        "missing": missing[place],
+        "true": whole[[place, -1]],
+    }
+    return Statement(text, text, data)
+
+
+def novelty_table(rows: Rows, region: Mapping[str, Sequence[int]]) -> Table:
+    """Reconstruction and score on combinations that training saw and on those it did not, means over seeds."""
+    lines = []
+    for beta in sorted({row["beta"] for row in rows}):
+        for where in dict.fromkeys(row["images"] for row in rows):
+            own = [row for row in rows if (row["beta"], row["images"]) == (beta, where)]
+            line = {"β": beta, "combinations": where}
+            for name, label in (("nll", "reconstruction, nats"), ("higgins", "Higgins score")):
+                values = np.array([row[name] for row in own])
+                line[label] = spread(values.mean(), values.std(ddof=1) if len(values) > 1 else 0.0, 2)
+            lines.append(line)
+    held = " and ".join(f"{name} from {min(values)} to {max(values)}" for name, values in region.items())
+    return table(lines, f"Held out of training: all images with {held}. Mean and standard deviation over seeds.")
+
+
+def score_table(reports: Mapping[str, Mapping[int, Any]], published: Mapping[str, str]) -> Table:
+    """Higgins scores in percent: all scores and the paper's best half, for each L, beside the published column."""
+    rows = []
+    for name, by_pairs in reports.items():
+        row = {"code": name}
+        for pairs, report in by_pairs.items():
+            row[f"L = {pairs}, all"] = spread(100 * report.mean, 100 * report.std)
+            row[f"L = {pairs}, best half"] = spread(100 * report.best_mean, 100 * report.best_std)
+        rows.append(row | {"published": published.get(name)})
+    rows += [{"code": name, "published": value} for name, value in published.items() if name not in reports]
+    caption = (
+        "Higgins score in percent, mean and standard deviation over model and classifier seeds. The published column "
+        "(Higgins et al., 2017, table 2) keeps the best half and does not state its L; no score here: not trained."
+    )
+    return table(rows, caption)
+
+
+def spread(mean: float, std: float, digits: int = 1) -> str:
+    """A mean and its standard deviation in words."""
+    return f"{mean:.{digits}f} ± {std:.{digits}f}"

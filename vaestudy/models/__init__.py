@@ -1,6 +1,19 @@
 """Models: tensors in, tensors out. Each one answers `x -> Terms` in nats per image."""
 
+from vaestudy.models.likelihoods import Bernoulli, DiscretizedLogisticMixture, Gaussian
+from vaestudy.models.nvae import NVAE
+from vaestudy.models.nvae_config import NVAEConfig
 from vaestudy.models.terms import Posterior, Terms
 from vaestudy.models.vae import VAE, VAEConfig
 
-__all__ = ["VAE", "Posterior", "Terms", "VAEConfig"]
+__all__ = [
+    "NVAE",
+    "VAE",
+    "Bernoulli",
+    "DiscretizedLogisticMixture",
+    "Gaussian",
+    "NVAEConfig",
+    "Posterior",
+    "Terms",
+    "VAEConfig",
+]

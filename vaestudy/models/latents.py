@@ -67,4 +67,5 @@ def residual_normal(
 
 
 def _wide(raw: Tensor) -> Tensor:
-    return raw if raw.dtype == torch.float64 else raw.float()
+    """fp32 or wider, in planes whatever the network's layout, so that its halves are dense."""
+    return (raw if raw.dtype == torch.float64 else raw.float()).contiguous()

@@ -1,0 +1,317 @@
+"""NVAE: a deep hierarchical variational autoencoder (Vahdat & Kautz, NeurIPS 2020, arXiv 2007.03898)."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vaestudy.errors import InputError
+from vaestudy.models.cells import Cell, Conv, NormAct
+from vaestudy.models.flows import Flow
+from vaestudy.models.latents import Normal, normal, residual_normal
+from vaestudy.models.nvae_config import NVAEConfig
+from vaestudy.models.terms import Terms
+
+
+class Group(nn.Module):
+    """One latent group of the top-down tower: the cells before it, its prior, its posterior, and the way back in."""
+
+    def __init__(self, config: NVAEConfig, index: int, cells: nn.Sequential):
+        super().__init__()
+        scale = config.scale_of_group[index]
+        width, latents = config.width(config.blocks + len(config.groups) - 1 - scale), config.latents[scale]
+        normed = {"weight_norm": config.weight_norm}
+        self.config, self.shape = config, config.group_shapes[index]
+        self.cells = cells
+        self.posterior_head = Conv(width, 2 * latents, 3, **normed)
+        self.prior_head = self.merge_side = None
+        if index > 0:
+            self.prior_head = nn.Sequential(nn.ELU(), Conv(width, 2 * latents, 1, **normed))
+            self.merge_side = Conv(width, width, 1, **normed)
+        self.merge_latent = Conv(width + latents, width, 1, **normed)
+        self.flow = Flow(latents, config.flows)
+
+    def prior(self, state: Float[Tensor, "n c h w"]) -> tuple[Tensor | None, Normal]:
+        """The raw output of the prior's head and the prior p(z_i | z_<i); the top one is fixed."""
+        if self.prior_head is None:
+            mean = state.new_zeros(len(state), *self.shape, dtype=torch.promote_types(state.dtype, torch.float32))
+            return None, Normal(mean, torch.full_like(mean, self.config.top_prior_std))
+        raw = self.prior_head(state)
+        return raw, normal(raw, self.config.sigma)
+
+    def merge(self, state: Tensor, z: Tensor) -> Tensor:
+        """The state with the latents joined to it."""
+        z = z.to(state.dtype).contiguous(memory_format=_layout(state))
+        return self.merge_latent(torch.cat([state, z], dim=1))
+
+
+class Step(NamedTuple):
+    """Where the top-down tower stands when the latents of a group are to be chosen."""
+
+    index: int
+    group: Group
+    state: Tensor
+    prior_raw: Tensor | None
+    prior: Normal
+
+    def posterior(self, sides: list[Tensor]) -> Normal:
+        """q(z_i | x, z_<i) before its flow, from what the bottom-up tower saw."""
+        group, side, sigma = self.group, sides[self.index], self.group.config.sigma
+        if self.prior_raw is None:
+            return normal(group.posterior_head(side), sigma)
+        raw = group.posterior_head(side + group.merge_side(self.state))
+        return residual_normal(self.prior_raw, raw, sigma) if group.config.residual else normal(raw, sigma)
+
+
+class NVAE(nn.Module):
+    """x -> Terms with one KL for each latent group, top first.
+
+    Figure 2 of the paper: a bottom-up tower reads the image; a top-down tower, which is the generative model as
+    well, starts from a learned constant and adds its groups of latents from the smallest maps to the largest.
+    """
+
+    matmul_bound = False
+
+    def __init__(self, config: NVAEConfig):
+        super().__init__()
+        self.config, self.shape, self.group_shapes = config, config.shape, config.group_shapes
+        self.likelihood = config.make_likelihood()
+        # A model's first weights are part of its identity, so they may not depend on what ran before.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self._build(config)
+
+    def _build(self, config: NVAEConfig) -> None:
+        normed, blocks = {"weight_norm": config.weight_norm}, config.blocks
+        sizes = [blocks + len(config.groups) - 1 - scale for scale in config.scale_of_group]
+        top, colours = config.width(sizes[0]), config.unshuffle**2
+        halvings = [
+            (b, b + (cell == config.block_cells - 1)) for b in range(blocks) for cell in range(config.block_cells)
+        ]
+        doublings = [(end, start) for start, end in reversed(halvings)]
+        bottom_up = [sizes[-1], *reversed(sizes)]
+
+        self.stem = Conv(config.shape[0] * colours, config.channels, 3, **normed)
+        self.preprocess = _cells(config, config.encoder_cell, halvings, expansion=3)
+        self.encoder = nn.ModuleList(_tower(config, config.encoder_cell, bottom_up, config.encoder_cells))
+        self.summary = nn.Sequential(nn.ELU(), Conv(top, top, 1, **normed), nn.ELU())
+        self.start = nn.Parameter(torch.rand(1, top, *config.group_shapes[0][1:]))
+        cells = [nn.Sequential(), *_tower(config, config.decoder_cell, sizes, config.decoder_cells)]
+        self.groups = nn.ModuleList(Group(config, *numbered) for numbered in enumerate(cells))
+        self.postprocess = _cells(config, config.decoder_cell, doublings, expansion=3)
+        outputs = self.likelihood.parameters_per_pixel(config.shape[0]) * colours
+        self.head = nn.Sequential(nn.ELU(), Conv(config.channels, outputs, 3, **normed))
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Terms:
+        """Both parts of the bound at one draw of the latents; nats per image.
+
+        The KL is analytic for a normal posterior; behind flows it is log q(z|x) - log p(z) at the draw.
+        """
+        params, kl = self._infer(x)
+        return Terms(-self.likelihood.log_prob(params, x), torch.stack([group.sum((1, 2, 3)) for group in kl]))
+
+    def kl_per_latent(self, x: Float[Tensor, "n c h w"]) -> list[Tensor]:
+        """The terms that `forward` sums: nats of each latent variable, (n, z, h, w) for each group."""
+        return self._infer(x)[1]
+
+    def encode(self, x: Float[Tensor, "n c h w"]) -> list[Tensor]:
+        """Posterior means, each given the means above it: (n, z, h, w) for each group."""
+        sides, latents = self._read(x), []
+
+        def choose(step: Step) -> Tensor:
+            latents.append(step.group.flow(step.posterior(sides).mean))
+            return latents[-1]
+
+        self._generate(len(x), choose)
+        return latents
+
+    def decode(self, latents: list[Tensor]) -> Float[Tensor, "n c h w"]:
+        """The mean image in [0, 1] of latents for every group, top first."""
+        if len(latents) != len(self.groups):
+            raise InputError(f"latents are needed for {len(self.groups)} groups, not {len(latents)}")
+        return self.likelihood.mean(self._generate(len(latents[0]), lambda step: latents[step.index]))
+
+    def sample(
+        self,
+        n: int,
+        temperature: float | Sequence[float] = 1.0,
+        *,
+        fixed_top: list[Tensor] | None = None,
+        keep: int = 0,
+    ) -> Float[Tensor, "n c h w"]:
+        """Mean images in [0, 1] of n draws from the prior.
+
+        Args:
+            n: number of images.
+            temperature: factor on every standard deviation, one number or one for each group.
+            fixed_top: latents, as `encode` or `draw_latents` gives them, whose first `keep` groups are not drawn.
+            keep: number of groups taken from `fixed_top`.
+        """
+        return self._draw(n, temperature, fixed_top, keep)[0]
+
+    def draw_latents(
+        self,
+        n: int,
+        temperature: float | Sequence[float] = 1.0,
+        *,
+        fixed_top: list[Tensor] | None = None,
+        keep: int = 0,
+    ) -> list[Tensor]:
+        """The latents of n draws from the prior, to be decoded, interpolated, or drawn anew below a group."""
+        return self._draw(n, temperature, fixed_top, keep)[1]
+
+    def reconstruct(self, x: Float[Tensor, "n c h w"], groups: int | None = None) -> Float[Tensor, "n c h w"]:
+        """Mean images in [0, 1] when the top `groups` groups (None: all) are read from x, the others set by the prior.
+
+        Means throughout: of the posterior above, of the prior below.
+        """
+        sides, known = self._read(x), len(self.groups) if groups is None else groups
+
+        def choose(step: Step) -> Tensor:
+            return step.group.flow(step.posterior(sides).mean) if step.index < known else step.prior.mean
+
+        return self.likelihood.mean(self._generate(len(x), choose))
+
+    def log_weights(self, x: Float[Tensor, "n c h w"], samples: int) -> Float[Tensor, "n samples"]:
+        """log p(x, z) - log q(z|x) in nats at `samples` draws for each image (Burda et al. 2016, eq. 8).
+
+        The bottom-up tower runs once for all of them.
+        """
+        sides, weights = self._read(x), []
+        for _ in range(samples):
+            ratios = []
+
+            def choose(step: Step) -> Tensor:
+                posterior = step.posterior(sides)
+                base = posterior.sample()
+                z = step.group.flow(base)
+                ratios.append((step.prior.log_prob(z) - posterior.log_prob(base)).sum((1, 2, 3)))  # noqa: B023
+                return z
+
+            params = self._generate(len(x), choose)
+            weights.append(self.likelihood.log_prob(params, x) + torch.stack(ratios).sum(0))
+        return torch.stack(weights, dim=1)
+
+    @torch.no_grad()
+    def reestimate_batch_norm(self, passes: int, n: int, temperature: float = 1.0) -> dict[str, Tensor]:
+        """Replace the decoder's batch norm statistics by their averages over `passes` of n draws from the prior.
+
+        NVAE, sec. 4.2: statistics gathered while encoding fit prior samples at a low temperature badly. A pass that
+        leaves any of them infinite is dropped, so the result is finite whenever the model was.
+
+        Returns:
+            The statistics that were replaced: `load_state_dict(them, strict=False)` puts them back.
+        """
+        norms = [module for module in self.modules() if isinstance(module, NormAct) and module.weight is not None]
+        names = {name for name, _ in self.named_buffers() if name.endswith(("running_mean", "running_var"))}
+        statistics = {name: buffer for name, buffer in self.named_buffers() if name in names}
+        replaced = {name: buffer.clone() for name, buffer in statistics.items()}
+        was_training, momenta, kept = self.training, [norm.momentum for norm in norms], 0
+        self.train()
+        for _ in range(passes):
+            before = {name: buffer.clone() for name, buffer in statistics.items()}
+            for norm in norms:
+                norm.momentum = 1 / (kept + 1)
+            self.sample(n, temperature)
+            if all(buffer.isfinite().all() for buffer in statistics.values()):
+                kept += 1
+                continue
+            for name, buffer in statistics.items():
+                buffer.copy_(before[name])
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        self.train(was_training)
+        return replaced
+
+    def _read(self, x: Tensor) -> list[Tensor]:
+        """The bottom-up tower: what each group's posterior sees of the image, top first."""
+        if tuple(x.shape[1:]) != self.shape:
+            raise InputError(f"this NVAE was made for images of shape {self.shape}, not {tuple(x.shape[1:])}")
+        x = 2 * F.pad(x, [self.config.border] * 4) - 1
+        if self.config.unshuffle > 1:
+            x = F.pixel_unshuffle(x, self.config.unshuffle)
+        x, sides = self.preprocess(self.stem(x.contiguous(memory_format=self._layout))), []
+        for cells in self.encoder:
+            x = cells(x)
+            sides.append(x)
+        return [self.summary(x), *sides[-2::-1]]
+
+    def _generate(self, n: int, choose: Callable[[Step], Tensor]) -> Tensor:
+        """The top-down tower: the likelihood's parameters when `choose` supplies the latents of each group."""
+        state = self.start.expand(n, -1, -1, -1).contiguous(memory_format=self._layout)
+        for index, group in enumerate(self.groups):
+            state = group.cells(state)
+            state = group.merge(state, choose(Step(index, group, state, *group.prior(state))))
+        params = self.head(self.postprocess(state))
+        if self.config.unshuffle > 1:
+            params = F.pixel_shuffle(params, self.config.unshuffle)
+        return F.pad(params, [-self.config.border] * 4)
+
+    def _infer(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The likelihood's parameters at a draw from the posterior, and the KL of each latent variable."""
+        sides, kl = self._read(x), []
+
+        def choose(step: Step) -> Tensor:
+            posterior = step.posterior(sides)
+            base = posterior.sample()
+            z = step.group.flow(base)
+            if len(step.group.flow):
+                kl.append(posterior.log_prob(base) - step.prior.log_prob(z))
+            else:
+                kl.append(posterior.kl(step.prior))
+            return z
+
+        return self._generate(len(x), choose), kl
+
+    def _draw(
+        self, n: int, temperature: float | Sequence[float], fixed_top: list[Tensor] | None, keep: int
+    ) -> tuple[Tensor, list[Tensor]]:
+        count, latents = len(self.groups), []
+        temperatures = [temperature] * count if isinstance(temperature, int | float) else list(temperature)
+        if len(temperatures) != count or min(temperatures) < 0:
+            raise InputError(f"temperature must be 0 or more, one number or {count} of them, not {temperature}")
+        if not 0 <= keep <= (0 if fixed_top is None else min(len(fixed_top), count)):
+            raise InputError(f"keep must be 0 to the number of groups in fixed_top, not {keep}")
+
+        def choose(step: Step) -> Tensor:
+            if step.index < keep:
+                latents.append(fixed_top[step.index].expand(n, -1, -1, -1))
+            else:
+                latents.append(step.prior.sample(temperatures[step.index]))
+            return latents[-1]
+
+        return self.likelihood.mean(self._generate(n, choose)), latents
+
+    @property
+    def _layout(self) -> torch.memory_format:
+        """The memory format that the weights are in; a 3x3 kernel of several channels can tell."""
+        return _layout(self.groups[0].posterior_head.weight)
+
+
+def _layout(tensor: Tensor) -> torch.memory_format:
+    is_last = tensor.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if is_last else torch.contiguous_format
+
+
+def _cells(config: NVAEConfig, kind: str, steps: list[tuple[int, int]], expansion: int = 6) -> nn.Sequential:
+    """Cells from the maps of so many halvings to those of so many, one for each step."""
+    switches = {"norm_activation": config.norm_activation, "squeeze_excitation": config.squeeze_excitation}
+    switches |= {"weight_norm": config.weight_norm, "upsampling": config.upsampling, "checkpoint": config.checkpoint}
+    cells = []
+    for start, end in steps:
+        resample = "none" if start == end else "down" if start < end else "up"
+        widths = config.width(start), config.width(end)
+        cells.append(Cell(*widths, kind, resample=resample, expansion=expansion, **switches))
+    return nn.Sequential(*cells)
+
+
+def _tower(config: NVAEConfig, kind: str, sizes: list[int], count: int) -> list[nn.Sequential]:
+    """The cells before each group but the first of `sizes` (halvings): one that resamples where these change."""
+    return [
+        _cells(config, kind, [(before, here)] * (before != here) + [(here, here)] * count)
+        for before, here in itertools.pairwise(sizes)
+    ]

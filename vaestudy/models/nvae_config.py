@@ -1,0 +1,173 @@
+"""The sizes and switches of an NVAE (Vahdat & Kautz 2020), and the configurations that the paper published."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from vaestudy.errors import InputError
+from vaestudy.models.cells import NORM_ACTIVATIONS
+from vaestudy.models.likelihoods import Bernoulli, DiscretizedLogisticMixture, Gaussian, Likelihood
+
+CHOICES = {
+    "encoder_cell": ("regular", "depthwise"),
+    "decoder_cell": ("depthwise", "regular"),
+    "norm_activation": NORM_ACTIVATIONS,
+    "sigma": ("exp_floor", "softplus"),
+    "upsampling": ("bilinear", "nearest"),
+    "likelihood": ("mixture", "bernoulli", "gaussian"),
+    "checkpoint": ("none", "norm_act", "cell"),
+}
+
+
+def adaptive_groups(scales: int, most: int, least: int = 1) -> tuple[int, ...]:
+    """Groups of each scale, top first: `most` at the highest resolution, half as many at each scale above it."""
+    groups = [most]
+    while len(groups) < scales:
+        groups.append(max(least, groups[-1] // 2))
+    return tuple(reversed(groups))
+
+
+@dataclass(frozen=True)
+class NVAEConfig:
+    """What an NVAE is made of. The defaults are the paper's choices, at a small size.
+
+    Sequences over scales or groups start at the top: the smallest maps, sampled first.
+
+    Attributes:
+        shape: (channels, height, width) of the images.
+        channels: width C of the stem; each halving of the maps doubles it.
+        channel_cap: no map is wider than this; 0 for no cap.
+        blocks: halvings before the encoder's tower, and doublings after the decoder's.
+        block_cells: cells in each of these blocks, the one that resamples included.
+        groups: latent groups of each scale.
+        latents: channels of z in the groups of each scale; a single number holds for all.
+        encoder_cells, decoder_cells: cells of each group.
+        encoder_cell, decoder_cell: "regular" (3x3) or "depthwise" (5x5).
+        norm_activation: "bn_swish", "bn_elu" or "wn_elu" (no batch norm).
+        squeeze_excitation, weight_norm: whether they are used.
+        flows: pairs of volume-preserving flows in the posterior of each group.
+        residual: whether a posterior is given relative to its prior.
+        sigma: "exp_floor" (soft clamp, exp, + 0.01), or "softplus" after Efficient-VDVAE.
+        top_prior_std: of the top group's prior; the public code has 1.01 where the paper has N(0, 1).
+        upsampling: of the skips that double a map: "bilinear" or, after VDVAE, "nearest".
+        unshuffle: side of the pixel blocks that become channels before the stem, and pixels again after the head.
+        border: rows and columns of zeros around an image, which the likelihood does not see (MNIST: 2).
+        likelihood: "mixture" (discretised logistics), "bernoulli" or "gaussian".
+        mixtures, bits, official_edges: of the mixture; see DiscretizedLogisticMixture.
+        checkpoint: what the backward pass makes again to save memory: "none", "norm_act" (normalised and activated
+            maps), or "cell" (all of a cell; implies the former).
+        seed: of the initial weights.
+    """
+
+    shape: tuple[int, int, int] = (3, 32, 32)
+    channels: int = 32
+    channel_cap: int = 0
+    blocks: int = 1
+    block_cells: int = 2
+    groups: Sequence[int] = (2, 4)
+    latents: int | Sequence[int] = 20
+    encoder_cells: int = 2
+    decoder_cells: int = 2
+    encoder_cell: str = "regular"
+    decoder_cell: str = "depthwise"
+    norm_activation: str = "bn_swish"
+    squeeze_excitation: bool = True
+    weight_norm: bool = True
+    flows: int = 0
+    residual: bool = True
+    sigma: str = "exp_floor"
+    top_prior_std: float = 1.0
+    upsampling: str = "bilinear"
+    unshuffle: int = 1
+    border: int = 0
+    likelihood: str = "mixture"
+    mixtures: int = 10
+    bits: int = 8
+    official_edges: bool = False
+    checkpoint: str = "none"
+    seed: int = 0
+
+    def __post_init__(self):
+        scales = len(self.groups)
+        latents = (self.latents,) * scales if isinstance(self.latents, int) else tuple(self.latents)
+        for name, value in (("shape", self.shape), ("groups", self.groups), ("latents", latents)):
+            object.__setattr__(self, name, tuple(value))
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+        if len(latents) != scales or min(*self.groups, *latents, self.channels // 4, self.block_cells) < 1:
+            raise InputError(
+                f"groups {self.groups} and latents {latents} need one positive number for each scale, "
+                f"channels at least 4 (not {self.channels}), block_cells at least 1 (not {self.block_cells})"
+            )
+        if self.norm_activation == "wn_elu" and not self.weight_norm:
+            raise InputError("wn_elu has no batch norm: it needs weight_norm")
+        if self.top_prior_std <= 0:
+            raise InputError(f"top_prior_std must be above 0, not {self.top_prior_std}")
+        divisor = self.unshuffle * 2 ** (self.blocks + scales - 1)
+        for side in self.shape[1:]:
+            if (side + 2 * self.border) % divisor:
+                raise InputError(
+                    f"images of side {side} (+ {2 * self.border} of border) cannot be halved as often as asked: "
+                    f"choose a multiple of {divisor}, or fewer scales (groups) or blocks"
+                )
+        self.make_likelihood().parameters_per_pixel(self.shape[0])
+
+    @classmethod
+    def preset(cls, name: str, *, shape: tuple[int, int, int] | None = None, **changes: Any) -> Self:
+        """A published configuration (NVAE, Table 6), or `laptop32` or `smoke`, with `changes` to its fields.
+
+        Raises:
+            InputError: an unknown name, images of another number of channels, or sides that the scales do not divide.
+        """
+        if name not in PRESETS:
+            raise InputError(f"preset must be one of {', '.join(PRESETS)}, not {name!r}")
+        config = cls(**PRESETS[name])
+        if shape is not None and shape[0] != config.shape[0]:
+            raise InputError(
+                f"preset {name} is for images of {config.shape[0]} channels, not {shape[0]}: choose another preset"
+            )
+        return replace(config, shape=shape or config.shape, **changes)
+
+    def make_likelihood(self) -> Likelihood:
+        if self.likelihood == "mixture":
+            return DiscretizedLogisticMixture(self.mixtures, self.bits, self.official_edges)
+        return Bernoulli() if self.likelihood == "bernoulli" else Gaussian()
+
+    def width(self, halvings: int) -> int:
+        """Channels of the maps that were halved so often since the stem."""
+        width = self.channels * 2**halvings
+        return min(width, self.channel_cap) if self.channel_cap else width
+
+    @property
+    def scale_of_group(self) -> tuple[int, ...]:
+        """The scale of each group, 0 for the top one."""
+        return tuple(scale for scale, count in enumerate(self.groups) for _ in range(count))
+
+    @property
+    def group_shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """(channels, height, width) of each group's latents, top first."""
+        shapes = []
+        for scale in self.scale_of_group:
+            divisor = self.unshuffle * 2 ** (self.blocks + len(self.groups) - 1 - scale)
+            sides = [(side + 2 * self.border) // divisor for side in self.shape[1:]]
+            shapes.append((self.latents[scale], *sides))
+        return tuple(shapes)
+
+
+_IMAGES_256 = {"shape": (3, 256, 256), "channels": 30, "groups": (4, 4, 4, 8, 16), "flows": 2, "bits": 5}
+PRESETS: dict[str, dict[str, Any]] = {
+    "mnist": {"shape": (1, 28, 28), "border": 2, "blocks": 2, "block_cells": 3, "groups": (5, 10)}
+    | {"likelihood": "bernoulli"},
+    "cifar10": {"channels": 128, "groups": (30,), "flows": 1},
+    "imagenet32": {"channels": 192, "groups": (28,), "flows": 1},
+    "celeba64": {"shape": (3, 64, 64), "channels": 64, "groups": (5, 10, 20), "flows": 1},
+    "celeba_hq256": _IMAGES_256,
+    "ffhq256": _IMAGES_256,
+    # Measured on two CPU cores: more updates and low-resolution latents gain more there than NVAE's own cells.
+    "laptop32": {"unshuffle": 2, "channels": 24, "channel_cap": 64, "groups": (1, 1, 1), "latents": (16, 16, 4)}
+    | {"encoder_cells": 1, "decoder_cells": 1, "decoder_cell": "regular"}
+    | {"squeeze_excitation": False, "weight_norm": False, "mixtures": 2, "bits": 5},
+    "smoke": {"channels": 8, "groups": (1, 2), "latents": 4, "encoder_cells": 1, "decoder_cells": 1}
+    | {"mixtures": 2, "bits": 5},
+}
