@@ -73,6 +73,29 @@ class Objective:
             return 1.0
         return max(self.floor, min(1.0, (progress - self.floor) / self.warmup))
 
+    def penalty(self, progress: float) -> float:
+        """λ in force: from `spectral_start` to `spectral`, log-linearly in the share of beta (NVAE, sec. 4)."""
+        if not self.spectral_start:
+            return self.spectral
+        share = self.weight(progress)
+        return math.exp((1 - share) * math.log(self.spectral_start) + share * math.log(self.spectral))
+
+
+def balance_sizes(group_shapes: Sequence[tuple[int, int, int]]) -> Float[Tensor, " groups"]:
+    """α: how much of the KL each group is meant to carry, the area of its maps over the number of groups with it."""
+    areas = [height * width for _, height, width in group_shapes]
+    sizes = torch.tensor([area / areas.count(area) for area in areas])
+    return sizes / sizes.min()
+
+
+def balance(kl: Float[Tensor, "groups n"], sizes: Float[Tensor, " groups"]) -> Float[Tensor, " groups"]:
+    """γ: weights of mean 1 that charge a group in proportion to its KL for its size, without gradient (NVAE, sec. 3.4).
+
+    A group that carries little is charged little, so that it may come into use.
+    """
+    share = (kl.detach().abs().mean(1) + 0.01) / sizes.to(kl.device)
+    return share / share.mean()
+
 
 def beta_norm(beta: float, latent_dim: int, dims: int) -> float:
     """β_norm = β·M/N, which compares pressure across M latents and N input values (Higgins et al., 2017, sec. A.6)."""
@@ -121,8 +144,16 @@ def decompose_kl(
     return Decomposition((own - joint).mean(-1), (joint - product).mean(-1), (product - log_p.sum(-1)).mean(-1))
 
 
-def bound(terms: Terms, objective: Objective, progress: float, dataset_size: int) -> Parts:
+def bound(
+    terms: Terms,
+    objective: Objective,
+    progress: float,
+    dataset_size: int,
+    sizes: Float[Tensor, " groups"] | None = None,
+) -> Parts:
     """The cost of a batch when a fraction `progress` of the training is done.
+
+    `sizes` (see `balance_sizes`) are needed to balance the groups, which ends with the warm-up.
 
     Raises:
         InputError: if the objective looks inside the posterior of a model that does not show it.
@@ -137,7 +168,9 @@ def bound(terms: Terms, objective: Objective, progress: float, dataset_size: int
         excess = decompose_kl(*terms.posterior, dataset_size).total_correlation
         cost = objective.weight(progress) * (total + (objective.beta - 1) * excess)
     else:
-        cost = objective.weight(progress) * objective.beta * total
+        weight = objective.weight(progress)
+        balanced = objective.balance and sizes is not None and weight < 1
+        cost = weight * objective.beta * ((balance(terms.kl, sizes) * kl).sum() if balanced else total)
     return Parts(nll + cost, nll, kl)
 
 

@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 
 from vaestudy import runs, workers
 from vaestudy.errors import InputError
-from vaestudy.objective import Objective, Parts, bound
+from vaestudy.objective import Objective, Parts, balance_sizes, bound
+from vaestudy.regularisers import SpectralPenalty
 
 OPTIMIZERS = ("adam", "adamw", "adamax", "adagrad")
 
@@ -212,6 +213,9 @@ class _Loop:
         self.ema = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True) if training.ema else None
         self.order = Order(len(images), training.batch, training.seed, device)
         self.cast = autocast(training, self.model, device)
+        objective = training.objective
+        self.penalty = SpectralPenalty(self.model) if objective.spectral else None
+        self.sizes = balance_sizes(self.model.group_shapes) if objective.balance else None
         self.shards = range(workers.rank(), training.shards, workers.world())
         self.net = self.model
         if workers.world() > 1:
@@ -278,7 +282,11 @@ class _Loop:
             x = x.contiguous(memory_format=torch.channels_last)
         with self.cast:
             terms = self.net(x)
-        return bound(terms, self.training.objective, self.step / self.training.steps, len(self.images))
+        objective, progress = self.training.objective, self.step / self.training.steps
+        parts = bound(terms, objective, progress, len(self.images), self.sizes)
+        if self.penalty is None:
+            return parts
+        return parts._replace(loss=parts.loss + objective.penalty(progress) * self.penalty())
 
     def keeps_step(self) -> bool:
         """Adaptive gradient skipping: leave out a step that is not finite or far above the running norm."""
@@ -315,6 +323,7 @@ class _Loop:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
+            "penalty": None if self.penalty is None else self.penalty.state_dict(),
             "sums": list(self.sums),
         }
         with runs.replacing(self.run.path / "state.pt") as temporary:
@@ -332,6 +341,8 @@ class _Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
+        if self.penalty is not None:
+            self.penalty.load_state_dict(state["penalty"])
         self.step, self.seconds, self.skipped = state["step"], state["seconds"], state["skipped"]
         self.norm, self.sums = state["norm"], list(state["sums"])
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 from vaestudy.errors import InputError
 from vaestudy.models.cells import NORM_ACTIVATIONS
@@ -114,7 +114,7 @@ class NVAEConfig:
         self.make_likelihood().parameters_per_pixel(self.shape[0])
 
     @classmethod
-    def preset(cls, name: str, *, shape: tuple[int, int, int] | None = None, **changes: Any) -> Self:
+    def preset(cls, name: str, *, shape: tuple[int, int, int] | None = None, **changes: Any) -> "NVAEConfig":
         """A published configuration (NVAE, Table 6), or `laptop32` or `smoke`, with `changes` to its fields.
 
         Raises:

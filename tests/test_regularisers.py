@@ -1,0 +1,94 @@
+"""The spectral penalty against singular values, and the balance and schedules of NVAE against its numbers."""
+
+import pytest
+import torch
+from torch import nn
+
+from vaestudy.models import NVAEConfig, Terms
+from vaestudy.models.cells import Conv, NormAct
+from vaestudy.objective import Objective, balance, balance_sizes, bound
+from vaestudy.regularisers import SpectralPenalty
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(
+        Conv(4, 8, 3), Conv(8, 8, 3, weight_norm=False), Conv(8, 8, 3), NormAct(8), Conv(8, 8, 5, groups=8)
+    )
+
+
+@torch.no_grad()
+def truth(model: nn.Module) -> float:
+    kernels = [m.kernel().flatten(1) for m in model if isinstance(m, Conv)]
+    scales = [m.weight.abs().max() for m in model if isinstance(m, NormAct)]
+    return float(sum(torch.linalg.matrix_norm(k, ord=2) for k in kernels) + sum(scales))
+
+
+def test_the_estimate_is_below_the_singular_values_and_close_after_forty_iterations():
+    model = network()
+    estimate = SpectralPenalty(model, first=40)().item()
+    assert 0.98 * truth(model) < estimate <= truth(model) + 1e-4
+    assert SpectralPenalty(model, first=1)().item() < estimate
+
+
+def test_the_gradient_is_that_of_the_largest_singular_value():
+    conv = Conv(3, 5, 3, weight_norm=False)
+    model = nn.Sequential(conv)
+    SpectralPenalty(model, first=400)().backward()
+    u, _, v = torch.linalg.svd(conv.weight.detach().flatten(1))
+    torch.testing.assert_close(conv.weight.grad.flatten(1), torch.outer(u[:, 0], v[0]), atol=1e-3, rtol=1e-3)
+
+
+def test_the_vectors_go_with_the_checkpoint():
+    model = network()
+    first, second = SpectralPenalty(model), SpectralPenalty(model)
+    first()
+    second.load_state_dict(first.state_dict())
+    assert second() == first()
+    fresh = SpectralPenalty(model)
+    assert not fresh.started
+    assert second.started
+
+
+def test_sizes_of_the_published_configurations():
+    def counts(name):
+        sizes = balance_sizes(NVAEConfig.preset(name).group_shapes).tolist()
+        return [(size, sizes.count(size)) for size in dict.fromkeys(sizes)]
+
+    assert counts("mnist") == [(1, 5), (2, 10)]
+    assert counts("cifar10") == [(1, 30)]
+    assert counts("celeba64") == [(1, 5), (2, 10), (4, 20)]
+    assert counts("celeba_hq256") == [(1, 4), (4, 4), (16, 4), (32, 8), (64, 16)]
+
+
+def test_the_balance_of_three_groups():
+    sizes = torch.tensor([1.0, 2.0, 2.0])
+    kl = torch.tensor([[1.0, 3.0], [4.0, 4.0], [0.0, 0.0]])
+    gamma = balance(kl, sizes)
+    assert gamma.tolist() == pytest.approx([1.5, 1.4963, 0.0037], abs=1e-4)
+    assert (0.5 * (gamma[:, None] * kl).sum(0)).tolist() == pytest.approx([3.7425, 5.2425], abs=1e-3)
+
+
+def test_the_balance_ends_with_the_warmup_and_has_no_gradient():
+    kl = torch.tensor([[1.0, 3.0], [4.0, 4.0], [0.0, 0.0]], requires_grad=True)
+    terms, sizes = Terms(torch.zeros(2), kl), torch.tensor([1.0, 2.0, 2.0])
+    objective = Objective(warmup=0.3, balance=True)
+    parts = bound(terms, objective, 0.15, 100, sizes)
+    assert parts.loss.item() == pytest.approx(0.5 * (3.7425 + 5.2425) / 0.5 / 2, abs=1e-3)
+    parts.loss.backward()
+    torch.testing.assert_close(kl.grad[:, 0], 0.25 * balance(kl.detach(), sizes))
+    assert bound(terms, objective, 0.3, 100, sizes).loss.item() == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize(
+    ("step", "weight"), [(0, 1e-4), (6, 1e-4), (7, 1e-4), (9006, 0.5), (18005, 0.99994), (18006, 1.0)]
+)
+def test_warmup_of_nvae(step, weight):
+    objective = Objective(warmup=0.3, floor=1e-4)
+    assert objective.weight(step / 60_000) == pytest.approx(weight, abs=1e-5)
+
+
+def test_the_annealed_penalty():
+    objective = Objective(warmup=1.0, spectral=1e-2, spectral_start=1.0)
+    assert [objective.penalty(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([1, 0.1, 0.01])
+    assert Objective(spectral=0.1).penalty(0.3) == 0.1
