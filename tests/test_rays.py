@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from vaestudy.data.rays import Rays, bell, smooth, soft, unit
+from vaestudy.data.rays import Rays, bell, pooled, smooth, soft, unit
 
 SIDE, ZOOM = 32, 1.0
 
@@ -28,7 +28,7 @@ def test_a_sphere_looks_the_same_from_everywhere():
     assert torch.allclose(hit.depth[inside], (0.49 - square).clamp(min=0).sqrt().expand(3, -1, -1)[inside], atol=1e-3)
     assert (hit.inside[inside] > 0).all()
     assert (hit.inside[~inside] < 0).all()
-    x, y, z = hit.normal
+    x, y, z = hit.normal()
     facing = x * seen.toward[0] + y * seen.toward[1] + z * seen.toward[2]
     assert torch.allclose(facing[inside] * 0.7, hit.depth[inside], atol=1e-3)
 
@@ -44,7 +44,7 @@ def test_points_lie_on_the_turned_and_tilted_ellipsoid_on_its_near_side_with_the
     assert met.sum() > 100
     assert torch.allclose((local / axes).square().sum(-1)[met], torch.tensor(1.0), atol=1e-3)
     expected = torch.nn.functional.normalize((local / axes**2) @ turn, dim=-1)
-    normal = torch.stack(hit.normal, dim=-1)
+    normal = torch.stack(hit.normal(), dim=-1)
     assert torch.allclose(normal[met], expected[met], atol=1e-3)
     toward = torch.stack(seen.toward, dim=-1)
     assert ((normal * toward).sum(-1)[met] >= -1e-3).all()
@@ -76,6 +76,17 @@ def test_a_window_cuts_the_same_part_from_pictures_and_rays():
     assert torch.equal(picture[cut][again][0, 0], inner.u * 10 + inner.v)
     assert inner.u.shape == (5,)
     assert inner.v.shape[0] in (3, 4)
+
+
+def test_four_finer_rays_surround_each_and_are_averaged_back():
+    part, _ = rays(azimuth=(0.3,)).window((-0.3, 0.6), (-0.5, 0.1))
+    fine = part.finer()
+    picture = fine.u * 3 + fine.v
+    assert torch.allclose(pooled(picture), part.u * 3 + part.v, atol=1e-6)
+    assert fine.spacing == part.spacing / 2
+    assert torch.allclose(fine.u.diff(), torch.tensor(fine.spacing))
+    inner, cut = fine.window((0.0, 0.3), (-0.4, 0.0))
+    assert torch.equal(picture[cut], inner.u * 3 + inner.v)
 
 
 def test_the_soft_steps_have_their_ends_and_middles():

@@ -1,8 +1,8 @@
 """Rendered faces with known factors: what each factor value looks like, and the fixed sets that sample them.
 
-Fourteen independent factors span 2.2 thousand million combinations; image i of a set has the combination that a
-hash of i picks, uniform in every factor. The proportions of a face, and small shifts of its colours, are its identity:
-a nuisance that follows from i too, and no factor.
+Fourteen independent factors span 2.2e9 combinations; image i of a set has the one that a hash of i picks, uniform in
+every factor. The proportions of a face and small shifts of its colours are its identity: a nuisance that follows from
+i too, and no factor.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from vaestudy.data import default_dir
 from vaestudy.data.cache import keep
 from vaestudy.data.images import Factors, ImageSet
-from vaestudy.data.portrait import SUPERSAMPLING, Look, draw
+from vaestudy.data.portrait import Look, draw
 from vaestudy.errors import InputError
 
 FACTORS = {
@@ -33,15 +33,15 @@ FACTORS = {
     "eye_colour": 3,  # brown, green, blue
     "brows": 4,  # thin .. bushy
     "nose": 4,  # small .. big
-    "smile": 5,  # none, nor the opposite .. broad
+    "smile": 5,  # the mouth turned down .. a broad smile
     "mouth_open": 4,  # shut .. open
     "glasses": 3,  # none, fine rims, thick rims
     "background": 4,
 }
 NAMES, SIZES = tuple(FACTORS), tuple(FACTORS.values())
 COUNTS = {"train": 40_000, "test": 4_000}
+MOST = 10_000_000
 SIDES = range(16, 257)
-TEST_START = 2**40
 VERSION = 1  # of the pictures: raise it with any change that can be seen
 
 SKIN = np.array([(0.97, 0.85, 0.78), (0.93, 0.75, 0.63), (0.82, 0.61, 0.47), (0.62, 0.43, 0.31), (0.42, 0.28, 0.21)])
@@ -109,9 +109,9 @@ def faces(
     if split not in COUNTS:
         raise InputError(f"faces have the splits {' and '.join(COUNTS)}, not {split!r}")
     count = COUNTS[split] if count is None else count
-    if not 0 < count <= TEST_START:
-        raise InputError(f"count must be 1 or more faces, not {count}")
-    index = np.arange(count) + (TEST_START if split == "test" else 0)
+    if not 0 < count <= MOST:
+        raise InputError(f"count must be 1 to {MOST:,} faces, not {count}")
+    index = np.arange(count) + (MOST if split == "test" else 0)
     values = sampled(index)
     name = "faces" if variation == "full" else f"faces_{variation}"
     path = (data_dir or default_dir()) / f"{name}-{VERSION}-{side}-{split}-{count}.npy"
@@ -155,21 +155,23 @@ def render(
     look, zoom = _look(values, identity, variation, device), VARIATIONS[variation].zoom
     pictures = torch.empty((len(values), 3, image_size, image_size), dtype=torch.uint8, device=device)
     # On a processor the arrays of a chunk should fit its cache; a GPU wants enough work to hide its launches.
-    chunk = max(1, (2**17 if device.type == "cpu" else 2**22) // (image_size * SUPERSAMPLING) ** 2)
+    chunk = max(1, (2**16 if device.type == "cpu" else 2**20) // image_size**2)
 
     def part(start: int) -> None:
         rows = slice(start, start + chunk)
         pictures[rows] = draw(look.take(rows), image_size, zoom)
 
     starts, threads = range(0, len(values), chunk), torch.get_num_threads()
-    if device.type != "cpu" or threads == 1 or len(starts) == 1:
+    if device.type != "cpu" or threads == 1:
         for start in starts:
             part(start)
         return pictures
     # Operations this small lose more by being split over the cores than whole chunks do.
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        list(pool.map(part, starts))
-    torch.set_num_threads(threads)
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(part, starts))
+    finally:
+        torch.set_num_threads(threads)
     return pictures
 
 

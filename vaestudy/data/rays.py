@@ -14,20 +14,6 @@ Vector = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Hit:
-    """Where rays meet a surface: depth, unit normals in the head's frame, and distance inside its outline."""
-
-    depth: Tensor
-    normal: Vector
-    inside: Tensor
-
-    def turning(self, other: "Hit", blend: Tensor) -> "Hit":
-        """This surface turning into `other` as `blend` goes from 0 to 1."""
-        normal = tuple(torch.lerp(a, b, blend) for a, b in zip(self.normal, other.normal, strict=True))
-        return Hit(torch.lerp(self.depth, other.depth, blend), normal, torch.maximum(self.inside, other.inside))
-
-
-@dataclass(frozen=True)
 class Rays:
     """Parallel rays through samples (u, v) of the picture: right, up and toward us are its axes in the head's frame."""
 
@@ -39,14 +25,14 @@ class Rays:
     lamp: Vector  # where light comes from, in the picture's frame
     light: Vector  # the same in the head's frame, and the direction halfway between it and our eye
     gleam: Vector
-    side: int  # samples along each side of the whole picture
+    side: int  # rays along each side of the whole picture
     zoom: float
-    left: int = 0  # the first column and the first row of the rays among them
+    left: int = 0  # the first of these columns, and of these rows, among them
     top: int = 0
 
     @classmethod
     def through(cls, azimuth: Number, elevation: Number, lamp: Number, side: int, zoom: float) -> "Rays":
-        """`side` samples along each side; the head and the lamp stand at these angles (rad)."""
+        """One ray through each pixel; the head and the lamp stand at these angles (rad)."""
         steps = ((torch.arange(side, device=azimuth.device) + 0.5) * (2 / side) - 1) / zoom
         sin_a, cos_a, sin_e, cos_e = azimuth.sin(), azimuth.cos(), elevation.sin(), elevation.cos()
         right = (cos_a, torch.zeros_like(cos_a), sin_a)
@@ -64,13 +50,19 @@ class Rays:
 
     def window(self, across: tuple[float, float], along: tuple[float, float]) -> tuple["Rays", tuple]:
         """The rays with u in `across` and v in `along`, and the index that cuts the same part from pictures."""
-        half, height, width = self.side / 2, self.v.shape[-2], self.u.shape[-1]
+        half, width, height = self.side / 2, len(self.u), len(self.v)
         left, right = (min(max(round(half + u / self.spacing) - self.left, 0), width) for u in across)
         bottom, top = (min(max(round(half - v / self.spacing) - self.top, 0), height) for v in along)
         rows, columns = slice(top, bottom), slice(left, right)
-        u = self.u[columns] if self.u.ndim == 1 else self.u[:, rows, columns]
-        part = replace(self, u=u, v=self.v[rows], left=self.left + left, top=self.top + top)
+        part = replace(self, u=self.u[columns], v=self.v[rows], left=self.left + left, top=self.top + top)
         return part, (..., rows, columns)
+
+    def finer(self) -> "Rays":
+        """Four rays in place of each."""
+        shift = self.spacing / 4
+        u = torch.stack([self.u - shift, self.u + shift], dim=1).reshape(-1)
+        v = torch.stack([self.v + shift, self.v - shift], dim=1).reshape(-1, 1)
+        return replace(self, u=u, v=v, side=2 * self.side, left=2 * self.left, top=2 * self.top)
 
     def narrowed(self, jaw: Number) -> "Rays":
         """Rays spread below the eyes, so that the skull seen through them narrows to a chin."""
@@ -81,7 +73,7 @@ class Rays:
         """One coordinate, in the head's frame, of the points at this depth."""
         return (self.u * self.right[axis] + self.up[axis] * self.v).addcmul_(depth, self.toward[axis])
 
-    def meet(self, axes: tuple, centre: tuple = (0.0, 0.0, 0.0), tilt: float = 0.0) -> Hit:
+    def meet(self, axes: tuple, centre: tuple = (0.0, 0.0, 0.0), tilt: float = 0.0) -> "Hit":
         """The near side of the ellipsoid with these half axes and centre, its top tilted back by `tilt` rad."""
         sin, cos = math.sin(tilt), math.cos(tilt)
         turn = self.u.new_tensor([[1.0, 0.0, 0.0], [0.0, cos, sin], [0.0, -sin, cos]])
@@ -99,16 +91,37 @@ class Rays:
         u, v = self.u, self.v
         chord = (u * -ru - (2 * rv * v + 2 * r1)).mul_(u).add_(scale - one - (vv * v + 2 * v1) * v)
         depth = chord.clamp(min=0).sqrt_().sub_(u * au + (av * v + a1))
-        slopes = product(to_sphere.mT, local).reshape(-1, 3, 4, 1, 1).unbind(1)
-        normal = unit(*((u * a + (b * v + d)).addcmul_(depth, c) for a, b, c, d in (row.unbind(1) for row in slopes)))
         # The squared half chord, negative where a ray misses, becomes a distance by its slope at the outline.
-        return Hit(depth, normal, chord * (0.5 * (ru * scale).rsqrt()))
+        slopes = product(to_sphere.mT, local).reshape(-1, 3, 4, 1, 1)
+        return Hit(self, depth, chord.mul_(0.5 * (ru * scale).rsqrt()), slopes)
 
     def _column(self, values: tuple) -> Float[Tensor, "n 3 1"]:
         shape, like = (len(self.right[0]), 1, 1), self.u
         return torch.cat(
             [torch.as_tensor(a, dtype=like.dtype, device=like.device).expand(shape) for a in values], dim=1
         )
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Where rays meet a surface: depth, distance inside its outline, and what its normals follow from."""
+
+    rays: Rays
+    depth: Tensor
+    inside: Tensor
+    slopes: Tensor
+
+    def normal(self) -> Vector:
+        """Unit normals in the head's frame."""
+        u, v = self.rays.u, self.rays.v
+        rows = (row.unbind(1) for row in self.slopes.unbind(1))
+        return unit(*((u * a + (b * v + d)).addcmul_(self.depth, c) for a, b, c, d in rows))
+
+
+def pooled(samples):
+    """Means of 2x2 neighbours: what finer rays saw, pixel by pixel."""
+    rows = samples[..., 0::2, :] + samples[..., 1::2, :]
+    return (rows[..., 0::2] + rows[..., 1::2]).mul_(0.25)
 
 
 def product(a, b):
