@@ -211,6 +211,10 @@ class NVAESettings(Settings):
             raise InputError(f"preset must be one of {', '.join(PRESETS)}, not {self.preset!r}")
         if not 0 <= self.bits <= 8 or not self.temperature >= 0:
             raise InputError(f"bits must be 0 to 8 and temperature 0 or more, not {self.bits} and {self.temperature}")
+        if self.side:
+            # Sides that the scales do not divide are refused before any image is rendered or read.
+            channels = NVAEConfig.preset(self.preset or self.sizes["preset"]).shape[0]
+            self.config((channels, self.side, self.side))
 
     @property
     def side(self) -> int | None:
@@ -373,7 +377,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "nvae": {
         "smoke": {
             "dataset": "faces_mild",
-            "image_size": 32,
+            "image_size": 16,
             "preset": "smoke",
             "betas": (),
             "training": Training(images=160, batch=8, learning_rate=4e-3, log_every=80, ema=0.9),

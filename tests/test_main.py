@@ -1,0 +1,66 @@
+"""The command line: one clear line for what is wrong, the resolved configuration, and a trained, scored stage."""
+
+import json
+
+import pytest
+
+from vaestudy.__main__ import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["vae", "--beta", "-1"], "beta must be 0 or more"),
+        (["vae", "--latent_dim", "0"], "latent_dim must be 1 or more"),
+        (["vae", "--dataset", "dsprits"], "unknown dataset"),
+        (["vae", "--image_size", "63"], "63"),
+        (["vae", "--profile", "huge"], "profile must be"),
+        (["vae", "--dataset", "mnist"], "mnist"),
+        (["beta_vae", "--pairs", "0"], "pairs must be 1 or more"),
+        (["nvae", "--bits", "9"], "bits must be 0 to 8"),
+        (["nvae", "--preset", "mnist", "--profile", "smoke"], "preset mnist"),
+        (["nvae", "--image_size", "50", "--profile", "smoke"], "50"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, words, capsys, tmp_path, dsprites_dir):
+    assert main([*arguments, "--runs_dir", str(tmp_path / "runs")]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert words in said.err
+    assert said.err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [["gan"], ["vae", "--latnt_dim", "3"], ["vae", "--beta", "much"], []])
+def test_words_that_the_command_line_does_not_know(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "vaestudy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stage", ["vae", "beta_vae", "nvae"])
+def test_a_dry_run_prints_the_resolved_configuration(stage, capsys, tmp_path):
+    assert main([stage, "--profile", "smoke", "--beta", "2", "--dry-run", "--runs_dir", str(tmp_path)]) == 0
+    resolved = json.loads(capsys.readouterr().out)
+    assert (resolved["stage"], resolved["beta"], resolved["profile"]) == (stage, 2.0, "smoke")
+    assert resolved["sizes"]["training"]["images"] > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(capsys, tmp_path, dsprites_dir):
+    (tmp_path / "file").write_text("")
+    assert main(["vae", "--profile", "smoke", "--runs_dir", str(tmp_path / "file")]) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_a_stage_is_trained_and_scored_once(capsys, tmp_path, dsprites_dir):
+    command = ["vae", "--profile", "smoke", "--runs_dir", str(tmp_path)]
+    assert main(command) == 0
+    (folder,) = tmp_path.iterdir()
+    result = json.loads((folder / "result.json").read_text())
+    assert result["test"]["elbo_nats"] < 0
+    assert {score["metric"] for score in result["score_card"]} >= {"higgins", "mig", "factor_vae"}
+    weights = (folder / "model.safetensors").stat().st_mtime_ns
+    assert main(command) == 0
+    assert (folder / "model.safetensors").stat().st_mtime_ns == weights
