@@ -11,7 +11,7 @@ import nbformat
 import papermill
 import pytest
 
-from vaestudy import pages, profiles
+from vaestudy import pages, stages
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 LONGEST_CELL = 12
@@ -36,7 +36,7 @@ def parameters_cell(path):
 
 
 def stage(path):
-    return profiles.STAGES[read(path).metadata["vaestudy"]["stage"]]
+    return stages.STAGES[read(path).metadata["vaestudy"]["stage"]]
 
 
 def test_it_is_valid_and_clean(path):

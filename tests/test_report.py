@@ -194,7 +194,7 @@ def test_a_name_that_papermill_injected_unchecked_stops_the_notebook(tmp_path):
     """What `papermill in.ipynb out.ipynb -p bta 4` does: papermill warns and goes on, the notebook does not."""
     import papermill
 
-    cells = ["# One", ["from vaestudy import profiles\n", 'settings = profiles.from_notebook("vae", globals())']]
+    cells = ["# One", ["from vaestudy import stages\n", 'settings = stages.from_notebook("vae", globals())']]
     source = write(tmp_path / "01_vae.ipynb", cells=cells)
     with pytest.raises(papermill.PapermillExecutionError, match="no parameter 'bta': did you mean 'beta'"):
         papermill.execute_notebook(str(source), str(tmp_path / "x.ipynb"), {"bta": 4}, progress_bar=False)

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from vaestudy import data, metrics, models, profiles, runs, sweep, trainer, workers
+from vaestudy import data, metrics, models, runs, stages, sweep, trainer, workers
 from vaestudy.errors import InputError
 from vaestudy.profiles import Settings
 
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if stage == "study":
             return _study(**chosen)
-        settings = profiles.settings(stage, **{name: v for name, v in chosen.items() if v is not None})
+        settings = stages.settings(stage, **{name: v for name, v in chosen.items() if v is not None})
         if dry_run:
             resolved = {"stage": stage, **dataclasses.asdict(settings), "sizes": settings.sizes}
             print(json.dumps(resolved, indent=2, default=runs.plain))
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     study = stages.add_parser("study", help="run the notebooks of all stages into an HTML report")
     study.add_argument("--profile", default="auto", help="smoke, laptop, gpu, paper or auto")
     study.add_argument("--out", default="reports", help="folder of the reports")
-    for name, cls in profiles.STAGES.items():
+    for name, cls in stages.STAGES.items():
         title = cls.__doc__.splitlines()[0]
         stage = stages.add_parser(name, help=title, description=title)
         for field in dataclasses.fields(cls):

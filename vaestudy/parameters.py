@@ -53,12 +53,12 @@ def check(notebook: Notebook, given: Mapping[str, Any]) -> Any:
     Raises:
         InputError: a name that the notebook does not declare, a value of another type or out of range.
     """
-    from vaestudy import profiles
+    from vaestudy import stages
 
     for name in given:
         if name not in notebook.parameters:
             raise InputError(_unknown(name, notebook.parameters, notebook.path.name))
-    return profiles.settings(notebook.stage, **given)
+    return stages.settings(notebook.stage, **given)
 
 
 def from_text(notebook: Notebook, given: Mapping[str, str]) -> dict[str, Any]:

@@ -2,17 +2,17 @@
 
 import pytest
 
-from vaestudy import profiles
+from vaestudy import profiles, stages
 from vaestudy.errors import InputError
 
 
-@pytest.mark.parametrize("stage", profiles.STAGES)
+@pytest.mark.parametrize("stage", stages.STAGES)
 def test_every_stage_has_a_full_row_for_every_profile(stage):
     table = profiles.SIZES[stage]
     assert set(table) == set(profiles.PROFILES)
     assert len({tuple(row) for row in table.values()}) == 1
     for profile in profiles.PROFILES:
-        assert profiles.settings(stage, profile=profile).sizes is table[profile]
+        assert stages.settings(stage, profile=profile).sizes is table[profile]
 
 
 @pytest.mark.parametrize(
@@ -32,20 +32,20 @@ def test_every_stage_has_a_full_row_for_every_profile(stage):
 )
 def test_bad_values_are_one_clear_line(given, words):
     with pytest.raises(InputError, match=words) as caught:
-        profiles.settings("vae", **given)
+        stages.settings("vae", **given)
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_stage_is_refused():
     with pytest.raises(InputError, match="stage must be"):
-        profiles.settings("gan")
+        stages.settings("gan")
 
 
 def test_whole_numbers_count_as_floats():
-    assert profiles.settings("vae", beta=4).beta == 4.0
+    assert stages.settings("vae", beta=4).beta == 4.0
 
 
 def test_the_image_size_is_the_profiles_for_its_own_data_set_only():
-    assert profiles.settings("vae", profile="smoke").side == profiles.SIZES["vae"]["smoke"]["image_size"]
-    assert profiles.settings("vae", profile="smoke", dataset="mnist").side is None
-    assert profiles.settings("vae", profile="smoke", dataset="mnist", image_size=32).side == 32
+    assert stages.settings("vae", profile="smoke").side == profiles.SIZES["vae"]["smoke"]["image_size"]
+    assert stages.settings("vae", profile="smoke", dataset="mnist").side is None
+    assert stages.settings("vae", profile="smoke", dataset="mnist", image_size=32).side == 32
