@@ -50,12 +50,12 @@ def architecture(config: Any) -> Figure:
     return Figure(fig, caption, alt, {"group_shapes": shapes, "widths": widths})
 
 
-def _box(ax: Any, x: float, y: float, width: float, words: str, colour: str) -> None:
+def _box(ax: Any, x: float | int, y: float | int, width: float, words: str, colour: str) -> None:
     ax.add_patch(FancyBboxPatch((x, y), width, 0.6, boxstyle="round,pad=0,rounding_size=0.1", fc="none", ec=colour))
     ax.text(x + width / 2, y + 0.3, words, ha="center", va="center", fontsize=8.5, color=INK)
 
 
-def _arrow(ax: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
+def _arrow(ax: Any, start: tuple[float | int, float | int], end: tuple[float | int, float | int]) -> None:
     ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=8, color=INK, lw=0.9))
 
 
@@ -218,7 +218,7 @@ def does_beta_disentangle(rows: Rows, name: str, title: str) -> Statement:
         top, level = max(nvae, key=lambda row: row[name]), max(flat, key=lambda row: row[name])
         relation = "above" if top[name] > level[name] else "not above"
         parts.append(
-            f"The best group scores {top[name]:.3f}, {relation} the flat {level['model']} ({level[name]:.3f})."
+            f"The best group scores {top[name]:.3f}, {relation} the {level['model']} ({level[name]:.3f})."
         )
     parts.append("One seed each: differences of a few hundredths are within the spread that stage 2 shows.")
     text = " ".join(parts)
