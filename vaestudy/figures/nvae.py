@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
@@ -60,8 +59,8 @@ def _arrow(ax: Any, start: tuple[float | int, float | int], end: tuple[float | i
 
 
 @style()
-def kl_by_group(runs: Mapping[str, Sequence[Float[np.ndarray, "n z h w"]]], active_above: float = 0.1) -> Figure:
-    """KL of each latent group, and how many of its channels carry more than `active_above` nats."""
+def kl_by_group(runs: Mapping[str, Sequence[np.ndarray]], active_above: float = 0.1) -> Figure:
+    """KL of each latent group (n, z, h, w), and how many of its channels carry more than `active_above` nats."""
     fig, axes = canvas(1, 2, width=7.6, height=2.8)
     found = {}
     for place, (name, groups) in enumerate(runs.items()):
