@@ -6,9 +6,11 @@ import json
 import sys
 from collections.abc import Callable
 
-from vaestudy import data, metrics, models, runs, stages, sweep, trainer, workers
+import torch
+
+from vaestudy import data, memory, metrics, models, runs, stages, sweep, trainer, workers
 from vaestudy.errors import InputError
-from vaestudy.profiles import Settings
+from vaestudy.stages import Settings
 
 
 def train_vae(settings: Settings) -> list[runs.Run]:
@@ -76,6 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
         settings = stages.settings(stage, **{name: v for name, v in chosen.items() if v is not None})
         if dry_run:
             resolved = {"stage": stage, **dataclasses.asdict(settings), "sizes": settings.sizes}
+            if stage == "nvae":
+                resolved["memory"] = _memory(settings)
             print(json.dumps(resolved, indent=2, default=runs.plain))
             return 0
         workers.start()
@@ -86,6 +90,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"vaestudy: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _memory(settings: Settings) -> dict[str, float]:
+    """The predicted memory of a training step, and the largest shard that the free memory holds."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    channels, *own = models.NVAEConfig.preset(settings.preset or settings.sizes["preset"]).shape
+    with torch.device("meta"):
+        model = models.NVAE(settings.config((channels, *([settings.side] * 2 if settings.side else own))))
+    found, free = memory.needed(model, settings.training(settings.beta)), memory.free_bytes(device)
+    parts = {"fixed": found.fixed, "per_image": found.per_image, "free": free}
+    return {f"{name}_gb": round(size / 1e9, 4) for name, size in parts.items()} | {"largest_shard": found.largest(free)}
 
 
 def _study(profile: str, out: str) -> int:

@@ -117,6 +117,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "dataset": "faces_mild",
             "image_size": 16,
             "preset": "smoke",
+            "checkpoint": "none",
             "betas": (),
             "training": Training(images=160, batch=8, learning_rate=4e-3, log_every=80, ema=0.9),
             "flat": {"width": 8, "latent_dim": 8},
@@ -134,6 +135,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "dataset": "faces_mild",
             "image_size": 32,
             "preset": "laptop32",
+            "checkpoint": "none",
             "betas": (),
             "training": Training(
                 images=36_000,
@@ -182,6 +184,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "dataset": "faces",
             "image_size": 64,
             "preset": "celeba64",
+            "checkpoint": "norm_act",
             "betas": (2.0, 8.0),
             "training": Training(
                 images=60_000,
@@ -216,6 +219,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "dataset": "celeba",
             "image_size": 64,
             "preset": "celeba64",
+            "checkpoint": "norm_act",
             "betas": (2.0, 8.0),
             "training": Training(
                 images=90 * 162_770,

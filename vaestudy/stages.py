@@ -213,7 +213,8 @@ class NVAESettings(Settings):
     def config(self, shape: tuple[int, int, int]) -> NVAEConfig:
         """The network for images of this shape."""
         bits = {"bits": self.bits} if self.bits else {}
-        return NVAEConfig.preset(self.preset or self.sizes["preset"], shape=shape, seed=self.seed, **bits)
+        fields = {"shape": shape, "seed": self.seed, "checkpoint": self.sizes["checkpoint"], **bits}
+        return NVAEConfig.preset(self.preset or self.sizes["preset"], **fields)
 
     def small_config(self, shape: tuple[int, int, int], change: str = "") -> NVAEConfig:
         """The network of the ablations, with the fields of one of ABLATIONS changed."""

@@ -59,17 +59,11 @@ class Conv(nn.Conv2d):
 
     def backward(self, grad: Tensor, x: Tensor, kernel: Tensor, needs: list[bool]) -> list[Tensor | None]:
         """Gradients by x, kernel and bias, those that are needed."""
-        by_hand = needs[1] and self.is_depthwise and x.device.type == "cpu"
+        if self.is_depthwise and x.device.type == "cpu":
+            return depthwise_gradients(grad, x, kernel, needs)
         bias_shape = [self.out_channels] if needs[2] else None
         geometry = (self.stride, self.padding, self.dilation, False, [0, 0], self.groups)
-        grads = list(
-            torch.ops.aten.convolution_backward(
-                grad, x, kernel, bias_shape, *geometry, [needs[0], needs[1] and not by_hand, needs[2]]
-            )
-        )
-        if by_hand:
-            grads[1] = depthwise_kernel_gradient(grad, x, self.kernel_size[0])
-        return grads
+        return list(torch.ops.aten.convolution_backward(grad, x, kernel, bias_shape, *geometry, needs))
 
     @property
     def is_depthwise(self) -> bool:
@@ -101,16 +95,23 @@ def _norm(weight: Tensor) -> Tensor:
     return torch.linalg.vector_norm(weight, dim=(1, 2, 3), keepdim=True)
 
 
-def depthwise_kernel_gradient(
-    grad: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"], size: int
-) -> Float[Tensor, "c 1 k k"]:
-    """The gradient of a depthwise kernel of odd `size`, as one convolution of x with `grad` for a kernel.
+def depthwise_gradients(
+    grad: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"], kernel: Float[Tensor, "c 1 k k"], needs: list[bool]
+) -> list[Tensor | None]:
+    """Gradients by x, kernel and bias of a depthwise convolution with a kernel of odd side.
 
-    Images and channels together are its groups. Measured on a CPU: a tenth of the time of torch's own.
+    Both of the first two are convolutions themselves: by the mirrored kernel, and of x with `grad` for a kernel,
+    images and channels together being the groups. On a CPU they take a half and a tenth of the time of torch's own.
     """
     n, c, h, w = x.shape
-    images, kernels = x.contiguous().view(1, n * c, h, w), grad.contiguous().view(n * c, 1, h, w)
-    return F.conv2d(images, kernels, padding=size // 2, groups=n * c).view(n, c, 1, size, size).sum(0)
+    padding = kernel.shape[2] // 2
+    to_x = F.conv2d(grad, kernel.flip(2, 3), padding=padding, groups=c) if needs[0] else None
+    to_kernel = None
+    if needs[1]:
+        images, kernels = x.contiguous().view(1, n * c, h, w), grad.contiguous().view(n * c, 1, h, w)
+        taps = F.conv2d(images, kernels, padding=padding, groups=n * c)
+        to_kernel = taps.view(n, *kernel.shape).sum(0)
+    return [to_x, to_kernel, grad.sum((0, 2, 3)) if needs[2] else None]
 
 
 class _DepthwiseConv(torch.autograd.Function):
@@ -354,4 +355,5 @@ def _double(x: Tensor) -> Tensor:
 def _compute_dtype(x: Tensor) -> torch.dtype:
     """What autocast, where it is on, would turn x into before a convolution."""
     device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    known = torch.amp.is_autocast_available(device)  # not on the meta device
+    return torch.get_autocast_dtype(device) if known and torch.is_autocast_enabled(device) else x.dtype

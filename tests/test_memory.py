@@ -1,0 +1,55 @@
+"""The predicted memory of a training step against what a real graph keeps, and what recomputation saves."""
+
+import pytest
+import torch
+
+from vaestudy import memory
+from vaestudy.models import NVAE, VAE, NVAEConfig
+from vaestudy.trainer import Training
+
+RECIPE = Training(images=100, batch=10)
+
+
+def test_a_linear_model_keeps_what_can_be_counted_by_hand():
+    model = VAE((1, 4, 4), latent_dim=2, network="linear")
+    weights = sum(p.numel() for p in model.parameters())
+    found = memory.needed(model, RECIPE)
+    assert found.fixed == 4 * 4 * weights
+    # At least the image, its code's mean and log std, and the logits are kept: 4 bytes each.
+    assert 4 * (16 + 2 + 2 + 16) <= found.per_image <= 4 * 200
+
+
+@pytest.mark.parametrize("images", [2, 6])
+def test_the_prediction_is_what_a_real_graph_keeps(images):
+    model = VAE((1, 16, 16), latent_dim=3, network="conv", width=8)
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        terms = model(torch.rand(images, 1, 16, 16))
+        loss = terms.nll.mean() + terms.kl.sum()
+    real = sum(storage.nbytes() for storage in kept.values())
+    found = memory.needed(model, RECIPE)
+    assert loss.requires_grad
+    assert images * found.per_image == pytest.approx(real, rel=0.15)
+
+
+def test_recomputation_keeps_at_most_half_at_the_size_of_the_paper():
+    with torch.device("meta"):
+        models = {kind: NVAE(NVAEConfig.preset("celeba64", checkpoint=kind)) for kind in ("none", "norm_act", "cell")}
+    kept = {kind: memory.needed(model, RECIPE).per_image for kind, model in models.items()}
+    assert kept["norm_act"] < 0.5 * kept["none"]
+    assert kept["cell"] < kept["norm_act"]
+
+
+def test_the_largest_batch_fits_and_one_more_does_not():
+    found = memory.Memory(fixed=1000, per_image=30)
+    assert found.largest(1100) == 3
+    assert found.step(3) <= 1100 < found.step(4)
+    assert found.largest(10) == 0

@@ -1,0 +1,67 @@
+"""How much memory a training step needs, predicted without running one."""
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vaestudy.trainer import Training
+
+# Copies of each weight, in units of its own size: the weight, its gradient, and the optimiser's moments.
+_COPIES = {"adam": 4, "adamw": 4, "adamax": 4, "adagrad": 3}
+
+
+class Memory(NamedTuple):
+    """Bytes that do not depend on the batch, and bytes for each image of a shard."""
+
+    fixed: int
+    per_image: int
+
+    def step(self, images: int) -> int:
+        """Bytes of a step with so many images at once."""
+        return self.fixed + images * self.per_image
+
+    def largest(self, free: int) -> int:
+        """How many images at once fit into `free` bytes."""
+        return max(0, (free - self.fixed) // self.per_image)
+
+
+def needed(model: nn.Module, training: Training) -> Memory:
+    """What the weights, the optimiser and the tensors kept for the backward pass take, all counted as fp32.
+
+    The model is copied onto torch's meta device, where tensors have shapes but no storage, and the tensors that its
+    graph keeps for two batches of different size are counted. Workspaces of the kernels come on top; bf16 halves
+    most of what is kept.
+    """
+    shadow = copy.deepcopy(model).to("meta").train()
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in shadow.parameters())
+    copies = _COPIES[training.optimizer] + (training.ema > 0)
+    small, large = (_kept(shadow, images) for images in (2, 4))
+    return Memory(weights * copies, (large - small) // 2)
+
+
+def _kept(model: nn.Module, images: int) -> int:
+    """Bytes of the distinct tensors that the graph of one forward pass keeps, parameters left out."""
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    storages: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            storages[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        terms = model(torch.zeros(images, *model.shape, device="meta"))
+        loss = terms.nll.mean() + terms.kl.sum()
+    kept = sum(storage.nbytes() for storage in storages.values())
+    return kept if loss.requires_grad else 0
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be had on the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    with open("/proc/meminfo") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
