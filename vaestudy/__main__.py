@@ -117,13 +117,13 @@ def _study(profile: str, out: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vaestudy", description=__doc__.split(":")[0])
-    stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
-    study = stages.add_parser("study", help="run the notebooks of all stages into an HTML report")
+    commands = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
+    study = commands.add_parser("study", help="run the notebooks of all stages into an HTML report")
     study.add_argument("--profile", default="auto", help="smoke, laptop, gpu, paper or auto")
     study.add_argument("--out", default="reports", help="folder of the reports")
     for name, cls in stages.STAGES.items():
         title = cls.__doc__.splitlines()[0]
-        stage = stages.add_parser(name, help=title, description=title)
+        stage = commands.add_parser(name, help=title, description=title)
         for field in dataclasses.fields(cls):
             said = f"{field.metadata['help']} (default: {field.default!r})"
             stage.add_argument(f"--{field.name}", f"--{field.name.replace('_', '-')}", type=field.type, help=said)
