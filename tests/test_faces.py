@@ -47,7 +47,7 @@ def test_a_face_depends_on_its_own_row_alone():
 
 
 def test_threads_change_nothing_and_leave_the_setting_alone():
-    index, before = np.arange(40), torch.get_num_threads()
+    index, before = np.arange(150), torch.get_num_threads()  # three chunks at this size
     values = sampled(index)
     alone = render(values, 64, "mild", identity=index)
     torch.set_num_threads(3)

@@ -123,9 +123,10 @@ def faces(
 
 def _fill(pixels: np.ndarray, values: np.ndarray, index: np.ndarray, variation: str) -> dict:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    with tqdm(total=len(pixels), desc="drawing faces", unit="face", leave=False, disable=None) as bar:
-        for start in range(0, len(pixels), 1000):
-            rows = slice(start, start + 1000)
+    block = 2**24 // pixels[0].nbytes
+    with tqdm(total=len(pixels), desc="drawing faces", unit=" images", disable=None) as bar:
+        for start in range(0, len(pixels), block):
+            rows = slice(start, start + block)
             drawn = render(values[rows], pixels.shape[-1], variation, identity=index[rows], device=device)
             pixels[rows] = drawn.cpu().numpy()
             bar.update(len(drawn))
@@ -154,8 +155,8 @@ def render(
     device = torch.device(device)
     look, zoom = _look(values, identity, variation, device), VARIATIONS[variation].zoom
     pictures = torch.empty((len(values), 3, image_size, image_size), dtype=torch.uint8, device=device)
-    # On a processor the arrays of a chunk should fit its cache; a GPU wants enough work to hide its launches.
-    chunk = max(1, (2**16 if device.type == "cpu" else 2**20) // image_size**2)
+    # Smaller chunks would leave threads waiting for the interpreter, and a GPU for its launches.
+    chunk = max(1, (2**18 if device.type == "cpu" else 2**20) // image_size**2)
 
     def part(start: int) -> None:
         rows = slice(start, start + chunk)
