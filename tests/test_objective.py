@@ -7,8 +7,17 @@ import torch
 from torch.distributions import Normal
 
 from vaestudy.errors import InputError
-from vaestudy.models import VAE, Terms
-from vaestudy.objective import Objective, beta_norm, bound, capacity_cost, decompose_kl
+from vaestudy.models import VAE, Posterior, Terms
+from vaestudy.models.vae import gaussian_kl
+from vaestudy.objective import (
+    Objective,
+    Pressure,
+    beta_norm,
+    bound,
+    capacity_cost,
+    decompose_kl,
+    total_correlation,
+)
 
 TERMS = Terms(torch.tensor([10.0, 20.0]), torch.tensor([[1.0, 3.0], [0.5, 0.5]]))
 
@@ -103,3 +112,40 @@ def test_total_correlation_needs_flat_latents():
 def test_bad_settings(settings):
     with pytest.raises(InputError):
         Objective(**settings)
+
+
+@pytest.mark.parametrize("spread", [1.0, 40.0])
+def test_total_correlation_and_its_gradient_made_by_hand(spread):
+    mean, log_std, noise = torch.randn(3, 2, 9, 4, dtype=torch.float64)
+    mask = torch.tensor([[1.0, 1, 1, 1], [1, 1, 0, 0]], dtype=torch.float64)
+    parts = [spread * mean, log_std, spread * mean + log_std.exp() * noise]
+    parts = [(part * mask[:, None]).requires_grad_() for part in parts]
+    scale = torch.tensor([1.0, -0.5], dtype=torch.float64)
+    fast = total_correlation(*parts, 50, mask)
+    plain = decompose_kl(*parts, 50, mask).total_correlation
+    torch.testing.assert_close(fast, plain)
+    for here, there in zip(
+        torch.autograd.grad((scale * fast).sum(), parts), torch.autograd.grad((scale * plain).sum(), parts), strict=True
+    ):
+        torch.testing.assert_close(here, there)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.3, 1.0])
+def test_pressure_is_the_bound_of_every_model(progress):
+    latents, shared = (3, 5, 5, 2, 5), {"warmup": 0.5, "gamma": 7.0, "ramp": 0.4}
+    objectives = [
+        Objective(beta=4.0, **shared),
+        Objective(kind="total_correlation", beta=6.0, **shared),
+        Objective(kind="capacity", beta=9.0, capacity=3.0, **shared),
+        Objective(kind="total_correlation", beta=0.5, **shared),
+        Objective(beta=0.0, **shared),
+    ]
+    mean, log_std, sample = torch.randn(3, 5, 8, 5) * (torch.arange(5) < torch.tensor(latents)[:, None, None])
+    pressure = Pressure(objectives, latents, 100, torch.device("cpu"))
+    pressure.set(progress)
+    kl = gaussian_kl(mean, log_std).sum(2)
+    cost = pressure.cost(kl.mean(1), Posterior(mean, log_std, sample))
+    for k, (objective, d) in enumerate(zip(objectives, latents, strict=True)):
+        own = Posterior(mean[k, :, :d], log_std[k, :, :d], sample[k, :, :d])
+        parts = bound(Terms(torch.zeros(8), kl[k][None], own), objective, progress, 100)
+        torch.testing.assert_close(cost[k], parts.loss)
