@@ -252,7 +252,7 @@ def test_splits_sizes_and_variations_are_different_sets_of_the_same_kind(tmp_pat
 
 
 def test_faces_are_loaded_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "COUNTS", {"train": 6, "test": 4})
+    monkeypatch.setattr(module, "COUNTS", {kind: {"train": 6, "test": 4} for kind in ("full", "mild")})
     train, test = data.train_and_test("faces_mild", 3, image_size=16, data_dir=tmp_path)
     assert (train.name, len(train), len(test)) == ("faces_mild", 6, 3)
     assert data.load("faces", data_dir=tmp_path).shape == (3, 64, 64)

@@ -231,6 +231,16 @@ def test_the_linear_beta_vae_reaches_its_closed_form(tmp_path, beta):
     assert kl == pytest.approx(sum(0.5 * math.log(l / pressed) for l in eigenvalues if l > pressed), rel=0.03)  # noqa: E741
 
 
+def test_runs_trained_side_by_side_are_the_runs_trained_alone(images, tmp_path):
+    make = lambda seed: VAE(SHAPE, latent_dim=2, network="kingma", width=8, seed=seed)  # noqa: E731
+    jobs = [(make(seed), images, training(seed=seed), tmp_path / f"together-{seed}") for seed in (0, 1)]
+    together = trainer.fit_together(jobs)
+    for seed, run in enumerate(together):
+        alone = fit(make(seed), images, training(seed=seed), tmp_path / f"alone-{seed}").model
+        for mine, theirs in zip(run.model.parameters(), alone.parameters(), strict=True):
+            torch.testing.assert_close(mine, theirs)
+
+
 def test_bf16_is_chosen_only_for_matrix_products():
     device = torch.device("cpu")
     convolutional = trainer.autocast(training(precision="auto"), VAE(SHAPE, network="conv"), device)

@@ -42,6 +42,8 @@ class Objective:
         ramp: fraction of the training over which C rises; for capacity.
         floor: the warm-up starts at this share of beta and this fraction of the training (NVAE: 1e-4).
         balance: while the warm-up lasts, groups that carry little for their size are charged less (NVAE, sec. 3.4).
+        top_first: while the warm-up lasts, how many times dearer the last group starts than it ends, so that the top
+            groups are used before those of high resolution take over; 0 leaves all groups alike.
         spectral: λ on the spectral norms of the convolutions and the scales of batch norm (NVAE, sec. 3.2).
         spectral_start: λ at the start, from which it falls to `spectral` along with the warm-up; 0 keeps it constant.
     """
@@ -54,6 +56,7 @@ class Objective:
     ramp: float = 0.8
     floor: float = 0.0
     balance: bool = False
+    top_first: float = 0.0
     spectral: float = 0.0
     spectral_start: float = 0.0
 
@@ -73,6 +76,14 @@ class Objective:
         if self.warmup == 0:
             return 1.0
         return max(self.floor, min(1.0, (progress - self.floor) / self.warmup))
+
+    def group_weights(self, progress: float, groups: int) -> Float[Tensor, " groups"]:
+        """Share of beta that each group is charged: with `top_first` from 0 to 1 at the top, down to 1 at the end."""
+        share = self.weight(progress)
+        if not self.top_first:
+            return torch.full((groups,), share)
+        depth = torch.linspace(0, 1, groups)
+        return share ** (1 - depth) * self.top_first ** (depth * (1 - share))
 
     def penalty(self, progress: float) -> float:
         """λ in force: from `spectral_start` to `spectral`, log-linearly in the share of beta (NVAE, sec. 4)."""
@@ -223,9 +234,10 @@ def bound(
         excess = total_correlation(*terms.posterior, dataset_size)
         cost = objective.weight(progress) * (total + (objective.beta - 1) * excess)
     else:
-        weight = objective.weight(progress)
-        balanced = objective.balance and sizes is not None and weight < 1
-        cost = weight * objective.beta * ((balance(terms.kl, sizes) * kl).sum() if balanced else total)
+        weights = objective.group_weights(progress, len(kl)).to(kl.device)
+        if objective.balance and sizes is not None and objective.weight(progress) < 1:
+            weights = weights * balance(terms.kl, sizes)
+        cost = objective.beta * (weights * kl).sum()
     return Parts(nll + cost, nll, kl)
 
 

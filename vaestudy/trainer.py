@@ -2,14 +2,18 @@
 
 import ctypes
 import math
+import os
 import platform
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -196,6 +200,34 @@ def fit(
     workers.barrier()
     run.load()
     return run
+
+
+Job = tuple[nn.Module, Any, Training, Path | str]
+
+
+def fit_together(jobs: Sequence[Job]) -> list[runs.Run]:
+    """`fit` for several (model, images, training, run_dir), side by side on the cores of a CPU.
+
+    One thread each: measured on a small convolutional network, two cores took 49 ms a step together and 62 alone, so
+    two trainings on a core each end long before two that take turns. With CUDA, or under torchrun, they take turns.
+    """
+    waiting = [job for job in jobs if not runs.Run(job[3], job[0]).finished]
+    lanes = min(len(waiting), os.cpu_count() or 1)
+    if lanes > 1 and not torch.cuda.is_available() and workers.world() == 1:
+        # Fresh processes: a fork of one whose thread pools have started may never wake up.
+        with ProcessPoolExecutor(lanes, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+            for done in [pool.submit(_fit_alone, job) for job in waiting]:
+                done.result()
+    return [fit(*job) for job in jobs]
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _fit_alone(job: Job) -> None:
+    model, images, training, run_dir = job
+    fit(model, images, training, run_dir, device="cpu")
 
 
 class _Loop:
