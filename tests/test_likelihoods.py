@@ -15,14 +15,10 @@ def one_pixel(levels: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def single_logistic(mean: float, log_scale: float, count: int) -> torch.Tensor:
-    return torch.tensor([0.3, mean, log_scale], dtype=torch.float64)[None, :, None, None].expand(
-        count, 3, 1, 1
-    )
+    return torch.tensor([0.3, mean, log_scale], dtype=torch.float64)[None, :, None, None].expand(count, 3, 1, 1)
 
 
-def level_probabilities(
-    likelihood: DiscretizedLogisticMixture, mean: float, log_scale: float
-) -> torch.Tensor:
+def level_probabilities(likelihood: DiscretizedLogisticMixture, mean: float, log_scale: float) -> torch.Tensor:
     levels = torch.arange(2**likelihood.bits)[:, None]
     params = single_logistic(mean, log_scale, len(levels))
     return likelihood.log_prob(params, one_pixel(levels, likelihood.bits)).exp()
@@ -70,9 +66,7 @@ def test_gaussian_sample_spread_follows_the_temperature():
 
 
 @pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize(
-    ("mean", "log_scale"), [(0.0, 0.0), (0.0, -1.0), (0.9, -3.0), (1.0, -5.0), (3.0, -7.5)]
-)
+@pytest.mark.parametrize(("mean", "log_scale"), [(0.0, 0.0), (0.0, -1.0), (0.9, -3.0), (1.0, -5.0), (3.0, -7.5)])
 def test_levels_sum_to_one(mean, log_scale, fused):
     for bits in (5, 8):
         likelihood = DiscretizedLogisticMixture(mixtures=1, bits=bits, fused=fused)

@@ -170,7 +170,7 @@ class NormActConv(nn.Module):
 
     def __init__(self, norm_act: NormAct, conv: Conv, *, double: bool = False, recompute: bool = False):
         super().__init__()
-        self.norm_act, self.conv, self.double = norm_act, conv, double
+        self.norm_act, self.conv, self.doubles = norm_act, conv, double
         self.recompute = recompute and norm_act.weight is not None
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
@@ -179,7 +179,7 @@ class NormActConv(nn.Module):
             norm = self.norm_act
             return _NormActConv.apply(x, norm.weight, norm.bias, *self.conv.cast(x), self)
         x = self.norm_act(x)
-        return self.conv(_double(x) if self.double else x)
+        return self.conv(_double(x) if self.doubles else x)
 
 
 class _NormActConv(torch.autograd.Function):
@@ -190,7 +190,7 @@ class _NormActConv(torch.autograd.Function):
             x, weight, bias, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps
         )
         active = norm.activate(active, inplace=True)
-        active = (_double(active) if layer.double else active).to(kernel.dtype)
+        active = (_double(active) if layer.doubles else active).to(kernel.dtype)
         ctx.save_for_backward(x, weight, bias, kernel, mean, inverse)
         ctx.layer = layer
         return layer.conv.convolve(active, kernel, shift)
@@ -199,7 +199,7 @@ class _NormActConv(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):
         x, weight, bias, kernel, mean, inverse = ctx.saved_tensors
-        norm, double = ctx.layer.norm_act, ctx.layer.double
+        norm, double = ctx.layer.norm_act, ctx.layer.doubles
         normal = F.batch_norm(x, mean, inverse**-2 - norm.eps, weight, bias, False, 0.0, norm.eps)
         active = norm.activate(normal)
         active = (_double(active) if double else active).to(kernel.dtype)

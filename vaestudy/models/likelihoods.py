@@ -79,9 +79,7 @@ class Gaussian:
         if self.std is not None:
             return torch.sigmoid(params), params.new_full((), 2 * math.log(self.std))
         mean, log_variance = params.chunk(2, dim=1)
-        return torch.sigmoid(mean), torch.logaddexp(
-            log_variance, params.new_full((), 2 * math.log(self.min_std))
-        )
+        return torch.sigmoid(mean), torch.logaddexp(log_variance, params.new_full((), 2 * math.log(self.min_std)))
 
 
 @dataclass(frozen=True)
@@ -108,9 +106,7 @@ class DiscretizedLogisticMixture:
 
     def __post_init__(self):
         if self.mixtures < 1 or not 1 <= self.bits <= 16:
-            raise InputError(
-                f"mixtures must be above 0 and bits 1 to 16, not {self.mixtures} and {self.bits}"
-            )
+            raise InputError(f"mixtures must be above 0 and bits 1 to 16, not {self.mixtures} and {self.bits}")
 
     def parameters_per_pixel(self, channels: int) -> int:
         """10 K for three channels, 3 K for one."""

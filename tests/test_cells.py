@@ -1,0 +1,226 @@
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vaestudy.models.cells import (
+    Cell,
+    Conv,
+    DoublingSkip,
+    Gate,
+    HalvingSkip,
+    NormAct,
+    NormActConv,
+    depthwise_gradients,
+)
+
+
+def parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def weight_normed(inputs: int, outputs: int, size: int, bias: bool = True, groups: int = 1) -> int:
+    return size**2 * inputs * outputs // groups + outputs + (outputs if bias else 0)
+
+
+def gate(channels: int) -> int:
+    hidden = max(channels // 16, 4)
+    return 2 * channels * hidden + hidden + channels
+
+
+def depthwise(inputs: int, outputs: int, expansion: int) -> int:
+    width = expansion * inputs
+    return 2 * inputs + inputs * width + 2 * width + 25 * width + 2 * width + width * outputs + 2 * outputs
+
+
+def randomise_norms(module: torch.nn.Module) -> None:
+    for norm in module.modules():
+        if isinstance(norm, NormAct) and norm.weight is not None:
+            torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+            torch.nn.init.normal_(norm.bias)
+
+
+@pytest.mark.parametrize("width", [8, 32, 100])
+def test_parameter_formulas(width):
+    regular = 2 * (2 * width + weight_normed(width, width, 3)) + gate(width)
+    assert parameters(Cell(width, width, "regular")) == regular
+    double, quarter = 2 * width, width // 2
+    down = 2 * width + weight_normed(width, double, 3) + 2 * double + weight_normed(double, double, 3) + gate(double)
+    down += 3 * weight_normed(width, quarter, 1) + weight_normed(width, double - 3 * quarter, 1)
+    assert parameters(Cell(width, double, "regular", resample="down")) == down
+    assert parameters(Cell(width, width, "depthwise")) == depthwise(width, width, 6) + gate(width)
+    up = depthwise(width, width // 2, 3) + gate(width // 2) + weight_normed(width, width // 2, 1, bias=False)
+    assert parameters(Cell(width, width // 2, "depthwise", resample="up", expansion=3)) == up
+
+
+def test_weight_norm():
+    conv = Conv(5, 7, 3).double()
+    before = conv.weight.flatten(1).norm(dim=1)
+    expected = torch.exp(conv.log_norm.flatten()) * before / (before + 1e-5)
+    assert torch.allclose(conv.kernel().flatten(1).norm(dim=1), expected)
+    assert torch.allclose(conv.log_norm.flatten().exp(), before + 1e-2, rtol=1e-6)
+
+    def plain(weight, log_norm):
+        norm = weight.flatten(1).norm(dim=1)[:, None, None, None]
+        return torch.exp(log_norm) * weight / (norm + 1e-5)
+
+    upstream = torch.randn_like(conv.weight)
+    wanted = torch.autograd.grad((plain(conv.weight, conv.log_norm) * upstream).sum(), list(conv.parameters())[::2])
+    found = torch.autograd.grad((conv.kernel() * upstream).sum(), list(conv.parameters())[::2])
+    assert all(torch.allclose(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_weight_norm_survives_a_weight_of_zero():
+    conv = Conv(2, 3, 1)
+    torch.nn.init.zeros_(conv.weight)
+    conv(torch.randn(1, 2, 4, 4)).sum().backward()
+    assert all(p.grad.isfinite().all() for p in conv.parameters())
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_depthwise_gradients_against_autograd(size):
+    x = torch.randn(3, 4, 6, 7, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    kernel, bias = torch.randn(4, 1, size, size, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+    inputs = [t.requires_grad_() for t in (x, kernel, bias)]
+    out = F.conv2d(*inputs, padding=size // 2, groups=4)
+    upstream = torch.randn_like(out)
+    wanted = torch.autograd.grad(out, inputs, upstream)
+    found = depthwise_gradients(upstream, x, kernel, [True, True, True])
+    assert all(torch.allclose(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_a_depthwise_convolution_uses_them():
+    conv = Conv(4, 4, 5, groups=4).double()
+    x = torch.randn(2, 4, 6, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, *_: conv(x), (x, *conv.parameters()))
+
+
+@pytest.mark.parametrize("activation", ["swish", "elu", "none"])
+@pytest.mark.parametrize(("groups", "double"), [(1, False), (6, False), (6, True), (1, True)])
+def test_recomputing_changes_no_number(activation, groups, double):
+    conv = Conv(6, 6, 3, groups=groups, bias=groups == 1, weight_norm=groups == 1)
+    plain = NormActConv(NormAct(6, activation), conv, double=double).double()
+    randomise_norms(plain)
+    lean = NormActConv(copy.deepcopy(plain.norm_act), copy.deepcopy(conv), double=double, recompute=True)
+    x = torch.randn(3, 6, 4, 4, dtype=torch.float64)
+    results = []
+    for layer in (plain, lean):
+        leaf = x.clone().requires_grad_()
+        out = layer(leaf)
+        out.square().sum().backward()
+        norm = layer.norm_act
+        results.append([out, leaf.grad, *(p.grad for p in layer.parameters()), norm.running_mean, norm.running_var])
+    assert len(results[0]) == len(results[1])
+    assert all(torch.allclose(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["regular", "depthwise"])
+@pytest.mark.parametrize("resample", ["none", "down", "up"])
+def test_checkpointing_changes_neither_numbers_nor_statistics(kind, resample):
+    outputs = {"none": 8, "down": 16, "up": 4}[resample]
+    cells = {
+        mode: Cell(8, outputs, kind, resample=resample, expansion=3, checkpoint=mode).double()
+        for mode in ("none", "norm_act", "cell")
+    }
+    initial = copy.deepcopy(cells["none"].state_dict())
+    x, results = torch.randn(2, 8, 6, 6, dtype=torch.float64), {}
+    for mode, cell in cells.items():
+        cell.load_state_dict(initial)
+        leaf = x.clone().requires_grad_()
+        cell(leaf).square().sum().backward()
+        results[mode] = [leaf.grad, *(p.grad for p in cell.parameters()), *cell.buffers()]
+    for mode in ("norm_act", "cell"):
+        assert all(torch.allclose(a, b) for a, b in zip(results["none"], results[mode], strict=True)), mode
+
+
+@pytest.mark.parametrize("kind", ["regular", "depthwise"])
+@pytest.mark.parametrize("resample", ["none", "down", "up"])
+def test_a_cell_without_its_branch_is_its_skip(kind, resample):
+    outputs = {"none": 8, "down": 16, "up": 4}[resample]
+    cell = Cell(8, outputs, kind, resample=resample).eval()
+    last = cell.branch[-1]
+    for parameter in last.parameters() if kind == "depthwise" else (last.conv.weight, last.conv.bias):
+        torch.nn.init.zeros_(parameter)
+    x = torch.randn(2, 8, 6, 6)
+    assert torch.equal(cell(x), x if resample == "none" else cell.skip(x))
+
+
+def test_the_branch_counts_a_tenth():
+    cell = Cell(8, 8, "regular", squeeze_excitation=False).eval()
+    x = torch.randn(2, 8, 4, 4)
+    assert torch.allclose(cell(x), x + 0.1 * cell.branch(x))
+    gated = Cell(8, 8, "regular").eval()
+    branch = gated.branch(x)
+    assert torch.allclose(gated(x), x + 0.1 * gated.gate(branch) * branch, atol=1e-6)
+
+
+def test_gate_by_hand():
+    module, x = Gate(32), torch.randn(3, 32, 5, 4)
+    hidden = torch.relu(x.mean((2, 3)) @ module.squeeze.weight.T + module.squeeze.bias)
+    expected = torch.sigmoid(hidden @ module.excite.weight.T + module.excite.bias)
+    assert torch.allclose(module(x).flatten(1), expected, atol=1e-6)
+    assert module(x).shape == (3, 32, 1, 1)
+
+
+def test_halving_skip_takes_its_quarters_from_four_offsets():
+    skip, x = HalvingSkip(6, 13), torch.randn(2, 6, 4, 8)
+    widths = [conv.out_channels for conv in skip.convs]
+    assert widths == [3, 3, 3, 4]
+    parts = skip(x).split(widths, dim=1)
+    for part, conv, (i, j) in zip(parts, skip.convs, ((0, 0), (1, 1), (0, 1), (1, 0)), strict=True):
+        wanted = F.conv2d(F.silu(x[:, :, i::2, j::2]), conv.kernel(), conv.bias)
+        assert torch.allclose(part, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("upsampling", ["bilinear", "nearest"])
+def test_doubling_skip_is_upsampling_then_convolution(upsampling):
+    skip, x = DoublingSkip(6, 3, upsampling=upsampling), torch.randn(2, 6, 4, 3)
+    corners = {"align_corners": True} if upsampling == "bilinear" else {}
+    wanted = skip.conv(F.interpolate(x, scale_factor=2, mode=upsampling, **corners))
+    assert torch.allclose(skip(x), wanted, atol=1e-6)
+
+
+def test_an_up_cell_may_double_the_map_last():
+    cell = Cell(8, 4, "depthwise", resample="up", expansion=3, squeeze_excitation=False).double()
+    x = torch.randn(2, 8, 3, 3, dtype=torch.float64)
+    expand, depth, project, norm = cell.branch
+    hidden = F.interpolate(x, scale_factor=2, mode="nearest")  # first of all, as in the paper
+    hidden = depth.conv(depth.norm_act(expand.conv(expand.norm_act(hidden))))
+    wanted = cell.skip(x) + 0.1 * norm(project(hidden))
+    assert torch.allclose(cell(x), wanted)
+
+
+@pytest.mark.parametrize("norm_activation", ["bn_elu", "wn_elu"])
+@pytest.mark.parametrize("kind", ["regular", "depthwise"])
+def test_ablated_cells(norm_activation, kind):
+    cell = Cell(8, 8, kind, norm_activation=norm_activation)
+    norms = [m for m in cell.modules() if isinstance(m, NormAct) and m.weight is not None]
+    convs = [m for m in cell.modules() if isinstance(m, Conv)]
+    assert (len(norms) == 0) == (norm_activation == "wn_elu")
+    assert {m.activation for m in cell.modules() if isinstance(m, NormAct)} <= {"elu", "none"}
+    if norm_activation == "wn_elu":
+        assert all(conv.log_norm is not None and conv.bias is not None for conv in convs)
+    assert cell(torch.randn(2, 8, 4, 4)).isfinite().all()
+
+
+def test_statistics_forget_their_start_at_five_percent_a_batch():
+    norm = NormAct(2)
+    norm.running_mean.fill_(1.0)
+    for _ in range(40):
+        norm(torch.randn(64, 2, 2, 2) * 1e-6)
+    assert norm.running_mean[0].item() == pytest.approx(0.95**40, rel=1e-3)
+    assert math.isclose(norm.eps, 1e-5)
+
+
+def test_half_precision_agrees_with_full():
+    torch.manual_seed(1)
+    cell = Cell(16, 16, "depthwise", checkpoint="norm_act").to(memory_format=torch.channels_last)
+    x = torch.randn(4, 16, 8, 8).contiguous(memory_format=torch.channels_last)
+    full = cell(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = cell(x)
+    half.float().sum().backward()
+    assert (full - half).abs().max() < 0.05
+    assert all(p.grad.isfinite().all() for p in cell.parameters())
