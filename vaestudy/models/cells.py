@@ -323,7 +323,9 @@ class Cell(nn.Module):
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
         if self.checkpointed and self.training and torch.is_grad_enabled():
-            return checkpoint(self.compute, x, use_reentrant=False, context_fn=self._contexts)
+            # A compiler takes the statistics' update out of what it makes again, and knows no contexts.
+            contexts = {} if torch.compiler.is_compiling() else {"context_fn": self._contexts}
+            return checkpoint(self.compute, x, use_reentrant=False, **contexts)
         return self.compute(x)
 
     def compute(self, x: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class Group(nn.Module):
     def __init__(self, config: NVAEConfig, index: int, cells: nn.Sequential):
         super().__init__()
         scale = config.scale_of_group[index]
-        width, latents = config.width(config.blocks + len(config.groups) - 1 - scale), config.latents[scale]
+        width, latents = config.width(config.blocks + len(config.groups) - 1 - scale), config.latents_of_scale[scale]
         normed = {"weight_norm": config.weight_norm}
         self.config, self.shape = config, config.group_shapes[index]
         self.cells = cells
@@ -169,7 +169,10 @@ class NVAE(nn.Module):
 
         Means throughout: of the posterior above, of the prior below.
         """
-        sides, known = self._read(x), len(self.groups) if groups is None else groups
+        known = len(self.groups) if groups is None else groups
+        if not 0 <= known <= len(self.groups):
+            raise InputError(f"groups must be 0 to {len(self.groups)}, not {groups}")
+        sides = self._read(x)
 
         def choose(step: Step) -> Tensor:
             return step.group.flow(step.posterior(sides).mean) if step.index < known else step.prior.mean

@@ -59,7 +59,7 @@ class NVAEConfig:
         seed: of the initial weights.
     """
 
-    shape: tuple[int, int, int] = (3, 32, 32)
+    shape: Sequence[int] = (3, 32, 32)
     channels: int = 32
     channel_cap: int = 0
     blocks: int = 1
@@ -89,9 +89,10 @@ class NVAEConfig:
 
     def __post_init__(self):
         scales = len(self.groups)
-        latents = (self.latents,) * scales if isinstance(self.latents, int) else tuple(self.latents)
-        for name, value in (("shape", self.shape), ("groups", self.groups), ("latents", latents)):
-            object.__setattr__(self, name, tuple(value))
+        for name in ("shape", "groups", "latents"):
+            if not isinstance(getattr(self, name), int):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        latents = self.latents_of_scale
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise InputError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
@@ -114,7 +115,7 @@ class NVAEConfig:
         self.make_likelihood().parameters_per_pixel(self.shape[0])
 
     @classmethod
-    def preset(cls, name: str, *, shape: tuple[int, int, int] | None = None, **changes: Any) -> "NVAEConfig":
+    def preset(cls, name: str, *, shape: Sequence[int] | None = None, **changes: Any) -> "NVAEConfig":
         """A published configuration (NVAE, Table 6), or `laptop32` or `smoke`, with `changes` to its fields.
 
         Raises:
@@ -140,6 +141,11 @@ class NVAEConfig:
         return min(width, self.channel_cap) if self.channel_cap else width
 
     @property
+    def latents_of_scale(self) -> tuple[int, ...]:
+        """Channels of z in the groups of each scale."""
+        return (self.latents,) * len(self.groups) if isinstance(self.latents, int) else self.latents
+
+    @property
     def scale_of_group(self) -> tuple[int, ...]:
         """The scale of each group, 0 for the top one."""
         return tuple(scale for scale, count in enumerate(self.groups) for _ in range(count))
@@ -151,7 +157,7 @@ class NVAEConfig:
         for scale in self.scale_of_group:
             divisor = self.unshuffle * 2 ** (self.blocks + len(self.groups) - 1 - scale)
             sides = [(side + 2 * self.border) // divisor for side in self.shape[1:]]
-            shapes.append((self.latents[scale], *sides))
+            shapes.append((self.latents_of_scale[scale], *sides))
         return tuple(shapes)
 
 
