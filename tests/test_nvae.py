@@ -2,6 +2,8 @@ import copy
 import functools
 import json
 import math
+import subprocess
+import sys
 from dataclasses import asdict, replace
 
 import pytest
@@ -357,6 +359,31 @@ def test_checkpointing_changes_no_number(mode):
         (terms.nll + terms.kl.sum(0)).mean().backward()
         results.append([*(p.grad for p in model.parameters()), *model.buffers()])
     assert all(torch.allclose(a, b, rtol=1e-6, atol=1e-8) for a, b in zip(*results, strict=True))
+
+
+COMPILED_TOO = """
+import copy, torch
+from vaestudy.models.nvae import NVAE
+from vaestudy.models.nvae_config import NVAEConfig
+
+small = {"encoder_cells": 1, "decoder_cells": 1, "block_cells": 1, "channels": 4, "latents": 2, "groups": (1,)}
+for mode in ("norm_act", "cell"):
+    plain = NVAE(NVAEConfig((1, 8, 8), likelihood="bernoulli", checkpoint=mode, **small)).double()
+    twin, x, results = copy.deepcopy(plain), torch.rand(3, 1, 8, 8).double(), []
+    compiled = torch.compile(twin, backend="aot_eager", fullgraph=True)
+    for model, network in ((plain, plain), (compiled, twin)):
+        torch.manual_seed(2)
+        terms = model(x)
+        (terms.nll + terms.kl.sum(0)).mean().backward()
+        results.append([terms.nll, *(p.grad for p in network.parameters()), *network.buffers()])
+    assert all(torch.allclose(a, b, rtol=1e-6, atol=1e-8) for a, b in zip(*results)), mode
+"""
+
+
+def test_compiling_changes_no_number():
+    # In a process of its own, where no type checker stands between the compiler and the model.
+    run = subprocess.run([sys.executable, "-c", COMPILED_TOO], check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def kept_bytes(config: NVAEConfig, n: int) -> int:

@@ -1,16 +1,19 @@
 """The residual cells of NVAE (Vahdat & Kautz 2020, sec. 3.1) and the layers that they are built from."""
 
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 NORM_ACTIVATIONS = ("bn_swish", "bn_elu", "wn_elu")
 BRANCH_SCALE = 0.1
+# What a compiled network keeps for its backward pass under "norm_act": products, but nothing made from them by element.
+_KEPT = [torch.ops.aten.convolution.default, torch.ops.aten.mm.default, torch.ops.aten.addmm.default]
 
 
 class Conv(nn.Conv2d):
@@ -174,7 +177,6 @@ class NormActConv(nn.Module):
         self.recompute = recompute and norm_act.weight is not None
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
-        # A compiler that sees the plain form chooses by itself what to make again.
         if self.recompute and self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             norm = self.norm_act
             return _NormActConv.apply(x, norm.weight, norm.bias, *self.conv.cast(x), self)
@@ -319,14 +321,19 @@ class Cell(nn.Module):
             self.skip = HalvingSkip(inputs, outputs, weight_norm=weight_norm)
         elif resample == "up":
             self.skip = DoublingSkip(inputs, outputs, upsampling=upsampling, weight_norm=weight_norm)
-        self.checkpointed = checkpoint == "cell"
+        self.checkpoint = checkpoint
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
-        if self.checkpointed and self.training and torch.is_grad_enabled():
-            # A compiler takes the statistics' update out of what it makes again, and knows no contexts.
-            contexts = {} if torch.compiler.is_compiling() else {"context_fn": self._contexts}
-            return checkpoint(self.compute, x, use_reentrant=False, **contexts)
-        return self.compute(x)
+        compiling, contexts = torch.compiler.is_compiling(), {}
+        if self.checkpoint == "none" or not self.training or not torch.is_grad_enabled():
+            return self.compute(x)
+        if self.checkpoint == "norm_act":
+            if not compiling:  # each layer sees to it
+                return self.compute(x)
+            contexts["context_fn"] = partial(create_selective_checkpoint_contexts, _KEPT)
+        elif not compiling:  # a compiler updates the statistics once by itself
+            contexts["context_fn"] = self._contexts
+        return checkpoint(self.compute, x, use_reentrant=False, **contexts)
 
     def compute(self, x: Tensor) -> Tensor:
         branch = self.branch(x)
