@@ -87,7 +87,7 @@ def test_latent_maps_are_pooled_to_their_mean(tmp_path):
     pyramid = runs.Run(tmp_path, Pyramid())
     x = images.batch(slice(None))
     assert pyramid.codes(images)[0].shape == (30, 3)
-    np.testing.assert_allclose(pyramid.codes(images, group=1)[0][:, 0], x[:, :, ::2, ::2].mean((1, 2, 3)), atol=1e-6)
+    np.testing.assert_allclose(pyramid.codes_by_group(images)[0][1][:, 0], x[:, :, ::2, ::2].mean((1, 2, 3)), atol=1e-6)
 
 
 def test_the_bound_is_the_mean_over_unequal_batches(run):

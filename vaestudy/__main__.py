@@ -55,8 +55,8 @@ def train_nvae(settings: Settings) -> list[runs.Run]:
         if workers.rank() == 0:
             seen = train.select(slice(0, settings.sizes["scored_images"]))
             exam = {"seed": settings.seed, "pairs": 5, "only": ("higgins", "factor_vae", "mig")}
-            groups = range(len(config.group_shapes)) if train.factors else []
-            scores = [metrics.scores(*run.codes(seen, group=group), **exam) for group in groups]
+            groups, factors = run.codes_by_group(seen)
+            scores = [] if factors is None else [metrics.scores(codes, factors, **exam) for codes in groups]
             run.record(test=run.bound(test), scores_by_group=scores)
     return found
 

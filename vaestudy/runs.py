@@ -168,22 +168,23 @@ class Run:
         write_json(self.path / "result.json", result)
         return result
 
-    @torch.no_grad()
-    def codes(
-        self, images: Any, index: Any = None, group: int | None = None, batch: int = 2048
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Posterior means (n, d) beside the true factors (n, k), or None where no factors are known.
+    def codes(self, images: Any, index: Any = None, batch: int = 1024) -> tuple[np.ndarray, np.ndarray | None]:
+        """Posterior means (n, d) beside the true factors (n, k), or None where no factors are known."""
+        groups, factors = self.codes_by_group(images, index, batch)
+        return np.concatenate(groups, axis=1), factors
 
-        A group of latent maps is pooled to its mean over space; `group` takes one group in place of all of them.
-        """
+    @torch.no_grad()
+    def codes_by_group(
+        self, images: Any, index: Any = None, batch: int = 1024
+    ) -> tuple[list[np.ndarray], np.ndarray | None]:
+        """The same for each latent group apart, top first; maps of latents are pooled to their mean over space."""
         index = np.arange(len(images)) if index is None else np.asarray(index)
         parts = []
         for start in range(0, len(index), batch):
-            x = images.batch(index[start : start + batch]).to(self.device)
-            means = self.model.encode(x)
-            means = means if group is None else means[group : group + 1]
-            parts.append(torch.cat([m.flatten(2).mean(2) if m.ndim > 2 else m for m in means], 1).cpu())
-        return torch.cat(parts).numpy(), None if images.factors is None else images.factors.values(index)
+            means = self.model.encode(images.batch(index[start : start + batch]).to(self.device))
+            parts.append([(m.flatten(2).mean(2) if m.ndim > 2 else m).cpu().numpy() for m in means])
+        groups = [np.concatenate(group) for group in zip(*parts, strict=True)]
+        return groups, None if images.factors is None else images.factors.values(index)
 
     @torch.no_grad()
     def bound(self, images: Any, batch: int = 500, seed: int = 0) -> dict[str, float]:
