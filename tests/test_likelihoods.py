@@ -65,11 +65,10 @@ def test_gaussian_sample_spread_follows_the_temperature():
     assert torch.equal(Gaussian(std=0.1).sample(params, 0.0), torch.full_like(params, 0.5))
 
 
-@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize(("mean", "log_scale"), [(0.0, 0.0), (0.0, -1.0), (0.9, -3.0), (1.0, -5.0), (3.0, -7.5)])
-def test_levels_sum_to_one(mean, log_scale, fused):
+def test_levels_sum_to_one(mean, log_scale):
     for bits in (5, 8):
-        likelihood = DiscretizedLogisticMixture(mixtures=1, bits=bits, fused=fused)
+        likelihood = DiscretizedLogisticMixture(mixtures=1, bits=bits)
         assert level_probabilities(likelihood, mean, log_scale).sum().item() == pytest.approx(1, abs=1e-12)
 
 
@@ -128,22 +127,6 @@ def test_components_can_be_repeated_and_permuted():
     mixed = torch.randn(5, 30, 1, 1, dtype=torch.float64)
     turned = mixed.unflatten(1, (10, 3)).flip(2).flatten(1, 2)
     assert torch.allclose(triple.log_prob(mixed, x), triple.log_prob(turned, x))
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_hand_written_gradient(channels):
-    fused, plain = (DiscretizedLogisticMixture(mixtures=2, bits=5, fused=fused) for fused in (True, False))
-    params = torch.randn(4, fused.parameters_per_pixel(channels), 2, 3, dtype=torch.float64)
-    params[0] -= 9  # puts the log-scales below their floor
-    params.requires_grad_()
-    x = torch.randint(0, 32, (4, channels, 2, 3)).double() / 31
-    x[1], x[2] = 0, 1
-    assert torch.allclose(fused.log_prob(params, x), plain.log_prob(params, x), rtol=1e-12)
-    weights = torch.randn(4, dtype=torch.float64)
-    ours, theirs = (torch.autograd.grad(weights @ f.log_prob(params, x), params)[0] for f in (fused, plain))
-    assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
-    inner = params.detach()[1:].requires_grad_()
-    assert torch.autograd.gradcheck(lambda p: fused.log_prob(p, x[1:]), inner, atol=1e-6)
 
 
 def test_mixture_is_finite_far_outside_and_in_half_precision():

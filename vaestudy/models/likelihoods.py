@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from vaestudy.errors import InputError
 
@@ -96,13 +95,11 @@ class DiscretizedLogisticMixture:
         bits: 1 to 16; x must stand on the grid k/(2^bits - 1).
         official_edges: every x above 0.99 (in [-1, 1]) owns the upper tail, as in the public code of NVAE. At
             8 bits level 254 then takes the mass of 255 as well and the sum exceeds one: for comparison only.
-        fused: gradient written by hand (the same numbers, about half the time on a CPU).
     """
 
     mixtures: int = 10
     bits: int = 8
     official_edges: bool = False
-    fused: bool = True
 
     def __post_init__(self):
         if self.mixtures < 1 or not 1 <= self.bits <= 16:
@@ -121,22 +118,14 @@ class DiscretizedLogisticMixture:
             raise InputError(f"images must hold k/{top} for {self.bits} bits: quantise them or change bits")
 
     def log_prob(self, params: Float[Tensor, "n p h w"], x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
-        """log P(x|z) in nats, summed over pixels and channels."""
+        """log P(x|z) in nats, summed over pixels and channels.
+
+        With a and b the standardised borders of a level, σ(a) - σ(b) = σ(a) σ(-b) (1 - e^(b-a)): exact where the
+        difference itself would round to zero, and as fast as it.
+        """
         # Planes are walked one by one: a channels_last head is transposed once here, not in each operation.
         params = _wide(params).contiguous()
         x = x.to(params.dtype).contiguous()
-        if self.fused:
-            return _MixtureLogProb.apply(params, x, self)
-        return torch.logsumexp(self.component_log_prob(params, x), dim=1).flatten(1).sum(1)
-
-    def component_log_prob(
-        self, params: Float[Tensor, "n p h w"], x: Float[Tensor, "n c h w"]
-    ) -> Float[Tensor, "n k h w"]:
-        """log π_k + log P_k(x|z) of each component and pixel, channels summed: the plain form.
-
-        With a and b the standardised borders of a level, σ(a) - σ(b) = σ(a) σ(-b) (1 - e^(b-a)): exact where
-        the difference itself would round to zero.
-        """
         logits, means, log_scales, coefficients = self._split(params, x.shape[1])
         means = self._shift(means, torch.tanh(coefficients), x)
         log_scales = log_scales.clamp(*_LOG_SCALES)
@@ -146,7 +135,8 @@ class DiscretizedLogisticMixture:
         upper = F.logsigmoid(inverse * (centred + half)).masked_fill(highest, 0)
         lower = F.logsigmoid(-inverse * (centred - half)).masked_fill(lowest, 0)
         width = torch.log(-torch.expm1(-2 * half * inverse)).masked_fill(lowest | highest, 0)
-        return torch.log_softmax(logits, dim=1) + (upper + lower + width).sum(1)
+        components = torch.log_softmax(logits, dim=1) + (upper + lower + width).sum(1)
+        return torch.logsumexp(components, dim=1).flatten(1).sum(1)
 
     def mean(self, params: Float[Tensor, "n p h w"]) -> Float[Tensor, "n c h w"]:
         """E[x|z] of the mixture before its tails are folded in, clipped to [0, 1]."""
@@ -167,9 +157,11 @@ class DiscretizedLogisticMixture:
         logits, means, log_scales, coefficients = self._split(params, self._channels(params))
         gumbel = -torch.empty_like(logits).exponential_().log()
         choice = (logits + temperature * gumbel).argmax(1, keepdim=True)[:, None]
-        pick = lambda planes: planes.gather(2, choice.expand(-1, planes.shape[1], -1, -1, -1))[:, :, 0]  # noqa: E731
-        means, scales = pick(means), torch.exp(pick(log_scales).clamp(*_LOG_SCALES))
-        coefficients = torch.tanh(pick(coefficients)) if coefficients.shape[1] else coefficients
+        means, log_scales, coefficients = (
+            part.gather(2, choice.expand(-1, part.shape[1], -1, -1, -1))[:, :, 0]
+            for part in (means, log_scales, coefficients)
+        )
+        scales, coefficients = torch.exp(log_scales.clamp(*_LOG_SCALES)), torch.tanh(coefficients)
         top, planes = 2**self.bits - 1, []
         for channel in range(means.shape[1]):
             plane = means[:, channel] + temperature * scales[:, channel] * _logistic_like(scales[:, channel])
@@ -211,57 +203,13 @@ Likelihood = Bernoulli | Gaussian | DiscretizedLogisticMixture
 _LOG_SCALES = (-7.0, 30.0)
 
 
-class _MixtureLogProb(torch.autograd.Function):
-    """The mixture's log-probability, its gradient computed beside it while the intermediates are at hand."""
-
-    @staticmethod
-    def forward(ctx, params: Tensor, x: Tensor, likelihood: DiscretizedLogisticMixture) -> Tensor:
-        logits, means, log_scales, coefficients = likelihood._split(params, x.shape[1])
-        slopes, half = torch.tanh(coefficients), 1 / (2**likelihood.bits - 1)
-        inverse = torch.exp(-log_scales.clamp(*_LOG_SCALES))
-        a = (2 * x - 1)[:, :, None] - likelihood._shift(means, slopes, x)
-        b = (a - half).mul_(inverse)
-        a = a.add_(half).mul_(inverse)
-        lowest, highest = likelihood._edges(x)
-        interior = ~(lowest | highest)
-        upper, lower = F.logsigmoid(a) * ~highest, F.logsigmoid(-b) * ~lowest
-        width = torch.expm1(-2 * half * inverse)
-        log_weights = torch.log_softmax(logits, dim=1)
-        joint = log_weights + ((upper + lower).addcmul_(torch.log(-width), interior)).sum(1)
-        total = torch.logsumexp(joint, dim=1)
-        if ctx.needs_input_grad[0]:
-            # log P's derivative is 1 - e^(log σ(a)) by a, -σ(b) by b, 1 / (e^(a-b) - 1) by the width a-b.
-            share = torch.exp(joint - total[:, None])
-            to_a, to_b = torch.expm1(upper).neg_(), torch.expm1(lower)
-            grad = torch.empty_like(params)
-            grad_logits, grad_means, grad_scales, grad_slopes = likelihood._split(grad, x.shape[1])
-            grad_logits.copy_(share - torch.exp(log_weights))
-            grad_means.copy_(inverse.mul(to_a + to_b).mul_(share[:, None]).neg_())
-            spread = 2 * half * inverse * (1 + width) / width * interior
-            in_range = share[:, None] * ((log_scales >= _LOG_SCALES[0]) & (log_scales <= _LOG_SCALES[1]))
-            grad_scales.copy_((spread - to_a.mul_(a) - to_b.mul_(b)).mul_(in_range))
-            for channel in range(x.shape[1]):
-                for under in range(channel):
-                    pair = _pair(under, channel)
-                    slope = (2 * x[:, under, None] - 1) * (1 - slopes[:, pair].square())
-                    grad_slopes[:, pair].copy_(slope * grad_means[:, channel])
-            ctx.save_for_backward(grad)
-        return total.flatten(1).sum(1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_output: Tensor):
-        (grad,) = ctx.saved_tensors
-        return grad * grad_output[:, None, None, None], None, None
-
-
 def _pair(lower: int, channel: int) -> int:
     """Place of the coefficient by which channel `lower` shifts `channel`: (R,G), (R,B), (G,B)."""
     return channel * (channel - 1) // 2 + lower
 
 
 def _logistic_like(like: Tensor) -> Tensor:
-    """Standard logistic noise: the difference of two Gumbel variables, finite for every draw."""
+    """Standard logistic noise: the difference of two Gumbel variables."""
     return torch.empty_like(like).exponential_().log() - torch.empty_like(like).exponential_().log()
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -249,7 +250,11 @@ class NVAE(nn.Module):
         for index, group in enumerate(self.groups):
             state = group.cells(state)
             state = group.merge(state, choose(Step(index, group, state, *group.prior(state))))
-        params = self.head(self.postprocess(state))
+        state = self.postprocess(state)
+        # bf16 would round a mean near 1 to about half a level of 8 bits.
+        device = state.device.type
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+            params = self.head(state.to(self.start.dtype))
         if self.config.unshuffle > 1:
             params = F.pixel_shuffle(params, self.config.unshuffle)
         return F.pad(params, [-self.config.border] * 4)
