@@ -162,7 +162,7 @@ def member_folder(runs_dir: Path | str, member: Member, model: VAE, images, trai
 
 
 @torch.no_grad()
-def codes(found: Sequence[runs.Run], images, index=None, batch: int = 2048) -> list[np.ndarray]:
+def codes(found: Sequence[runs.Run], images, index=None, batch: int = 512) -> list[np.ndarray]:
     """Posterior means (n, d) of every run of a sweep, all computed at once."""
     stack = Stack([run.model for run in found])
     device = stack.weights[0].device
