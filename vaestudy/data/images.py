@@ -148,11 +148,11 @@ class ImageSet:
         return self.thinned(every) if max(every) > 1 else self
 
     def divided(self, held_out: int) -> "tuple[ImageSet, ImageSet]":
-        """The set without `held_out` images, drawn once and for all, and those images."""
+        """The set without `held_out` images, drawn once and for all, and those images in random order."""
         if not 0 < held_out < len(self):
             raise InputError(f"{held_out} images cannot be held out of {len(self)}")
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
-        test, train = order[:held_out].sort().values, order[held_out:].sort().values
+        test, train = order[:held_out], order[held_out:].sort().values
         return self.select(train, without=held_out), self.select(test, held_out=held_out)
 
     def hold_out(self, **region: Iterable[int]) -> "tuple[ImageSet, ImageSet]":

@@ -51,7 +51,7 @@ def training_curves(runs: Mapping[str, Any]) -> Figure:
         for label, history in histories.items():
             ax.plot(history["images_seen"] / 1e3, history[name], label=label)
         ax.set(title=title, xlabel="thousand images seen")
-        settled = np.concatenate([history[name][len(history[name]) // 10 :] for history in histories.values()])
+        settled = np.concatenate([history[name][len(history[name]) // 6 :] for history in histories.values()])
         low, high = settled.min(), settled.max()
         ax.set_ylim(low - 0.08 * (high - low) - 1e-9, high + 0.08 * (high - low) + 1e-9)
     axes[0].set_ylabel("nats per image")
