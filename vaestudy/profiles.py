@@ -30,7 +30,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         "laptop": {
             "image_size": 64,
             "width": 0,
-            "training": Training(images=300_000, learning_rate=1e-3, decay_from=0.5, decay_to=0.02),
+            "training": Training(images=400_000, learning_rate=1e-3, decay_from=0.5, decay_to=0.02),
             "plane_images": 100_000,
             "test_images": 2_000,
             "ladder": (1, 5, 50, 500),
@@ -73,11 +73,11 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "width": 128,
             "seeds": 3,
             "latent_dims": (10, 4),
-            "betas": (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 20.0),
-            "capacities": (4.0, 8.0, 12.0),
+            "betas": (0.1, 0.5, 1.0, 2.0, 4.0, 6.0, 10.0),
+            "capacities": (2.0, 4.0, 8.0),
             "correlation_betas": (2.0, 4.0, 8.0),
             "training": Training(
-                images=400_000,
+                images=450_000,
                 learning_rate=2e-3,
                 decay_from=0.5,
                 decay_to=0.02,
