@@ -18,7 +18,7 @@ from vaestudy.__main__ import main
         (["vae", "--dataset", "mnist"], "mnist"),
         (["beta_vae", "--pairs", "0"], "pairs must be 1 or more"),
         (["nvae", "--bits", "9"], "bits must be 0 to 8"),
-        (["nvae", "--preset", "mnist", "--profile", "smoke"], "preset mnist"),
+        (["nvae", "--preset", "mnist", "--profile", "smoke"], "choose a multiple of 8"),
         (["nvae", "--image_size", "50", "--profile", "smoke"], "50"),
     ],
 )

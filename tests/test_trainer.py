@@ -108,6 +108,14 @@ def test_images_of_another_shape_are_refused(images, tmp_path):
         fit(VAE((1, 16, 16)), images, training(), tmp_path / "run")
 
 
+def test_images_off_the_grid_of_their_bits_are_refused(images, tmp_path):
+    model = VAE(SHAPE, network="kingma", likelihood="mixture", mixtures=2, bits=5)
+    with pytest.raises(InputError, match="5 bits"):
+        fit(model, images, training(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    fit(model, images.quantized(5), training(), tmp_path / "run")
+
+
 def test_the_run_folder_is_complete_and_readable(images, tmp_path):
     run = fit(VAE(SHAPE, latent_dim=3, network="kingma", width=16), images, training(), tmp_path / "run")
     names = {"config.json", "metrics.jsonl", "model.safetensors", "state.pt", "result.json", "provenance.json"}

@@ -74,10 +74,10 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "seeds": 3,
             "latent_dims": (10, 4),
             "betas": (0.1, 0.5, 1.0, 2.0, 4.0, 6.0, 10.0),
-            "capacities": (2.0, 4.0, 8.0),
-            "correlation_betas": (2.0, 4.0, 8.0),
+            "capacities": (4.0, 8.0),
+            "correlation_betas": (4.0, 8.0),
             "training": Training(
-                images=450_000,
+                images=360_000,
                 learning_rate=2e-3,
                 decay_from=0.5,
                 decay_to=0.02,
@@ -142,7 +142,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "checkpoint": "none",
             "betas": (),
             "training": Training(
-                images=28_000,
+                images=24_000,
                 batch=16,
                 learning_rate=4e-3,
                 optimizer="adamw",
@@ -157,7 +157,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             ),
             "flat": {"width": 16, "latent_dim": 64},
             "flat_training": Training(
-                images=64_000,
+                images=50_000,
                 batch=16,
                 learning_rate=2e-3,
                 optimizer="adamw",

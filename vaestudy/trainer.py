@@ -183,6 +183,8 @@ def fit(
         raise InputError(f"{workers.world()} processes cannot share {training.shards} shards: set shards to a multiple")
     if tuple(images.shape) != tuple(model.shape):
         raise InputError(f"the images are {tuple(images.shape)}, the model wants {tuple(model.shape)}")
+    if hasattr(getattr(model, "likelihood", None), "check"):
+        model.likelihood.check(images.batch(slice(0, 100)))
     if workers.rank() == 0:
         runs.write_json(run.path / "config.json", config)
     workers.barrier()

@@ -212,9 +212,7 @@ def inverted_u(rows: Rows, name: str) -> Statement:
         rise, fall = float(mean[top] - mean[0]), float(mean[top] - mean[-1])
         words = [f"{'rises' if rise > noise else 'does not clearly rise'} by {rise:.2f} from β = {betas[0]:g}"]
         words.append(f"to {mean[top]:.2f} at β = {betas[top]:g}")
-        words.append(
-            f"and {'falls' if fall > noise else 'does not clearly fall'} by {fall:.2f} to β = {betas[-1]:g}"
-        )
+        words.append(f"and {'falls' if fall > noise else 'does not clearly fall'} by {fall:.2f} to β = {betas[-1]:g}")
         sentences.append(f"With {size} latents the score {' '.join(words)} (seeds spread by {noise:.2f}).")
         verdict = rise > noise and fall > noise
         found[size] = {"best_beta": betas[top], "rise": rise, "fall": fall, "spread": noise, "inverted_u": verdict}

@@ -82,14 +82,14 @@ def ramp(count: int) -> list[tuple[float, ...]]:
     return [colours(i / max(count - 1, 1)) for i in range(count)]
 
 
-def tile(images: Any, columns: int, gap: int = 0) -> np.ndarray:
+def tile(images: Any, columns: int, gap: int | None = None) -> np.ndarray:
     """Images (n, c, h, w) in [0, 1], array or tensor, as one uint8 RGBA sheet, row by row, the gaps transparent.
 
-    A gap of 0 pixels takes a 16th of the images' side, so that it is still seen when the sheet is made smaller.
+    The gap is a 16th of the images' side unless given, so that it is still seen when the sheet is made smaller.
     """
     pixels = rgba(images)
     n, h, w, _ = pixels.shape
-    gap = gap or max(1, w // 16)
+    gap = max(1, w // 16) if gap is None else gap
     rows = math.ceil(n / columns)
     sheet = np.zeros((rows * (h + gap) - gap, columns * (w + gap) - gap, 4), np.uint8)
     for i, image in enumerate(pixels):
@@ -98,7 +98,7 @@ def tile(images: Any, columns: int, gap: int = 0) -> np.ndarray:
     return sheet
 
 
-def show_images(axes: Any, images: Any, columns: int, gap: int = 0) -> None:
+def show_images(axes: Any, images: Any, columns: int, gap: int | None = None) -> None:
     """Draw images (n, c, h, w) in [0, 1] into `axes` as a grid, pixel for pixel and without ticks."""
     axes.imshow(tile(images, columns, gap))
     axes.set_axis_off()

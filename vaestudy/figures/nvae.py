@@ -216,9 +216,7 @@ def does_beta_disentangle(rows: Rows, name: str, title: str) -> Statement:
     if flat:
         top, level = max(nvae, key=lambda row: row[name]), max(flat, key=lambda row: row[name])
         relation = "above" if top[name] > level[name] else "not above"
-        parts.append(
-            f"The best group scores {top[name]:.3f}, {relation} the {level['model']} ({level[name]:.3f})."
-        )
+        parts.append(f"The best group scores {top[name]:.3f}, {relation} the {level['model']} ({level[name]:.3f}).")
     parts.append("One seed each: differences of a few hundredths are within the spread that stage 2 shows.")
     text = " ".join(parts)
     return Statement(text, text, {"gains": gains})
