@@ -26,6 +26,11 @@ from vaestudy.errors import InputError
 from vaestudy.objective import Objective, Parts, balance_sizes, bound
 from vaestudy.regularisers import SpectralPenalty
 
+# Weights that see no gradient let Adam's moments sink into denormal numbers, which CPUs compute with many times more
+# slowly: measured, 38 ms a step of the optimiser in place of 8. Threads inherit the mode when they start, so it has to
+# be set before the first parallel operation.
+torch.set_flush_denormal(True)
+
 OPTIMIZERS = ("adam", "adamw", "adamax", "adagrad")
 
 
