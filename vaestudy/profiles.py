@@ -157,7 +157,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             ),
             "flat": {"width": 16, "latent_dim": 64},
             "flat_training": Training(
-                images=62_000,
+                images=112_000,
                 batch=16,
                 learning_rate=2e-3,
                 optimizer="adamw",
