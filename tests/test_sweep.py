@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaestudy import runs, stacked, sweep, trainer, workers
+from vaestudy import memory, runs, stacked, sweep, trainer, workers
 from vaestudy.data.images import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.models import VAE
@@ -298,13 +298,13 @@ def test_divergence_names_the_member(images, tmp_path):
 def test_as_many_models_at_once_as_half_of_the_memory_holds(monkeypatch):
     model, cpu = VAE(SHAPE, latent_dim=10, **SMALL), torch.device("cpu")
     count = lambda **changes: stacked.models_at_once(model, training(**changes), ["beta"], cpu)  # noqa: E731
-    monkeypatch.setattr(stacked, "_free_memory", lambda device: 10**9)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 10**9)
     many = count()
     assert 1 < count(batch=200) < many
     assert stacked.models_at_once(model, training(), ["total_correlation"], cpu) < many
-    monkeypatch.setattr(stacked, "_free_memory", lambda device: 2 * 10**9)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2 * 10**9)
     assert count() == pytest.approx(2 * many, abs=1)
-    monkeypatch.setattr(stacked, "_free_memory", lambda device: 0)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
     assert count() == 1
 
 

@@ -1,6 +1,8 @@
 """How much memory a training step needs, predicted without running one."""
 
 import copy
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -63,5 +65,8 @@ def free_bytes(device: torch.device) -> int:
     """Memory that can still be had on the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    with open("/proc/meminfo") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    known = Path("/proc/meminfo")
+    if known.exists():
+        lines = dict(line.split(":") for line in known.read_text().splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

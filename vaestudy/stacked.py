@@ -3,15 +3,13 @@
 import hashlib
 import itertools
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from vaestudy import runs, trainer
+from vaestudy import memory, runs, trainer
 from vaestudy.errors import InputError
 from vaestudy.models.stack import Stack
 from vaestudy.models.terms import Posterior
@@ -72,18 +70,7 @@ def models_at_once(model: VAE, training: Training, objectives: Sequence[str], de
     needed = weights * (16 + 4) + training.batch * (8 * sum(outputs) + kept * outputs[-1])
     if "total_correlation" in objectives:
         needed += 6 * 4 * training.batch**2 * model.config.latent_dim
-    return max(1, _free_memory(device) // 2 // needed)
-
-
-def _free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on the device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    known = Path("/proc/meminfo")
-    if known.exists():
-        lines = dict(line.split(":") for line in known.read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return max(1, memory.free_bytes(device) // 2 // needed)
 
 
 class _Loop:

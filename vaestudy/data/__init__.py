@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from vaestudy import project_root
 from vaestudy.data.images import Factors, ImageSet
 from vaestudy.errors import InputError
 
@@ -77,9 +78,5 @@ def train_and_test(name: str, held_out: int, **where) -> tuple[ImageSet, ImageSe
 
 
 def default_dir() -> Path:
-    """`$VAESTUDY_DATA`, or `data/` in the repository around the working directory, or in that directory."""
-    if os.environ.get("VAESTUDY_DATA"):
-        return Path(os.environ["VAESTUDY_DATA"])
-    here = Path.cwd()
-    roots = [folder for folder in (here, *here.parents) if (folder / "vaestudy" / "data").is_dir()]
-    return (roots or [here])[0] / "data"
+    """`$VAESTUDY_DATA`, or `data/` in the project's root."""
+    return Path(os.environ.get("VAESTUDY_DATA") or project_root() / "data")

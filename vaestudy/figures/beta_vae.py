@@ -142,7 +142,7 @@ def latent_responses(
         curves = []
         for value in np.unique(column[each]):
             own = column[each] == value
-            angles, curve, _ = _means(column[turn][own], z[own])
+            angles, curve = _means(column[turn][own], z[own])
             axes[1, place].plot(angles, curve, lw=1.2, color=PALETTE[value % len(PALETTE)])
             curves.append(curve)
         axes[1, place].set(xticks=[], xlabel=turn)
@@ -154,10 +154,9 @@ def latent_responses(
     return Figure(fig, caption, f"Latents that swing with {turn}: {', '.join(turning) or 'none'}.", swing)
 
 
-def _means(labels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _means(labels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     places, where = np.unique(labels, return_inverse=True)
-    counts = np.bincount(where)
-    return places, np.bincount(where, values) / counts, counts
+    return places, np.bincount(where, values) / np.bincount(where)
 
 
 @style()
