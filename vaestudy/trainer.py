@@ -143,6 +143,13 @@ def mix(*numbers: int) -> int:
     return zlib.crc32(",".join(map(str, numbers)).encode())
 
 
+def seed_noise(seed: int) -> None:
+    """torch.manual_seed for the generators that a training draws from: that call visits every backend, 0.2 ms a step."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(seed)
+
+
 def autocast(training: Training, model: nn.Module, device: torch.device) -> torch.autocast:
     """bf16 where the configuration says so, or where `auto` finds that it pays."""
     enabled = training.precision == "bf16"
@@ -295,7 +302,7 @@ class _Loop:
         shares = self.order(self.step).tensor_split(training.shards)
         total = torch.zeros((), device=self.device)
         for shard in self.shards:
-            torch.manual_seed(mix(training.seed, self.step, 1 + shard))
+            seed_noise(mix(training.seed, self.step, 1 + shard))
             # Gradients meet once, after this process's last part.
             alone = workers.world() > 1 and shard != self.shards[-1]
             with self.net.no_sync() if alone else nullcontext():
