@@ -224,3 +224,20 @@ def test_half_precision_agrees_with_full():
     half.float().sum().backward()
     assert (full - half).abs().max() < 0.05
     assert all(p.grad.isfinite().all() for p in cell.parameters())
+
+
+def test_synchronised_batch_norm_of_one_process_is_batch_norm():
+    torch.manual_seed(0)
+    x, seen = torch.randn(6, 5, 3, 3) * 3 + 2, []
+    grad = torch.randn(6, 5, 3, 3)
+    for synchronised in (False, True):
+        norm, own = NormAct(5, "swish").train(), x.clone().requires_grad_()
+        norm.synchronised = synchronised
+        with torch.no_grad():
+            norm.weight.copy_(torch.linspace(0.5, 2, 5))
+            norm.bias.copy_(torch.linspace(-1, 1, 5))
+        y = norm(own)
+        y.backward(grad)
+        seen.append((y, own.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var))
+    for plain, together in zip(*seen, strict=True):
+        torch.testing.assert_close(together, plain, atol=1e-5, rtol=1e-4)

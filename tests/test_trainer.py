@@ -12,7 +12,7 @@ from torch import nn
 from vaestudy import runs, trainer
 from vaestudy.data.images import ImageSet
 from vaestudy.errors import InputError
-from vaestudy.models import VAE, Terms
+from vaestudy.models import NVAE, VAE, NVAEConfig, Terms
 from vaestudy.objective import Objective
 from vaestudy.trainer import Order, Training, fit, learning_rate
 
@@ -261,3 +261,16 @@ def test_bf16_is_chosen_only_for_matrix_products():
 def test_bad_settings(changes):
     with pytest.raises(InputError):
         training(**changes)
+
+
+def test_synchronised_norms_cannot_be_recomputed_layer_by_layer(images, tmp_path):
+    model = NVAE(NVAEConfig(shape=SHAPE, channels=4, groups=(1, 1), checkpoint="norm_act"))
+    with pytest.raises(InputError, match="set checkpoint to cell or none"):
+        fit(model, images, training(sync_norm=True), tmp_path / "run")
+
+
+def test_a_run_tells_how_fast_and_with_how_much_memory(images, tmp_path):
+    run = fit(VAE(SHAPE, latent_dim=2, network="linear"), images, training(), tmp_path / "run")
+    assert run.provenance["processes"] == 1
+    assert 0.05 < run.provenance["peak_memory_gib"] < 1024
+    assert run.result["images_per_second"] == run.result["images_per_second_per_process"] > 0

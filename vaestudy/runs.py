@@ -160,7 +160,8 @@ class Run:
         versions = {name: known[name] for name in ("vaestudy", "python", "torch", "numpy")}
         commit = (known["commit"] or "unknown")[:10] + ("+" if known["modified"] else "")
         about = {"run": self.path.name, "commit": commit, "device": known["device"], "seed": known["seed"]}
-        return about | {"seconds": known["seconds"], "data": known["data_checksum"][:12], "versions": versions}
+        about |= {"seconds": known["seconds"], "peak memory, GiB": known["peak_memory_gib"]}
+        return about | {"data": known["data_checksum"][:12], "versions": versions}
 
     def record(self, **values: Any) -> dict:
         """Add numbers to result.json, and return all of it."""

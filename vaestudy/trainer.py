@@ -4,6 +4,7 @@ import ctypes
 import math
 import os
 import platform
+import resource
 import sys
 import time
 import zlib
@@ -23,6 +24,7 @@ from tqdm.auto import tqdm
 
 from vaestudy import runs, workers
 from vaestudy.errors import InputError
+from vaestudy.models.cells import NormAct
 from vaestudy.objective import Objective, Parts, balance_sizes, bound
 from vaestudy.regularisers import SpectralPenalty
 
@@ -57,6 +59,8 @@ class Training:
         compile: compile the model with torch.compile.
         shards: equal parts of each batch, each with noise and batch statistics of its own. Processes share them out,
             so their number does not change the result; one process takes them in turn, with memory for one.
+        sync_norm: batch norm takes its statistics from the parts that all processes have at hand, not from its own;
+            for small parts, at the price of a message for each layer.
         log_every: images between two lines of the log.
         save_every: images between two checkpoints.
         seed: of the order of the images and of the noise.
@@ -79,6 +83,7 @@ class Training:
     precision: str = "auto"
     compile: bool = False
     shards: int = 1
+    sync_norm: bool = False
     log_every: int = 20_000
     save_every: int = 1_000_000
     seed: int = 0
@@ -144,7 +149,7 @@ def mix(*numbers: int) -> int:
 
 
 def seed_noise(seed: int) -> None:
-    """torch.manual_seed for the generators that a training draws from: that call visits every backend, 0.2 ms a step."""
+    """torch.manual_seed for the generators that a training draws from: it visits every backend, 0.2 ms a step."""
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(seed)
@@ -195,6 +200,8 @@ def fit(
         raise InputError(f"{workers.world()} processes cannot share {training.shards} shards: set shards to a multiple")
     if tuple(images.shape) != tuple(model.shape):
         raise InputError(f"the images are {tuple(images.shape)}, the model wants {tuple(model.shape)}")
+    if training.sync_norm and getattr(getattr(model, "config", None), "checkpoint", None) == "norm_act":
+        raise InputError("sync_norm recomputes whole cells or nothing: set checkpoint to cell or none")
     if hasattr(getattr(model, "likelihood", None), "check"):
         model.likelihood.check(images.batch(slice(0, 100)))
     if workers.rank() == 0:
@@ -263,6 +270,8 @@ class _Loop:
         self.penalty = SpectralPenalty(self.model) if objective.spectral else None
         self.sizes = balance_sizes(self.model.group_shapes) if objective.balance else None
         self.shards = range(workers.rank(), training.shards, workers.world())
+        for norm in (module for module in self.model.modules() if isinstance(module, NormAct)):
+            norm.synchronised = training.sync_norm and workers.world() > 1
         self.net = self.model
         if workers.world() > 1:
             self.net = DistributedDataParallel(self.model, [device] if device.type == "cuda" else None)
@@ -423,11 +432,14 @@ def conclude(
     """Write the provenance and, last of all, the result that makes a run a finished one."""
     about = {"device": device_name(device), "seed": training.seed, "seconds": round(seconds, 1), **about}
     about |= {"data_checksum": images.checksum, "precision": "bf16" if cast._enabled else "fp32"}
+    about |= {"processes": workers.world(), "peak_memory_gib": round(peak_memory(device) / 2**30, 2)}
     runs.write_json(run.path / "provenance.json", runs.provenance(**about))
     history = run.history
     last = {name: float(history[name][-1]) for name in ("nll_nats", "kl_nats", "elbo_nats")}
     seen = training.steps * training.batch
-    run.record(train=last, images_seen=seen, images_per_second=round(seen / max(seconds, 1e-9), 1))
+    speed = seen / max(seconds, 1e-9)
+    speeds = {"images_per_second": round(speed, 1), "images_per_second_per_process": round(speed / workers.world(), 1)}
+    run.record(train=last, images_seen=seen, **speeds)
 
 
 def device_name(device: torch.device) -> str:
@@ -435,6 +447,14 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the highest: of this process, with all that it has loaded, or of its tensors on a CUDA device."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def progress_bar(name: str, images: int, done: int) -> tqdm:

@@ -3,7 +3,9 @@
 import os
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, distributed
+from torch.autograd.function import once_differentiable
 
 
 def start() -> None:
@@ -42,3 +44,24 @@ def mean(value: Tensor) -> Tensor:
         distributed.all_reduce(value)
         value /= distributed.get_world_size()
     return value
+
+
+def gather(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """A tensor of every process along a new first axis; gradients find their way back to where each came from."""
+    return _Gather.apply(value) if world() > 1 else value[None]
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value: Tensor) -> Tensor:
+        parts = [torch.empty_like(value) for _ in range(world())]
+        distributed.all_gather(parts, value.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        # Every process has used this one's part, so all of their gradients belong to it.
+        grad = grad.contiguous()
+        distributed.all_reduce(grad)
+        return grad[rank()]

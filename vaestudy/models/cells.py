@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
+from vaestudy import workers
+
 NORM_ACTIVATIONS = ("bn_swish", "bn_elu", "wn_elu")
 BRANCH_SCALE = 0.1
 # What a compiled network keeps for its backward pass under "norm_act": products, but nothing made from them by element.
@@ -139,6 +141,7 @@ class NormAct(nn.Module):
         super().__init__()
         self.activation = activation
         self.momentum = 0.05  # the share of a new batch in the running statistics
+        self.synchronised = False  # whether a batch is that of all processes (Training.sync_norm)
         self.weight = self.bias = None
         if norm:
             self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
@@ -146,10 +149,24 @@ class NormAct(nn.Module):
             self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        if self.weight is not None:
+        if self.weight is not None and self.training and self.synchronised:
+            x = self.normalise_together(x)
+        elif self.weight is not None:
             statistics = self.running_mean, self.running_var, self.weight, self.bias
             x = F.batch_norm(x, *statistics, self.training, self.momentum, self.eps)
         return self.activate(x)
+
+    def normalise_together(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Batch normalisation over the batches of all processes, which are equally large."""
+        parts = workers.gather(torch.stack(torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)))
+        mean = parts[:, 1].mean(0)
+        variance = (parts[:, 0] + (parts[:, 1] - mean).square()).mean(0)
+        with torch.no_grad():
+            count = len(parts) * x.numel() // x.shape[1]
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / max(count - 1, 1), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return torch.addcmul((self.bias - mean * scale)[:, None, None], x, scale[:, None, None]).to(x.dtype)
 
     def activate(self, x: Tensor, inplace: bool = False) -> Tensor:
         if self.activation == "swish":
