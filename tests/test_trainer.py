@@ -249,12 +249,18 @@ def test_runs_trained_side_by_side_are_the_runs_trained_alone(images, tmp_path):
             torch.testing.assert_close(mine, theirs)
 
 
-def test_bf16_is_chosen_only_for_matrix_products():
-    device = torch.device("cpu")
-    convolutional = trainer.autocast(training(precision="auto"), VAE(SHAPE, network="conv"), device)
-    assert not convolutional._enabled
-    assert trainer.autocast(training(precision="bf16"), VAE(SHAPE), device)._enabled
-    assert not trainer.autocast(training(precision="fp32"), VAE(SHAPE), device)._enabled
+@pytest.mark.parametrize("native", [True, False])
+def test_on_a_cpu_bf16_is_chosen_where_it_pays(monkeypatch, native):
+    monkeypatch.setattr(trainer, "has_bf16_instructions", lambda: native)
+
+    def chosen(model, precision="auto"):
+        return trainer.autocast(training(precision=precision), model, torch.device("cpu"))._enabled
+
+    dense, convolutional = VAE(SHAPE), VAE(SHAPE, network="conv")
+    deep = NVAE(NVAEConfig(shape=SHAPE, channels=4, groups=(1, 1)))
+    assert [chosen(model) for model in (dense, deep, convolutional)] == [native, native, False]
+    assert chosen(convolutional, "bf16")
+    assert not chosen(dense, "fp32")
 
 
 @pytest.mark.parametrize("changes", [{"optimizer": "sgd"}, {"images": 0}, {"learning_rate": 0.0}, {"precision": "fp8"}])

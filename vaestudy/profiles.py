@@ -71,16 +71,17 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         "laptop": {
             "image_size": 16,
             "width": 128,
-            "seeds": 3,
+            "seeds": 4,
             "latent_dims": (10, 4),
             "betas": (0.1, 0.5, 1.0, 2.0, 4.0, 6.0, 10.0),
             "capacities": (4.0, 8.0),
             "correlation_betas": (4.0, 8.0),
             "training": Training(
-                images=360_000,
+                images=700_000,
                 learning_rate=2e-3,
                 decay_from=0.5,
                 decay_to=0.02,
+                save_every=350_000,
                 objective=Objective(warmup=0.3, gamma=30.0),
             ),
             "grid_images": 100_000,
@@ -142,7 +143,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "checkpoint": "none",
             "betas": (),
             "training": Training(
-                images=24_000,
+                images=27_200,
                 batch=16,
                 learning_rate=4e-3,
                 optimizer="adamw",
@@ -157,7 +158,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             ),
             "flat": {"width": 16, "latent_dim": 64},
             "flat_training": Training(
-                images=112_000,
+                images=104_000,
                 batch=16,
                 learning_rate=2e-3,
                 optimizer="adamw",

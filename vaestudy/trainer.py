@@ -55,7 +55,7 @@ class Training:
         skip_above: a step whose gradient norm is this many times its running mean, or not finite, is left out; 0
             never leaves one out.
         flip: mirror each image with probability 1/2.
-        precision: fp32, bf16, or auto (bf16 where it pays: on CUDA, and on CPUs with bf16 for matrix products).
+        precision: fp32, bf16, or auto (bf16 on CUDA, and on CPUs that have it for models that gain from it).
         compile: compile the model with torch.compile.
         shards: equal parts of each batch, each with noise and batch statistics of its own. Processes share them out,
             so their number does not change the result; one process takes them in turn, with memory for one.
@@ -161,9 +161,14 @@ def autocast(training: Training, model: nn.Module, device: torch.device) -> torc
     if training.precision == "auto" and device.type == "cuda":
         enabled = torch.cuda.is_bf16_supported()
     elif training.precision == "auto" and device.type == "cpu":
-        # Measured: bf16 matrix products run 4 to 5 times faster here, bf16 convolutions do not.
-        enabled = getattr(model, "matmul_bound", False) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        enabled = getattr(model, "gains_from_bf16", False) and has_bf16_instructions()
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def has_bf16_instructions() -> bool:
+    """Whether this CPU multiplies bf16 itself; where it does not, bf16 is slower than fp32."""
+    native = torch.cpu._is_avx512_bf16_supported() if platform.machine() in ("x86_64", "AMD64") else True
+    return native and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def fit(

@@ -36,7 +36,7 @@ class Stack(nn.Module):
             raise InputError(f"stacked models may differ in latent_dim and seed alone: {len(kinds)} kinds given")
         self.models, self.shares = list(models), list(shares or [len(models)])
         largest = max(self.models, key=lambda model: model.config.latent_dim)
-        self.likelihood, self.matmul_bound = largest.likelihood, largest.matmul_bound
+        self.likelihood, self.gains_from_bf16 = largest.likelihood, largest.gains_from_bf16
         self.latent_dim = largest.config.latent_dim
         self.names = [name for name, _ in largest.named_parameters()]
         dense = [name for name, layer in largest.named_modules() if isinstance(layer, nn.Linear)]

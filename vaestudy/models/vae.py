@@ -91,8 +91,8 @@ class VAE(nn.Module):
             self.encoder, self.decoder = make(config, outputs)
 
     @property
-    def matmul_bound(self) -> bool:
-        """Whether matrix products, which gain most from bf16, take nearly all of the time."""
+    def gains_from_bf16(self) -> bool:
+        """Whether bf16 pays on a CPU that has it: for matrix products, not for transposed convolutions."""
         return self.config.network in MLPS
 
     def posterior(self, x: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
