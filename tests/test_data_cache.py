@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vaestudy.data.cache import keep, replacing
+from vaestudy.data.cache import keep
 from vaestudy.errors import InputError
+from vaestudy.runs import replacing
 
 SHAPE = (6, 5)
 

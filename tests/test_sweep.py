@@ -183,6 +183,17 @@ def test_chunks_do_not_change_the_members(chunk, images, tmp_path):
     assert max(run.provenance["models_at_once"] for run in parts) == chunk
 
 
+def test_several_grids_are_trained_side_by_side(images, tmp_path):
+    other = sweep.Grid(capacities=(3.0,), betas=(2.0,), latent_dims=(5,), objectives=("capacity", "total_correlation"))
+    both = sweep.fit(images, [GRID, other], training(), tmp_path / "both", **SMALL)
+    assert {run.provenance["models_at_once"] for run in both} == {10}
+    apart = [sweep.fit(images, grid, training(), tmp_path / "apart", **SMALL) for grid in (GRID, other)]
+    for here, there in zip(weights(both), weights([*apart[0], *apart[1]]), strict=True):
+        torch.testing.assert_close(here, there, rtol=0, atol=1e-6)
+    with pytest.raises(InputError, match="several of the grids"):
+        sweep.fit(images, [GRID, GRID], training(), tmp_path / "twice", **SMALL)
+
+
 def test_processes_share_the_members_out(images, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "_wait_for", lambda found: None)
     monkeypatch.setattr(runs.Run, "load", lambda run: None)

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ def train(
         raise
 
 
-def models_at_once(model: VAE, training: Training, objectives: Sequence[str], device: torch.device) -> int:
+def models_at_once(model: VAE, training: Training, objectives: Collection[str], device: torch.device) -> int:
     """How many models of this size are trained at once within half of the free memory, at least one."""
     weights = sum(p.numel() for p in model.parameters())
     outputs, hooks = [], []

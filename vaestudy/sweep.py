@@ -97,7 +97,7 @@ class Grid:
 
 def fit(
     images,
-    grid: Grid,
+    grid: Grid | Sequence[Grid],
     training: Training,
     runs_dir: Path | str,
     *,
@@ -113,7 +113,7 @@ def fit(
 
     Args:
         images: an ImageSet.
-        grid: the members.
+        grid: the members; those of several grids are trained side by side as well.
         training: for all of them; kind, beta, capacity and seed come from the member.
         runs_dir: root of the members' folders (see `member_folder`).
         chunk: models trained at once; by default what fits into half of the free memory.
@@ -122,7 +122,7 @@ def fit(
         network: other settings of VAE: network, width, likelihood, ...
 
     Returns:
-        One finished run for each of `grid.members`, in their order.
+        One finished run for each member, in the order of `grid.members`, one grid after another.
 
     Raises:
         InputError: settings that a sweep does not offer or that cannot be, a member that diverged, or too little
@@ -134,7 +134,10 @@ def fit(
     if chunk is not None and chunk < 1:
         raise InputError(f"chunk must be 1 or more models, not {chunk}")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    members = grid.members
+    grids = [grid] if isinstance(grid, Grid) else list(grid)
+    members = [member for one in grids for member in one.members]
+    if len(set(members)) < len(members):
+        raise InputError("a member stands in several of the grids: give each of them once")
     models = [member.model(images.shape, **network) for member in members]
     found = [
         runs.Run(member_folder(runs_dir, member, model, images, training), model)
@@ -145,7 +148,7 @@ def fit(
         # Neighbours see the same images, and among those with the same noise.
         share = sorted(share, key=lambda i: (members[i].seed, members[i].latent_dim))
         largest = max(models, key=lambda model: model.config.latent_dim)
-        chunk = chunk or stacked.models_at_once(largest, training, grid.objectives, device)
+        chunk = chunk or stacked.models_at_once(largest, training, {member.kind for member in members}, device)
         for part in np.array_split(share, math.ceil(len(share) / chunk)):
             own = [(found[i], members[i].training(training)) for i in part]
             stacked.train(own, images.to(device), device, on_step)

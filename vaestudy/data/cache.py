@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vaestudy.errors import InputError
+from vaestudy.runs import replacing
 
 
 def keep(
@@ -44,17 +45,6 @@ def keep(
     except OSError as error:
         raise InputError(f"cannot keep {path} ({error.strerror}): choose another data_dir or $VAESTUDY_DATA") from error
     return found
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` if all goes well and vanishes if not."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> tuple[Tensor, dict] | None:
