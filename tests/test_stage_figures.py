@@ -52,9 +52,9 @@ def test_means_are_means_over_seeds():
 
 
 def test_factors_that_are_lost_are_named_with_their_beta():
-    known = {1.0: np.array([0.9, 0.8]), 4.0: np.array([0.3, 0.8]), 16.0: np.array([0.0, 0.7])}
-    said = figures.factors_over_beta(known, ("scale", "x"))
-    assert said.alt == "Half of what was known is lost: scale at β = 4; x never."
+    known = {1.0: np.array([0.9, 0.8, 0.01]), 4.0: np.array([0.3, 0.8, 0.0]), 16.0: np.array([0.0, 0.7, 0.0])}
+    said = figures.factors_over_beta(known, ("scale", "x", "orientation"))
+    assert said.alt == "Half of what was known is lost: scale at β = 4; x never. Known at no β: orientation."
 
 
 def test_the_answer_about_beta_compares_group_by_group():

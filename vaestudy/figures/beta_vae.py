@@ -90,12 +90,18 @@ def factors_over_beta(known: Mapping[float, Float[np.ndarray, " k"]], names: Seq
         name: next((b for b, r in zip(betas, c, strict=True) if r < 0.5 * max(c)), None)
         for name, c in zip(names, table.T, strict=True)
     }
+    unknown = [name for name, c in zip(names, table.T, strict=True) if max(c) < 0.05]
     lost = "; ".join(
-        f"{name} at β = {beta:g}" if beta is not None else f"{name} never" for name, beta in halves.items()
+        f"{name} at β = {beta:g}" if beta is not None else f"{name} never"
+        for name, beta in halves.items()
+        if name not in unknown
     )
+    alt = f"Half of what was known is lost: {lost}."
+    if unknown:
+        alt += f" Known at no β: {', '.join(unknown)}."
     caption = "What the code knows of each factor, read by nearest neighbours wherever it stands in the code."
     data = {"betas": betas, "factors": names, "r2": table, "half_lost_at": halves}
-    return Figure(fig, caption, f"Half of what was known is lost: {lost}.", data)
+    return Figure(fig, caption, alt, data)
 
 
 @style()
