@@ -70,6 +70,15 @@ def test_factor_values_are_fixed_uniform_and_independent():
     assert np.abs(correlation).max() < 5 / np.sqrt(40_000)
 
 
+def test_mild_faces_seldom_wear_glasses_and_are_otherwise_the_same():
+    full, mild = (sampled(np.arange(40_000), variation) for variation in ("full", "mild"))
+    glasses = NAMES.index("glasses")
+    assert np.array_equal(np.delete(full, glasses, 1), np.delete(mild, glasses, 1))
+    for values, shares in ((full, (1 / 3, 1 / 3, 1 / 3)), (mild, (0.8, 0.1, 0.1))):
+        counts = np.bincount(values[:, glasses], minlength=3)
+        assert np.abs(counts - 40_000 * np.array(shares)).max() < 5 * np.sqrt(40_000 / 3)
+
+
 @BOTH
 @pytest.mark.parametrize("name", NAMES)
 def test_every_step_of_every_factor_can_be_seen(name, variation):

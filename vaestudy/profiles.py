@@ -143,8 +143,8 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "checkpoint": "none",
             "betas": (),
             "training": Training(
-                images=27_200,
-                batch=16,
+                images=19_200,
+                batch=8,
                 learning_rate=4e-3,
                 optimizer="adamw",
                 betas=(0.9, 0.99),
