@@ -37,3 +37,15 @@ def test_the_published_site_is_small_and_whole():
     assert sum(path.stat().st_size for path in files) < 15e6
     assert {"index.html", "01_vae.html", "02_beta_vae.html", "03_nvae.html"} <= {path.name for path in files}
     assert not [path for path in files if path.suffix == ".ipynb"]
+
+
+def test_the_speeds_are_those_of_the_published_benchmark():
+    measured = {row["name"]: row for row in json.loads((RESULTS.parent / "bench-cpu.json").read_text())["rows"]}
+    section = (ROOT / "README.md").read_text().split("## How fast")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "|" in line][2:]
+    assert len(rows) >= 6
+    for name, ours, beside, ratio in rows:
+        row = measured[name]
+        assert ours == f"{figures.number(row['value'])} {row['unit']}"
+        assert beside == f"{figures.number(row['peer_value'])}: {row['peer']}"
+        assert ratio == figures.number(row["ratio"])

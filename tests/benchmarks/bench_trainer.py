@@ -56,7 +56,7 @@ def images_per_second(images, device: torch.device, **settings) -> float:
     """The median over some stretches of one training."""
     model = VAE(images.shape, latent_dim=LATENTS)
     with tempfile.TemporaryDirectory() as folder:
-        recipe = trainer.Training(images=4 * STEPS * BATCH, batch=BATCH, log_every=STEPS * BATCH, **settings)
+        recipe = trainer.Training(images=8 * STEPS * BATCH, batch=BATCH, log_every=STEPS * BATCH, **settings)
         history = trainer.fit(model, images, recipe, Path(folder) / "run", device=device).history
     return STEPS * BATCH / float(np.median(np.diff(history["seconds"])))
 

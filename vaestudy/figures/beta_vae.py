@@ -275,7 +275,8 @@ def novelty_table(rows: Rows, region: Mapping[str, Sequence[int]]) -> Table:
                 values = np.array([row[name] for row in own])
                 line[label] = spread(values.mean(), values.std(ddof=1) if len(values) > 1 else 0.0, 2)
             lines.append(line)
-    held = " and ".join(f"{name} from {min(values)} to {max(values)}" for name, values in region.items())
+    spans = {name: dict.fromkeys((min(values), max(values))) for name, values in region.items()}
+    held = " and ".join(f"{name} {' to '.join(map(str, span))}" for name, span in spans.items())
     return table(lines, f"Held out of training: all images with {held}. Mean and standard deviation over seeds.")
 
 
