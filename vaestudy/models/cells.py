@@ -381,5 +381,7 @@ def _double(x: Tensor) -> Tensor:
 def _compute_dtype(x: Tensor) -> torch.dtype:
     """What autocast, where it is on, would turn x into before a convolution."""
     device = x.device.type
-    known = torch.amp.is_autocast_available(device)  # not on the meta device
-    return torch.get_autocast_dtype(device) if known and torch.is_autocast_enabled(device) else x.dtype
+    # Meta tensors, which hold no data, know no autocast; to ask whether a device does stops the compiler of torch 2.11.
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return x.dtype
+    return torch.get_autocast_dtype(device)

@@ -254,7 +254,7 @@ class NVAE(nn.Module):
         state = self.postprocess(state)
         # bf16 would round a mean near 1 to about half a level of 8 bits.
         device = state.device.type
-        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+        with torch.autocast(device, enabled=False) if device != "meta" else nullcontext():
             params = self.head(state.to(self.start.dtype))
         if self.config.unshuffle > 1:
             params = F.pixel_shuffle(params, self.config.unshuffle)
