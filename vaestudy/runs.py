@@ -201,7 +201,7 @@ class Run:
         return {"elbo_nats": -nll - kl, "nll_nats": nll, "kl_nats": kl, "bits_per_dim": bits}
 
     @torch.no_grad()
-    def log_weights(self, images: Any, samples: int, batch: int = 50, seed: int = 0) -> np.ndarray:
+    def log_weights(self, images: Any, samples: int, batch: int = 25, seed: int = 0) -> np.ndarray:
         """log p(x, z) - log q(z|x) at `samples` draws of z for each image, nats (n, samples)."""
         device, parts = self.device, []
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

@@ -19,10 +19,12 @@ def gradient_draws(model: VAE, x: Float[Tensor, "n c h w"], draws: int) -> dict[
     with torch.no_grad():
         mean, log_std = model.posterior(x)
     std, noise = log_std.exp(), torch.randn(draws, *mean.shape, device=x.device)
-    z = (mean + std * noise).requires_grad_()
-    log_likelihood = torch.cat([model._log_likelihood(part, x) for part in z.split(64)])
-    (slope,) = torch.autograd.grad(log_likelihood.sum(), z)
-    z, log_likelihood = z.detach(), log_likelihood.detach()
+    z = mean + std * noise
+    log_likelihood, slope = torch.empty(z.shape[:2], device=z.device), torch.empty_like(z)
+    for rows in torch.arange(draws).split(max(1, 1024 // len(x))):
+        part = z[rows].requires_grad_()
+        value = model._log_likelihood(part, x)
+        log_likelihood[rows], slope[rows] = value.detach(), torch.autograd.grad(value.sum(), part)[0]
     # log q(z|x) at z = mean + std·noise depends on log std alone; log p(z) pulls z back to the origin.
     sampled = torch.cat([slope - z, (slope - z) * std * noise + 1], dim=2)
     analytic = torch.cat([slope - mean, slope * std * noise - std.square() + 1], dim=2)
