@@ -206,6 +206,9 @@ def test_processes_share_the_members_out(images, tmp_path, monkeypatch):
         assert now - finished == set(range(rank, 8, 3))
         finished = now
     assert finished == set(range(8))
+    for run in found:  # each of them is the work of one process alone
+        assert run.provenance["processes"] == 1
+        assert run.result["images_per_second_per_process"] == run.result["images_per_second"]
 
 
 PROCESS = """

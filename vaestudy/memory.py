@@ -39,12 +39,17 @@ def needed(model: nn.Module, training: Training) -> Memory:
     shadow = copy.deepcopy(model).to("meta").train()
     weights = sum(parameter.numel() * parameter.element_size() for parameter in shadow.parameters())
     copies = _COPIES[training.optimizer] + (training.ema > 0)
-    small, large = (_kept(shadow, images) for images in (2, 4))
+    small, large = (kept_bytes(shadow, images) for images in (2, 4))
     return Memory(weights * copies, (large - small) // 2)
 
 
-def _kept(model: nn.Module, images: int) -> int:
-    """Bytes of the distinct tensors that the graph of one forward pass keeps, parameters left out."""
+def kept_bytes(model: nn.Module, images: int) -> int:
+    """Bytes of the distinct tensors that the graph of one forward pass keeps, parameters left out.
+
+    Args:
+        model: on torch's meta device.
+        images: in the batch.
+    """
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     storages: dict[int, torch.UntypedStorage] = {}
 

@@ -412,7 +412,7 @@ class _Loop:
         self.save()
         best = self.model if self.ema is None else self.ema.module
         runs.save_weights(self.run.path / "model.safetensors", best.state_dict())
-        conclude(self.run, self.training, self.images, self.device, self.cast, self.seconds)
+        conclude(self.run, self.training, self.images, self.device, self.cast, self.seconds, workers.world())
 
 
 def log_row(
@@ -432,18 +432,19 @@ def conclude(
     device: torch.device,
     cast: torch.autocast,
     seconds: float,
+    processes: int = 1,
     **about,
 ) -> None:
     """Write the provenance and, last of all, the result that makes a run a finished one."""
     about = {"device": device_name(device), "seed": training.seed, "seconds": round(seconds, 1), **about}
     about |= {"data_checksum": images.checksum, "precision": "bf16" if cast._enabled else "fp32"}
-    about |= {"processes": workers.world(), "peak_memory_gib": round(peak_memory(device) / 2**30, 2)}
+    about |= {"processes": processes, "peak_memory_gib": round(peak_memory(device) / 2**30, 2)}
     runs.write_json(run.path / "provenance.json", runs.provenance(**about))
     history = run.history
     last = {name: float(history[name][-1]) for name in ("nll_nats", "kl_nats", "elbo_nats")}
     seen = training.steps * training.batch
     speed = seen / max(seconds, 1e-9)
-    speeds = {"images_per_second": round(speed, 1), "images_per_second_per_process": round(speed / workers.world(), 1)}
+    speeds = {"images_per_second": round(speed, 1), "images_per_second_per_process": round(speed / processes, 1)}
     run.record(train=last, images_seen=seen, **speeds)
 
 

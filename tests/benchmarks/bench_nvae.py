@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from vaestudy import trainer
+from vaestudy import memory, trainer
 from vaestudy.models import NVAE, NVAEConfig
 from vaestudy.models.cells import Conv
 
@@ -67,7 +67,9 @@ def memory_rows() -> list[dict]:
     """What celeba64 keeps at batch 16 in fp32, counted on the meta device, which holds no data."""
     kept = {}
     for mode in ("none", "norm_act", "cell"):
-        kept[mode] = kept_bytes(NVAEConfig.preset("celeba64", checkpoint=mode)) / 2**30
+        with torch.device("meta"):
+            model = NVAE(NVAEConfig.preset("celeba64", checkpoint=mode))
+        kept[mode] = memory.kept_bytes(model, BATCH) / 2**30
     about = {"unit": "GiB", "peer": "the same network, recomputing nothing", "peer_value": kept["none"]}
     return [
         {
@@ -78,20 +80,3 @@ def memory_rows() -> list[dict]:
         }
         for mode, words in (("norm_act", "recomputing norms and activations"), ("cell", "recomputing cells"))
     ]
-
-
-def kept_bytes(config: NVAEConfig) -> int:
-    """Bytes of all storages that autograd saves in a forward pass, parameters left out, each counted once."""
-    with torch.device("meta"):
-        model = NVAE(config)
-    own, kept = {id(p) for p in model.parameters()}, {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if id(tensor) not in own:
-            storage = tensor.untyped_storage()
-            kept[storage._cdata] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model(torch.empty(BATCH, *config.shape, device="meta"))
-    return sum(storage.nbytes() for storage in kept.values())
