@@ -89,6 +89,12 @@ def test_ica_finds_the_sources_that_pca_mixes(pixels):
     assert mixed[2].min() < 0.95
 
 
+def test_ica_says_when_nothing_sets_one_rotation_above_the_others(pixels):
+    assert ica(pixels[1], 3, seed=0).converged
+    # A rotation of independent Gaussians gives independent Gaussians.
+    assert not ica(np.random.default_rng(0).normal(size=(2_000, 8)).astype(np.float32), 6, seed=0).converged
+
+
 def test_linear_codes_are_fitted_on_a_stated_number_of_rows(pixels):
     _, images = pixels
     for fit in (pca, ica):

@@ -186,20 +186,21 @@ def latent_sliders(model: Any, images: Any, rows: int = 6, reach: float = 3.0) -
     if not has_person():
         return None
     import ipywidgets as widgets
+    from IPython.display import display
 
     x = images.batch([len(images) // 2]).to(next(model.parameters()).device)
     with torch.no_grad():
         (mean,), kl = model.encode(x), model.kl_per_latent(x)[0][0]
     latents = torch.argsort(kl, descending=True)[:rows].tolist()
 
-    def show(**values: float) -> Figure:
+    def show(**values: float) -> None:
         z = mean.clone()
         for name, value in values.items():
             z[0, int(name[1:])] = value
         with style(), torch.no_grad():
             fig, ax = canvas(width=2.4, height=2.4)
             show_images(ax, model.decode([z]), 1)
-        return Figure(fig, "The image at these latents.", "One decoded image.", values)
+        display(Figure(fig, "The image at these latents.", "One decoded image.", values))
 
     sliders = {
         f"z{i}": widgets.FloatSlider(float(mean[0, i].clamp(-reach, reach)), min=-reach, max=reach, step=0.1)
