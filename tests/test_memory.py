@@ -5,7 +5,7 @@ import torch
 
 from vaestudy import memory
 from vaestudy.models import NVAE, VAE, NVAEConfig
-from vaestudy.trainer import Training
+from vaestudy.training import Training
 
 RECIPE = Training(images=100, batch=10)
 

@@ -17,7 +17,7 @@ from vaestudy.data.images import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.models import VAE
 from vaestudy.objective import Objective
-from vaestudy.trainer import Training
+from vaestudy.training import Training
 
 SHAPE = (1, 8, 8)
 GRID = sweep.Grid(betas=(0.5, 4), latent_dims=(2, 5), seeds=(0, 1))
@@ -132,7 +132,7 @@ def test_an_interrupted_sweep_goes_on_bit_for_bit(network, changes, images, tmp_
 
 def test_a_sweep_that_is_lost_while_its_members_are_written_goes_on(images, tmp_path, monkeypatch):
     whole = sweep.fit(images, GRID, training(), tmp_path / "whole", **SMALL)
-    conclude, written = trainer.conclude, []
+    conclude, written = stacked.conclude, []
 
     def lost_after_three(run, *arguments, **about):
         if len(written) == 3:
@@ -140,10 +140,10 @@ def test_a_sweep_that_is_lost_while_its_members_are_written_goes_on(images, tmp_
         conclude(run, *arguments, **about)
         written.append(run.path)
 
-    monkeypatch.setattr(trainer, "conclude", lost_after_three)
+    monkeypatch.setattr(stacked, "conclude", lost_after_three)
     with pytest.raises(Interrupted):
         sweep.fit(images, GRID, training(), tmp_path / "parts", **SMALL)
-    monkeypatch.setattr(trainer, "conclude", conclude)
+    monkeypatch.setattr(stacked, "conclude", conclude)
     steps = []
     parts = sweep.fit(images, GRID, training(), tmp_path / "parts", on_step=steps.append, **SMALL)
     assert not steps
@@ -216,7 +216,7 @@ import sys
 import torch
 from vaestudy import sweep, workers
 from vaestudy.data.images import ImageSet
-from vaestudy.trainer import Training
+from vaestudy.training import Training
 torch.set_num_threads(1)
 workers.start()
 images = ImageSet("zeros", (1, 8, 8), torch.zeros(100, 1, 8, 8, dtype=torch.uint8))

@@ -14,7 +14,8 @@ from vaestudy.data.images import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.models import NVAE, VAE, NVAEConfig, Terms
 from vaestudy.objective import Objective
-from vaestudy.trainer import Order, Training, fit, learning_rate
+from vaestudy.trainer import fit
+from vaestudy.training import Order, Training, autocast, learning_rate
 
 SHAPE = (1, 8, 8)
 
@@ -251,10 +252,10 @@ def test_runs_trained_side_by_side_are_the_runs_trained_alone(images, tmp_path):
 
 @pytest.mark.parametrize("native", [True, False])
 def test_on_a_cpu_bf16_is_chosen_where_it_pays(monkeypatch, native):
-    monkeypatch.setattr(trainer, "has_bf16_instructions", lambda: native)
+    monkeypatch.setattr("vaestudy.training.has_bf16_instructions", lambda: native)
 
     def chosen(model, precision="auto"):
-        return trainer.autocast(training(precision=precision), model, torch.device("cpu"))._enabled
+        return autocast(training(precision=precision), model, torch.device("cpu"))._enabled
 
     dense, convolutional = VAE(SHAPE), VAE(SHAPE, network="conv")
     deep = NVAE(NVAEConfig(shape=SHAPE, channels=4, groups=(1, 1)))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from vaestudy.objective import Objective
-from vaestudy.trainer import Training
+from vaestudy.training import Training
 
 PROFILES = ("smoke", "laptop", "gpu", "paper")
 

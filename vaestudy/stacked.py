@@ -3,19 +3,19 @@
 import hashlib
 import itertools
 import math
-import time
 from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
 
-from vaestudy import memory, runs, trainer
+from vaestudy import memory, runs
 from vaestudy.errors import InputError
+from vaestudy.loop import Loop, conclude, log_row
 from vaestudy.models.stack import Stack
 from vaestudy.models.terms import Posterior
 from vaestudy.models.vae import VAE, gaussian_kl
 from vaestudy.objective import Pressure
-from vaestudy.trainer import Training, mix
+from vaestudy.training import Order, Training, autocast, learning_rate, make_optimizer, mix
 
 
 def train(
@@ -45,13 +45,9 @@ def train(
     if not chunk:
         return
     if device.type == "cpu":
-        trainer.keep_freed_memory()
-    try:
+        memory.keep_freed()
+    with memory.enough_for(f"{len(chunk)} models at once: set chunk below it"):
         _Loop(chunk, path, images, device, on_step).run_to_end()
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
-            raise InputError(f"too little memory for {len(chunk)} models at once: set chunk below it") from error
-        raise
 
 
 def models_at_once(model: VAE, training: Training, objectives: Collection[str], device: torch.device) -> int:
@@ -73,7 +69,7 @@ def models_at_once(model: VAE, training: Training, objectives: Collection[str], 
     return max(1, memory.free_bytes(device) // 2 // needed)
 
 
-class _Loop:
+class _Loop(Loop):
     """The state of the models that are trained together, and the steps that change it.
 
     What a step reads and writes keeps one place for the whole training, as a CUDA graph needs it.
@@ -82,17 +78,18 @@ class _Loop:
     def __init__(self, chunk, path, images, device, on_step):
         self.runs, self.trainings = [run for run, _ in chunk], [own for _, own in chunk]
         self.path, self.images, self.device, self.on_step = path, images, device, on_step
-        self.training = training = self.trainings[0]  # for all that the runs have in common
+        training = self.trainings[0]  # for all that the runs have in common
+        super().__init__(training, f"{len(chunk)} models", len(chunk))
         seeds = [own.seed for own in self.trainings]
         distinct = list(dict.fromkeys(seeds))
         latents = [run.model.config.latent_dim for run in self.runs]
         self.stack = Stack([run.model for run in self.runs], [seeds.count(seed) for seed in distinct])
         self.stack.to(device)
-        self.optimizer = trainer.make_optimizer(training, list(self.stack.parameters()))
+        self.optimizer = make_optimizer(training, list(self.stack.parameters()))
         self.pressure = Pressure([own.objective for own in self.trainings], latents, len(images), device)
-        self.cast = trainer.autocast(training, self.stack, device)
+        self.cast = autocast(training, self.stack, device)
         self.compare = torch.compile(self.cost) if training.compile else self.cost
-        self.orders = [trainer.Order(len(images), training.batch, seed, device) for seed in distinct]
+        self.orders = [Order(len(images), training.batch, seed, device) for seed in distinct]
         self.generator = torch.Generator(device)
         self.x = torch.zeros(len(self.orders), self.orders[0].batch, *images.shape, device=device)
         self.noise = torch.zeros(len(self.runs), self.orders[0].batch, max(latents), device=device)
@@ -103,32 +100,17 @@ class _Loop:
             self.alike.append((seed, distinct.index(seed), size, rows))
             row = rows.stop
         self.totals = torch.zeros(len(self.runs), 3, device=device)
-        self.step, self.logged, self.seconds = 0, 0, 0.0
+        self.logged, self.replay = 0, None
         self.resume()
 
-    def run_to_end(self) -> None:
-        training, images = self.training, self.training.batch * len(self.runs)
-        log_steps = max(1, training.log_every // training.batch)
-        save_steps = max(1, training.save_every // training.batch)
-        name = f"{len(self.runs)} models"
-        with trainer.progress_bar(name, training.steps * images, self.step * images) as bar:
-            since = time.perf_counter()
-            gradients = self.gradients if self.device.type == "cpu" else self.captured()
-            while self.step < training.steps:
-                self.feed()
-                gradients()
-                self.update()
-                bar.update(images)
-                last = self.step == training.steps
-                if self.step % log_steps == 0 or last:
-                    since, before = time.perf_counter(), since
-                    self.seconds += since - before
-                    self.log()
-                if self.step % save_steps == 0 and not last:
-                    self.save()
-                if self.on_step is not None:
-                    self.on_step(self.step)
-        self.finish()
+    def advance(self) -> None:
+        self.feed()
+        if self.replay is None:
+            self.replay = self.gradients if self.device.type == "cpu" else self.captured()
+        self.replay()
+        self.update()
+        if self.on_step is not None:
+            self.on_step(self.step)
 
     def feed(self) -> None:
         """What follows from (seed, step): the images, the noise, and the pressure that is in force."""
@@ -177,7 +159,7 @@ class _Loop:
 
     def update(self) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = trainer.learning_rate(self.training, self.step / self.training.steps)
+            group["lr"] = learning_rate(self.training, self.step / self.training.steps)
         self.optimizer.step()
         self.step += 1
 
@@ -189,7 +171,7 @@ class _Loop:
             if not math.isfinite(loss):
                 which = f"{own.objective}, {run.model.config.latent_dim} latents, seed {own.seed}"
                 raise InputError(f"training diverged after {self.step} steps: lower learning_rate ({which})")
-            run.append(trainer.log_row(self.training, self.step, loss, nll, [kl], self.share_of_seconds))
+            run.append(log_row(self.training, self.step, loss, nll, [kl], self.share_of_seconds))
 
     @property
     def share_of_seconds(self) -> float:
@@ -226,5 +208,5 @@ class _Loop:
         for run, own in zip(self.runs, self.trainings, strict=True):
             runs.save_weights(run.path / "model.safetensors", run.model.state_dict())
             together = {"models_at_once": len(self.runs)}
-            trainer.conclude(run, own, self.images, self.device, self.cast, self.share_of_seconds, **together)
+            conclude(run, own, self.images, self.device, self.cast, self.share_of_seconds, **together)
         self.path.unlink()

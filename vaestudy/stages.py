@@ -17,7 +17,7 @@ from vaestudy.models.vae import LIKELIHOODS, NETWORKS
 from vaestudy.objective import Objective
 from vaestudy.profiles import ABLATIONS, PROFILES, SIZES
 from vaestudy.sweep import Grid
-from vaestudy.trainer import Training
+from vaestudy.training import Training
 
 
 def setting(default: Any, sentence: str) -> Any:

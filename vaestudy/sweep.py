@@ -19,7 +19,7 @@ from vaestudy.errors import InputError
 from vaestudy.models.stack import Stack
 from vaestudy.models.vae import VAE
 from vaestudy.objective import Objective, beta_norm
-from vaestudy.trainer import Training
+from vaestudy.training import Training
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from vaestudy import memory, trainer
+from vaestudy import memory
 from vaestudy.models import NVAE, NVAEConfig
 from vaestudy.models.cells import Conv
 
@@ -17,7 +17,7 @@ NETWORK = NVAEConfig(groups=(2, 4))  # 32x32x3, 32 channels, two scales, 2 cells
 def rows() -> list[dict]:
     """Images a second of a training step, and bytes kept at the celeba64 preset, each beside the plain form's."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainer.keep_freed_memory()
+    memory.keep_freed()
     with plain_depthwise():
         plain = images_per_second(NETWORK, device)
     about = {"unit": "images/s", "peer": "plain form: NCHW, fp32, torch's own gradients", "peer_value": plain}

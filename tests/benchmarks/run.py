@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from vaestudy import figures, project_root, runs, trainer
+from vaestudy import figures, project_root, runs
+from vaestudy.loop import device_name
 
 HERE = Path(__file__).parent
 
@@ -26,7 +27,7 @@ def main(wanted: list[str]) -> None:
     shown = [{key: row.get(key) for key in ("name", "value", "unit", "peer", "peer_value", "ratio")} for row in rows]
     print(figures.table(shown, "Ours, the peer or limit, and their ratio, all measured in this run."))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    result = {"provenance": runs.provenance(device=trainer.device_name(device)), "rows": rows}
+    result = {"provenance": runs.provenance(device=device_name(device)), "rows": rows}
     path = project_root() / "reports" / f"bench-{device.type}.json"
     runs.write_json(path, result)
     print(f"\n{path}")

@@ -1,0 +1,93 @@
+"""What every training has in common: steps, a log and checkpoints between them, and what is recorded at the end."""
+
+import platform
+import time
+from abc import ABC, abstractmethod
+
+import torch
+
+from vaestudy import memory, runs
+from vaestudy.progress import progress_bar
+from vaestudy.training import Training, learning_rate
+
+
+class Loop(ABC):
+    """Steps until all images are seen. Heirs say what a step is, and what is logged and saved."""
+
+    def __init__(self, training: Training, name: str, models: int = 1):
+        self.training, self.name, self.models = training, name, models
+        self.step, self.seconds = 0, 0.0
+
+    def run_to_end(self) -> None:
+        training, images = self.training, self.training.batch * self.models
+        log_steps = max(1, training.log_every // training.batch)
+        save_steps = max(1, training.save_every // training.batch)
+        with progress_bar(self.name, training.steps * images, self.step * images) as bar:
+            since = time.perf_counter()
+            while self.step < training.steps:
+                self.advance()
+                bar.update(images)
+                last = self.step == training.steps
+                if self.step % log_steps == 0 or last:
+                    since, before = time.perf_counter(), since
+                    self.seconds += since - before
+                    self.log()
+                if self.step % save_steps == 0 and not last:
+                    self.save()
+        self.finish()
+
+    @abstractmethod
+    def advance(self) -> None:
+        """One step."""
+
+    @abstractmethod
+    def log(self) -> None:
+        """A line on the steps since the one before."""
+
+    @abstractmethod
+    def save(self) -> None:
+        """A checkpoint to go on from."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """The trained weights, and the result that makes a run a finished one."""
+
+
+def log_row(
+    training: Training, step: int, loss: float, nll: float, kl: list[float], seconds: float, skipped: int = 0
+) -> dict:
+    """One line of a run's log: means in nats per image since the line before, and where the training stands."""
+    row = {"images_seen": step * training.batch, "loss": loss, "nll_nats": nll}
+    row |= {"kl_nats": sum(kl), "elbo_nats": -nll - sum(kl), "kl_nats_by_group": kl}
+    row |= {"learning_rate": learning_rate(training, (step - 1) / training.steps)}
+    return row | {"seconds": round(seconds, 3), "steps_skipped": skipped}
+
+
+def conclude(
+    run: runs.Run,
+    training: Training,
+    images,
+    device: torch.device,
+    cast: torch.autocast,
+    seconds: float,
+    processes: int = 1,
+    **about,
+) -> None:
+    """Write the provenance and, last of all, the result that makes a run a finished one."""
+    about = {"device": device_name(device), "seed": training.seed, "seconds": round(seconds, 1), **about}
+    about |= {"data_checksum": images.checksum, "precision": "bf16" if cast._enabled else "fp32"}
+    about |= {"processes": processes, "peak_memory_gib": round(memory.peak(device) / 2**30, 2)}
+    runs.write_json(run.path / "provenance.json", runs.provenance(**about))
+    history = run.history
+    last = {name: float(history[name][-1]) for name in ("nll_nats", "kl_nats", "elbo_nats")}
+    seen = training.steps * training.batch
+    speed = seen / max(seconds, 1e-9)
+    speeds = {"images_per_second": round(speed, 1), "images_per_second_per_process": round(speed / processes, 1)}
+    run.record(train=last, images_seen=seen, **speeds)
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

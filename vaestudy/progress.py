@@ -1,0 +1,33 @@
+"""Who watches, and how far a training is."""
+
+import sys
+
+from tqdm.auto import tqdm
+
+
+def progress_bar(name: str, images: int, done: int) -> tqdm:
+    """How far a training of so many images is, for a person who watches."""
+    return tqdm(
+        total=images,
+        initial=done,
+        unit="image",
+        unit_scale=True,
+        desc=name,
+        disable=not shows_progress(),
+        leave=False,
+    )
+
+
+def shows_progress() -> bool:
+    """Whether a bar would be seen as it moves: in a terminal or by a person in JupyterLab, not in a report."""
+    return has_person() if "ipykernel" in sys.modules else sys.stderr.isatty()
+
+
+def has_person() -> bool:
+    """Whether this is a notebook kernel that a person types into, rather than one that renders a report."""
+    if "ipykernel" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    # Programs that execute notebooks refuse the kernel's questions; front ends allow them.
+    return bool(getattr(getattr(get_ipython(), "kernel", None), "_allow_stdin", False))
