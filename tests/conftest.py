@@ -6,8 +6,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import pytest
 import torch
+from factor_grid import full_grid
 
 from vaestudy import data
+from vaestudy.metrics import factor_codes
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -35,3 +37,15 @@ def dsprites_dir(_own_data_folder):
     """The default data folder, with dSprites rendered in it once for all tests."""
     data.load("dsprites")
     return _own_data_folder
+
+
+@pytest.fixture(scope="session")
+def grid():
+    """The factors of all dSprites images, in their order."""
+    return full_grid()
+
+
+@pytest.fixture(scope="session")
+def truth(grid):
+    """The perfect code: the factors themselves."""
+    return factor_codes(grid)

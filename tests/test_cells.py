@@ -5,16 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vaestudy.models.cells import (
-    Cell,
-    Conv,
-    DoublingSkip,
-    Gate,
-    HalvingSkip,
-    NormAct,
-    NormActConv,
-    depthwise_gradients,
-)
+from vaestudy.models.cells import Cell, DoublingSkip, Gate, HalvingSkip
+from vaestudy.models.layers import Conv, NormAct, NormActConv, depthwise_gradients
 
 
 def parameters(module: torch.nn.Module) -> int:

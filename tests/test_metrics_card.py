@@ -3,15 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from factor_grid import full_grid
 
 from vaestudy.errors import InputError
 from vaestudy.metrics import factor_codes, ica, noise_codes, pca, rotated, score_card, scores, udr
 from vaestudy.metrics.udr import pair_score
-
-
-def full_grid(sizes):
-    return np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=1)
-
 
 FACTORS = full_grid((3, 5, 8, 8))
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from factor_grid import DSPRITES, full_grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
@@ -27,22 +28,7 @@ from vaestudy.metrics.information import (
     wasserstein_from_covariance,
 )
 
-SIZES = (3, 6, 40, 32, 32)  # the factor grid of dSprites
 ALL = [mig, modularity, irs, total_correlation]
-
-
-def full_grid(sizes=SIZES):
-    return np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=1)
-
-
-@pytest.fixture(scope="module")
-def grid():
-    return full_grid()
-
-
-@pytest.fixture(scope="module")
-def truth(grid):
-    return factor_codes(grid)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +47,7 @@ def test_twenty_bins_cap_the_gap_of_true_factors(grid, truth):
 def test_the_cap_is_the_entropy_of_the_merged_values(grid, truth):
     """On every row of the grid factors share no information, so the gap of each is H(merged values) / H(values)."""
     caps = []
-    for size in SIZES:
+    for size in DSPRITES:
         share = np.histogram(np.arange(size), bins=min(20, size))[0] / size
         caps.append(-(share * np.log(share)).sum() / np.log(size))
     assert caps[2] == pytest.approx(np.log(20) / np.log(40))

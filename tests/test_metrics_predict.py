@@ -5,6 +5,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from factor_grid import full_grid
 from sklearn.metrics import roc_auc_score
 
 from vaestudy.errors import InputError
@@ -12,22 +13,7 @@ from vaestudy.metrics import dci, explicitness, factor_codes, noise_codes, rotat
 from vaestudy.metrics.predict import _squared_correlations, dci_from_importance, roc_area, sap_from_scores
 from vaestudy.metrics.table import Rows
 
-SIZES = (3, 6, 40, 32, 32)  # the factor grid of dSprites
 SMALL = {"seed": 0, "train": 800, "test": 400}
-
-
-def full_grid(sizes=SIZES):
-    return np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=1)
-
-
-@pytest.fixture(scope="module")
-def grid():
-    return full_grid()
-
-
-@pytest.fixture(scope="module")
-def truth(grid):
-    return factor_codes(grid)
 
 
 # --- DCI ------------------------------------------------------------------------------------------------------------

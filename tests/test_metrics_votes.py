@@ -5,6 +5,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from factor_grid import full_grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,22 +24,7 @@ from vaestudy.metrics import (
 from vaestudy.metrics.classifiers import accuracies, adagrad, logistic
 from vaestudy.metrics.votes import _mean_differences, _pairs
 
-SIZES = (3, 6, 40, 32, 32)  # the factor grid of dSprites: shape, scale, orientation, x, y
 PAPER = (1, 2, 3, 4)  # the paper's classes leave shape out
-
-
-def full_grid(sizes=SIZES):
-    return np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=1)
-
-
-@pytest.fixture(scope="module")
-def grid():
-    return full_grid()
-
-
-@pytest.fixture(scope="module")
-def truth(grid):
-    return factor_codes(grid)
 
 
 def three_sigma(share, points=5_000):

@@ -11,7 +11,8 @@ import torch
 
 from vaestudy.errors import InputError
 from vaestudy.memory import kept_bytes
-from vaestudy.models.cells import Cell, Conv, NormAct
+from vaestudy.models.cells import Cell
+from vaestudy.models.layers import Conv, NormAct
 from vaestudy.models.likelihoods import Bernoulli
 from vaestudy.models.nvae import NVAE
 from vaestudy.models.nvae_config import PRESETS, NVAEConfig, adaptive_groups

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaestudy.models.cells import Conv, NormAct
+from vaestudy.models.layers import Conv, NormAct
 
 
 class SpectralPenalty(nn.Module):

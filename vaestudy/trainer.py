@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from vaestudy import memory, runs, workers
 from vaestudy.errors import InputError
 from vaestudy.loop import Loop, conclude, log_row
-from vaestudy.models.cells import NormAct
+from vaestudy.models.layers import NormAct
 from vaestudy.objective import Parts, balance_sizes, bound
 from vaestudy.regularisers import SpectralPenalty
 from vaestudy.training import Order, Training, autocast, learning_rate, make_optimizer, mix, seed_noise

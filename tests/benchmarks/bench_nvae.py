@@ -8,7 +8,7 @@ import torch
 
 from vaestudy import memory
 from vaestudy.models import NVAE, NVAEConfig
-from vaestudy.models.cells import Conv
+from vaestudy.models.layers import Conv
 
 BATCH, STEPS = 16, 6
 NETWORK = NVAEConfig(groups=(2, 4))  # 32x32x3, 32 channels, two scales, 2 cells per group

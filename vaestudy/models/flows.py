@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaestudy.models.cells import Conv
+from vaestudy.models.layers import Conv
 
 _EXPANSION = 6
 

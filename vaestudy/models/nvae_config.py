@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vaestudy.errors import InputError
-from vaestudy.models.cells import NORM_ACTIVATIONS
+from vaestudy.models.layers import NORM_ACTIVATIONS
 from vaestudy.models.likelihoods import Bernoulli, DiscretizedLogisticMixture, Gaussian, Likelihood
 
 CHOICES = {
