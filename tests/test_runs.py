@@ -50,10 +50,12 @@ def test_the_same_configuration_finds_the_same_folder(tmp_path):
 
 
 def test_the_log_keeps_what_the_checkpoint_knows(run):
+    assert run.images_seen == 0
     for seen in (10, 20, 30):
         run.append({"images_seen": seen, "loss": float(seen)})
     with (run.path / "metrics.jsonl").open("a") as log:
         log.write('{"images_seen": 40, "lo')
+    assert run.images_seen == 30  # of the last whole line
     run.keep_log_until(20)
     assert run.history["images_seen"].tolist() == [10, 20]
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -238,6 +239,28 @@ def test_the_linear_beta_vae_reaches_its_closed_form(tmp_path, beta):
         kl = model.kl_per_latent(data.batch(slice(None)))[0].mean(0).sum().item()
     pressed = beta * model.variance
     assert kl == pytest.approx(sum(0.5 * math.log(l / pressed) for l in eigenvalues if l > pressed), rel=0.03)  # noqa: E741
+
+
+def test_trainings_in_other_processes_are_watched_to_their_end(images, tmp_path, monkeypatch):
+    shown = []
+
+    class Bar:
+        n = 0
+
+        def update(self, more):
+            self.n += more
+            shown.append(self.n)
+
+    def bar(name, images, done):
+        assert (name, images, done) == ("2 models", 2 * recipe.steps * recipe.batch, 0)
+        return nullcontext(Bar())
+
+    recipe = training()
+    monkeypatch.setattr(trainer, "progress_bar", bar)
+    jobs = [(VAE(SHAPE, latent_dim=2, seed=seed), images, recipe, tmp_path / f"{seed}") for seed in (0, 1)]
+    assert [run.images_seen for run in trainer.fit_together(jobs)] == [recipe.steps * recipe.batch] * 2
+    assert shown == sorted(shown)
+    assert shown[-1] == 2 * recipe.steps * recipe.batch
 
 
 def test_runs_trained_side_by_side_are_the_runs_trained_alone(images, tmp_path):

@@ -1,6 +1,7 @@
 """Who watches, and how far a training is."""
 
 import sys
+from multiprocessing import parent_process
 
 from tqdm.auto import tqdm
 
@@ -19,7 +20,12 @@ def progress_bar(name: str, images: int, done: int) -> tqdm:
 
 
 def shows_progress() -> bool:
-    """Whether a bar would be seen as it moves: in a terminal or by a person in JupyterLab, not in a report."""
+    """Whether a bar would be seen as it moves: in a terminal or by a person in JupyterLab, not in a report.
+
+    A process that trains for another one leaves the bar to that one.
+    """
+    if parent_process() is not None:
+        return False
     return has_person() if "ipykernel" in sys.modules else sys.stderr.isatty()
 
 

@@ -145,14 +145,22 @@ class Run:
         with (self.path / "metrics.jsonl").open("a") as log:
             log.write(json.dumps(row) + "\n")
 
+    @property
+    def images_seen(self) -> int:
+        """How far the training has come after its log, which another process may be writing."""
+        lines = self._whole_lines()
+        return json.loads(lines[-1])["images_seen"] if lines else 0
+
     def keep_log_until(self, images_seen: int) -> None:
         """Drop the lines that a checkpoint at `images_seen` does not know of."""
+        kept = [line for line in self._whole_lines() if json.loads(line)["images_seen"] <= images_seen]
+        with replacing(self.path / "metrics.jsonl") as temporary:
+            temporary.write_text("".join(kept))
+
+    def _whole_lines(self) -> list[str]:
         path = self.path / "metrics.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in lines if line.endswith("\n")]
-        kept = [line for line in whole if json.loads(line)["images_seen"] <= images_seen]
-        with replacing(path) as temporary:
-            temporary.write_text("".join(kept))
+        return [line for line in lines if line.endswith("\n")]
 
     def summary(self) -> dict[str, Any]:
         """One row of a table of provenance."""

@@ -2,8 +2,8 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import nullcontext
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,6 +19,7 @@ from vaestudy.errors import InputError
 from vaestudy.loop import Loop, conclude, log_row
 from vaestudy.models.layers import NormAct
 from vaestudy.objective import Parts, balance_sizes, bound
+from vaestudy.progress import progress_bar
 from vaestudy.regularisers import SpectralPenalty
 from vaestudy.training import Order, Training, autocast, learning_rate, make_optimizer, mix, seed_noise
 
@@ -90,8 +91,7 @@ def fit_together(jobs: Sequence[Job]) -> list[runs.Run]:
     if lanes > 1 and not torch.cuda.is_available() and workers.world() == 1:
         # Fresh processes: a fork of one whose thread pools have started may never wake up.
         with ProcessPoolExecutor(lanes, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-            for done in [pool.submit(_fit_alone, job) for job in waiting]:
-                done.result()
+            _watch([pool.submit(_fit_alone, job) for job in waiting], waiting)
     return [fit(*job) for job in jobs]
 
 
@@ -102,6 +102,18 @@ def _one_thread() -> None:
 def _fit_alone(job: Job) -> None:
     model, images, training, run_dir = job
     fit(model, images, training, run_dir, device="cpu")
+
+
+def _watch(running: Collection[Future], jobs: Sequence[Job]) -> None:
+    """Show by their logs how far trainings in other processes are, until all have ended; raise what one raised."""
+    logs = [runs.Run(path, model) for model, _, _, path in jobs]
+    images = sum(training.steps * training.batch for _, _, training, _ in jobs)
+    with progress_bar(f"{len(jobs)} models", images, 0) as bar:
+        while running:
+            ended, running = wait(running, timeout=1, return_when=FIRST_COMPLETED)
+            for future in ended:
+                future.result()
+            bar.update(sum(run.images_seen for run in logs) - bar.n)
 
 
 class _Loop(Loop):

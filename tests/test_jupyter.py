@@ -1,4 +1,4 @@
-"""The live cell of the notebooks, in a kernel that a person types into."""
+"""What a person sees in a notebook, in a kernel that takes what they type."""
 
 import pytest
 from jupyter_client.manager import start_new_kernel
@@ -40,6 +40,20 @@ def test_a_slider_that_moves_draws_the_image_anew(kernel):
     first = run(kernel, SETUP, person=True)
     moved = run(kernel, "sliders.children[0].value += 1.0", person=True)
     assert ["text/html" in forms for forms in first] == ["text/html" in forms for forms in moved] == [True]
+
+
+def test_bad_input_takes_one_line(kernel):
+    said = []
+    kernel.execute_interactive(
+        "from vaestudy.models import VAE\nVAE((1, 8, 8), latent_dim=0)",
+        output_hook=lambda message: said.append(message["content"].get("traceback")),
+        timeout=120,
+    )
+    (lines,) = filter(None, said)
+    assert len(lines) == 1
+    assert lines[0].startswith("InputError: ")
+    assert "latent_dim" in lines[0]
+    assert "\n" not in lines[0]
 
 
 def test_where_nobody_moves_them_there_are_none(kernel):
