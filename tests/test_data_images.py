@@ -14,6 +14,11 @@ def pictures():
     return ImageSet("toy", (3, 4, 5), pixels, factors_of_rows=Factors(["a", "b", "c"], [2, 3, 4]))
 
 
+def test_it_says_what_it_holds_in_a_line(pictures):
+    said = "ImageSet(toy: 24 images (3, 4, 5) on cpu, Factors(a: 2, b: 3, c: 4))"
+    assert repr(pictures) == said
+
+
 def test_batches_are_floats_between_0_and_1(pictures):
     batch = pictures.batch([3, 1])
     assert batch.dtype == torch.float32

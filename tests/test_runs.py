@@ -56,6 +56,7 @@ def test_the_log_keeps_what_the_checkpoint_knows(run):
     with (run.path / "metrics.jsonl").open("a") as log:
         log.write('{"images_seen": 40, "lo')
     assert run.images_seen == 30  # of the last whole line
+    assert repr(run) == f"Run({type(run.model).__name__} in {run.path}, 30 images seen)"
     run.keep_log_until(20)
     assert run.history["images_seen"].tolist() == [10, 20]
 

@@ -113,6 +113,10 @@ class Run:
         self.path = Path(path)
         self.model = model
 
+    def __repr__(self) -> str:
+        state = "finished" if self.finished else f"{self.images_seen:,} images seen"
+        return f"Run({type(self.model).__name__} in {self.path}, {state})"
+
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device

@@ -37,6 +37,9 @@ class Factors:
     def __len__(self) -> int:
         return math.prod(self.sizes) if self.table is None else len(self.table)
 
+    def __repr__(self) -> str:
+        return f"Factors({', '.join(f'{name}: {size}' for name, size in zip(self.names, self.sizes, strict=True))})"
+
     def values(self, index: Index) -> Int64[np.ndarray, "n factors"]:
         """Factor values of some images."""
         index = np.arange(len(self))[index] if isinstance(index, slice) else _as_numpy(index)
@@ -80,6 +83,9 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.storage) if self.rows is None else len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"ImageSet({self.name}: {len(self):,} images {tuple(self.shape)} on {self.device}, {self.factors})"
 
     @property
     def device(self) -> torch.device:
