@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from vaestudy.models import NVAEConfig, Terms
-from vaestudy.models.cells import Conv, NormAct
+from vaestudy.models.layers import Conv, NormAct, stacked_kernels
 from vaestudy.objective import Objective, balance, balance_sizes, bound
 from vaestudy.regularisers import SpectralPenalty
 
@@ -29,6 +29,18 @@ def test_the_estimate_is_below_the_singular_values_and_close_after_forty_iterati
     estimate = SpectralPenalty(model, first=40)().item()
     assert 0.98 * truth(model) < estimate <= truth(model) + 1e-4
     assert SpectralPenalty(model, first=1)().item() < estimate
+
+
+def test_kernels_that_are_stacked_are_each_convolutions_own():
+    mask = torch.ones(6, 6, 3, 3).tril()
+    for settings in ({}, {"weight_norm": False}, {"mask": mask}):
+        convs = [Conv(6, 6, 3, **settings) for _ in range(3)]
+        weights = [p for conv in convs for p in (conv.weight, conv.log_norm) if p is not None]
+        stacked, alone = stacked_kernels(convs), torch.stack([conv.kernel().flatten(1) for conv in convs])
+        torch.testing.assert_close(stacked, alone)
+        upstream = torch.randn_like(alone)
+        for mine, theirs in zip(*(torch.autograd.grad(k, weights, upstream) for k in (stacked, alone)), strict=True):
+            torch.testing.assert_close(mine, theirs)
 
 
 def test_the_gradient_is_that_of_the_largest_singular_value():

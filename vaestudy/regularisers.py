@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaestudy.models.layers import Conv, NormAct
+from vaestudy.models.layers import Conv, NormAct, stacked_kernels
 
 
 class SpectralPenalty(nn.Module):
@@ -25,15 +25,15 @@ class SpectralPenalty(nn.Module):
         super().__init__()
         self.iterations, self.first = iterations, first
         modules = list(model.modules())
-        self.convs: dict[tuple[int, int], list[Conv]] = {}
+        self.convs: dict[str, list[Conv]] = {}
         for conv in (module for module in modules if isinstance(module, Conv)):
-            shape = (conv.weight.shape[0], conv.weight[0].numel())
-            self.convs.setdefault(shape, []).append(conv)
+            kind = "x".join(map(str, conv.weight.shape)) + ("" if conv.log_norm is None else "_normed")
+            self.convs.setdefault(f"left_{kind}", []).append(conv)
         self.norms = [m for m in modules if isinstance(m, NormAct) and m.weight is not None]
         generator = torch.Generator().manual_seed(0)
-        for shape, convs in self.convs.items():
-            start = torch.randn(len(convs), shape[0], generator=generator)
-            self.register_buffer(self._name(shape), F.normalize(start, dim=1).to(convs[0].weight.device))
+        for name, convs in self.convs.items():
+            start = torch.randn(len(convs), convs[0].out_channels, generator=generator)
+            self.register_buffer(name, F.normalize(start, dim=1).to(convs[0].weight.device))
         self.started = False
 
     def get_extra_state(self) -> Tensor:
@@ -44,22 +44,17 @@ class SpectralPenalty(nn.Module):
         """Take up where a checkpoint left off."""
         self.started = bool(state)
 
-    @staticmethod
-    def _name(shape: tuple[int, int]) -> str:
-        return f"left_{shape[0]}x{shape[1]}"
-
     def forward(self) -> Float[Tensor, ""]:
         """The penalty; its gradient reaches the weights alone, not the power iteration."""
         iterations = self.iterations if self.started else self.first
         self.started, total = True, 0.0
-        for shape, convs in self.convs.items():
-            kernels = torch.stack([conv.kernel().flatten(1) for conv in convs]).float()
-            left = getattr(self, self._name(shape))
+        for name, convs in self.convs.items():
+            kernels, left = stacked_kernels(convs).float(), getattr(self, name)
             with torch.no_grad():
                 for _ in range(iterations):
                     right = _unit(torch.einsum("no,noi->ni", left, kernels))
                     left = _unit(torch.einsum("noi,ni->no", kernels, right))
-                getattr(self, self._name(shape)).copy_(left)
+                getattr(self, name).copy_(left)
             total = total + torch.einsum("no,noi,ni->", left, kernels, right)
         for norm in self.norms:
             total = total + norm.weight.abs().max()

@@ -141,7 +141,9 @@ class _Loop(Loop):
         self.net = self.model
         if workers.world() > 1:
             self.net = DistributedDataParallel(self.model, [device] if device.type == "cuda" else None)
-        if training.compile:
+        if training.compile and hasattr(self.model, "compile_parts"):
+            self.model.compile_parts()
+        elif training.compile:
             self.net = torch.compile(self.net)
         self.skipped, self.norm = 0, None
         self.sums: list[Tensor] = []

@@ -39,7 +39,7 @@ class Training:
             never leaves one out.
         flip: mirror each image with probability 1/2.
         precision: fp32, bf16, or auto (bf16 on CUDA, and on CPUs that have it for models that gain from it).
-        compile: compile the model with torch.compile.
+        compile: compile the model with torch.compile, whole, or part by part if it consists of many that are alike.
         shards: equal parts of each batch, each with noise and batch statistics of its own. Processes share them out,
             so their number does not change the result; one process takes them in turn, with memory for one.
         sync_norm: batch norm takes its statistics from the parts that all processes have at hand, not from its own;

@@ -1,7 +1,8 @@
 """The residual cells of NVAE (Vahdat & Kautz 2020, sec. 3.1), with their gates and skips."""
 
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -122,8 +123,16 @@ class Cell(nn.Module):
         elif resample == "up":
             self.skip = DoublingSkip(inputs, outputs, upsampling=upsampling, weight_norm=weight_norm)
         self.checkpoint = checkpoint
+        self.backend: str | None = None  # of torch.compile, for training steps
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
+        trains = self.training and torch.is_grad_enabled()
+        if self.backend is None or not trains or torch.compiler.is_compiling():
+            return self.recomputing(x)
+        return _compiled(self.backend)(self, x)
+
+    def recomputing(self, x: Tensor) -> Tensor:
+        """`compute`, of whose tensors the backward pass makes some again."""
         compiling, contexts = torch.compiler.is_compiling(), {}
         if self.checkpoint == "none" or not self.training or not torch.is_grad_enabled():
             return self.compute(x)
@@ -155,3 +164,10 @@ class Cell(nn.Module):
         yield
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+
+
+@cache
+def _compiled(backend: str) -> Callable[[Cell, Tensor], Tensor]:
+    # All cells of one kind and size share what is compiled once; deep networks have more kinds than the usual limit.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    return torch.compile(Cell.recomputing, dynamic=False, backend=backend)

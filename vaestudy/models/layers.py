@@ -1,5 +1,7 @@
 """The layers of NVAE's cells: weight-normalised and depthwise convolutions, batch norm with its activation."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -67,6 +69,14 @@ class Conv(nn.Conv2d):
     def is_depthwise(self) -> bool:
         """Whether each channel is convolved on its own, at full resolution."""
         return self.groups == self.in_channels == self.out_channels > 1 and self.stride == (1, 1)
+
+
+def stacked_kernels(convs: Sequence[Conv]) -> Float[Tensor, "convs o d"]:
+    """The kernels of convolutions that are alike, as matrices: as each one's `kernel`, but in a few operations."""
+    weight = torch.cat([conv.weight if conv.mask is None else conv.weight * conv.mask for conv in convs])
+    if convs[0].log_norm is not None:
+        weight = _WeightNorm.apply(weight, torch.cat([conv.log_norm for conv in convs]))
+    return weight.unflatten(0, (len(convs), -1)).flatten(2)
 
 
 class _WeightNorm(torch.autograd.Function):
