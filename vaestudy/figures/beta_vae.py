@@ -49,8 +49,10 @@ def score_over_beta(rows: Rows, scores: Mapping[str, str]) -> Figure:
 def score_over_pairs(curves: Mapping[str, Float[np.ndarray, " pairs"]], pairs: Sequence[int], chance: float) -> Figure:
     """The Higgins score of several codes against the number L of pairs that a difference is averaged over."""
     fig, ax = canvas(height=3.8, width=7.2)
-    for (name, curve), colour, marker in zip(curves.items(), 2 * PALETTE, "os^DvPX<>*"[: len(curves)], strict=False):
-        ax.plot(pairs, curve, color=colour, marker=marker, ms=4, label=name)
+    solid_then_dashed = ["-"] * len(PALETTE) + ["--"] * len(PALETTE)
+    looks = zip(2 * PALETTE, "os^DvPX<>*ph", solid_then_dashed, strict=True)
+    for (name, curve), (colour, marker, line) in zip(curves.items(), looks, strict=False):
+        ax.plot(pairs, curve, color=colour, marker=marker, ms=4, ls=line, label=name)
     ax.axhline(chance, color=PALETTE[5], lw=1, ls=":")
     ax.set(xscale="log", xlabel="pairs L averaged for one difference", ylabel="Higgins score", ylim=(0, 1.02))
     fig.legend(loc="outside right center", fontsize=8)
@@ -270,7 +272,7 @@ def novelty_table(rows: Rows, region: Mapping[str, Sequence[int]]) -> Table:
     for beta in sorted({row["beta"] for row in rows}):
         for where in dict.fromkeys(row["images"] for row in rows):
             own = [row for row in rows if (row["beta"], row["images"]) == (beta, where)]
-            line = {"β": beta, "combinations": where}
+            line = {"β": f"{beta:g}", "combinations": where}
             for name, label in (("nll", "reconstruction, nats"), ("higgins", "Higgins score")):
                 values = np.array([row[name] for row in own])
                 line[label] = spread(values.mean(), values.std(ddof=1) if len(values) > 1 else 0.0, 2)

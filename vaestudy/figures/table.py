@@ -91,7 +91,12 @@ def headline(rows: Sequence[Mapping], caption: str = "This stage's headline numb
 
 def provenance(rows: Sequence[Mapping], caption: str = "The runs behind this page.") -> Provenance:
     """What made each run: dicts of run, commit, device, seed, seconds, data and versions (a dict is spelt out)."""
-    return _make(Provenance, rows, caption)
+    # A notebook's file keeps its objects by the alphabet; the run comes first, and its figures last.
+    return _make(Provenance, [dict(sorted(row.items(), key=_run_first)) for row in rows], caption)
+
+
+def _run_first(item: tuple[str, Any]) -> tuple[bool, bool]:
+    return item[0] != "run", isinstance(item[1], float)
 
 
 def _make(kind: type, rows: Sequence[Mapping], caption: str, alt: str = "", formats: Mapping | None = None):

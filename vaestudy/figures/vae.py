@@ -142,8 +142,12 @@ def traversal(
     rows: int = 10,
     frames: int = 25,
     reach: float = 3.0,
+    name: str = "",
 ) -> Player:
-    """Latents of one image walked from -reach to reach, ordered by KL (Higgins et al., 2017, fig. 2) or by number."""
+    """Latents of one image walked from -reach to reach, ordered by KL (Higgins et al., 2017, fig. 2) or by number.
+
+    `name` is the model's, for the caption.
+    """
     device = next(model.parameters()).device
     sample = np.random.default_rng(0).choice(len(images), min(1000, len(images)), replace=False)
     with torch.no_grad():
@@ -153,9 +157,10 @@ def traversal(
     start = int(sample[0]) if start is None else start
     values = torch.linspace(-reach, reach, frames, device=device)
     pictures = traversal_frames(model, images.batch([start]).to(device), latents, values)
+    whose = f"{name}: one" if name else "One"
     return player(
         pictures.cpu(),
-        f"One image, its latents walked one at a time from −{reach:g} to {reach:g}, by KL from the prior.",
+        f"{whose} image, its latents walked one at a time from −{reach:g} to {reach:g}, by KL from the prior.",
         f"{len(latents)} strips of images, one for each latent; KL from {kl.max():.2f} down to {kl.min():.2f} nats.",
         {"latents": latents, "kl_nats": kl[latents], "image": start},
         labels=[f"z{i}: {kl[i]:.2f} nats" for i in latents],
