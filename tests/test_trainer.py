@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaestudy import runs, trainer
+from vaestudy import loop, runs, trainer
 from vaestudy.data.images import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.models import NVAE, VAE, NVAEConfig, Terms
@@ -239,6 +240,40 @@ def test_the_linear_beta_vae_reaches_its_closed_form(tmp_path, beta):
         kl = model.kl_per_latent(data.batch(slice(None)))[0].mean(0).sum().item()
     pressed = beta * model.variance
     assert kl == pytest.approx(sum(0.5 * math.log(l / pressed) for l in eigenvalues if l > pressed), rel=0.03)  # noqa: E741
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(images, tmp_path, monkeypatch):
+    write, later, kept = loop._write, threading.Event(), []
+
+    def slowly(path, state):
+        assert later.wait(60)  # a training that waited for this would never set the event
+        kept.append(state)
+        write(path, state)
+
+    def on_step(step, parts):
+        if step == 4:
+            later.set()
+        if step == 6:
+            raise Interrupted
+
+    monkeypatch.setattr(loop, "_write", slowly)
+    make = lambda: VAE(SHAPE, latent_dim=3, network="kingma", width=16)  # noqa: E731
+    settings = training(save_every=3 * 20)  # after the third step, and so on
+    with pytest.raises(Interrupted):
+        fit(make(), images, settings, tmp_path / "parts", on_step=on_step)
+    assert [state["step"] for state in kept] == [3]
+    assert torch.load(tmp_path / "parts" / "state.pt", weights_only=True)["step"] == 3
+    assert same(*(fit(make(), images, settings, tmp_path / name).model for name in ("parts", "whole")))
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_the_training(images, tmp_path, monkeypatch):
+    def full(path, state):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(loop, "_write", full)
+    with pytest.raises(OSError, match="No space left"):
+        fit(VAE(SHAPE), images, training(), tmp_path / "run")
+    assert not (tmp_path / "run" / "result.json").exists()
 
 
 def test_trainings_in_other_processes_are_watched_to_their_end(images, tmp_path, monkeypatch):

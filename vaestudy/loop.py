@@ -3,8 +3,12 @@
 import platform
 import time
 from abc import ABC, abstractmethod
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from vaestudy import memory, runs
 from vaestudy.progress import progress_bar
@@ -17,8 +21,21 @@ class Loop(ABC):
     def __init__(self, training: Training, name: str, models: int = 1):
         self.training, self.name, self.models = training, name, models
         self.step, self.seconds = 0, 0.0
+        self.writer = ThreadPoolExecutor(1)
+        self.writing: Future | None = None
 
     def run_to_end(self) -> None:
+        """Train, then write what training gave. An interruption leaves whole checkpoints behind."""
+        try:
+            self.train()
+            self.save()
+            self.written()
+            self.finish()
+        finally:
+            self.writer.shutdown()
+
+    def train(self) -> None:
+        """Step until all images are seen."""
         training, images = self.training, self.training.batch * self.models
         log_steps = max(1, training.log_every // training.batch)
         save_steps = max(1, training.save_every // training.batch)
@@ -34,7 +51,17 @@ class Loop(ABC):
                     self.log()
                 if self.step % save_steps == 0 and not last:
                     self.save()
-        self.finish()
+
+    def checkpoint(self, path: Path, state: dict[str, Any]) -> None:
+        """Write a state beside the steps that follow; a whole file takes the place of the one before."""
+        self.written()
+        self.writing = self.writer.submit(_write, path, on_host(state))
+
+    def written(self) -> None:
+        """Wait for the checkpoint that is being written, and raise what went wrong with it."""
+        if self.writing is not None:
+            self.writing.result()
+            self.writing = None
 
     @abstractmethod
     def advance(self) -> None:
@@ -46,11 +73,25 @@ class Loop(ABC):
 
     @abstractmethod
     def save(self) -> None:
-        """A checkpoint to go on from."""
+        """A `checkpoint` to go on from."""
 
     @abstractmethod
     def finish(self) -> None:
         """The trained weights, and the result that makes a run a finished one."""
+
+
+def on_host(state: Any) -> Any:
+    """A copy of a state in the memory of the CPU, which training no longer changes."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {name: on_host(value) for name, value in state.items()}
+    return type(state)(map(on_host, state)) if isinstance(state, list | tuple) else state
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    with runs.replacing(path) as temporary:
+        torch.save(state, temporary)
 
 
 def log_row(

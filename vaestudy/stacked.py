@@ -188,8 +188,7 @@ class _Loop(Loop):
             "optimizer": self.optimizer.state_dict(),
             "totals": self.totals,
         }
-        with runs.replacing(self.path) as temporary:
-            torch.save(state, temporary)
+        self.checkpoint(self.path, state)
 
     def resume(self) -> None:
         if self.path.exists():
@@ -203,7 +202,6 @@ class _Loop(Loop):
             run.keep_log_until(self.step * self.training.batch)
 
     def finish(self) -> None:
-        self.save()
         self.stack.unstack()
         for run, own in zip(self.runs, self.trainings, strict=True):
             runs.save_weights(run.path / "model.safetensors", run.model.state_dict())

@@ -214,7 +214,7 @@ class _Loop(Loop):
             self.run.append(row)
 
     def save(self) -> None:
-        """Write the checkpoint whole; every process could, and one does."""
+        """A checkpoint; every process could write it, and one does."""
         if workers.rank() > 0:
             return
         state = {
@@ -228,8 +228,7 @@ class _Loop(Loop):
             "penalty": None if self.penalty is None else self.penalty.state_dict(),
             "sums": list(self.sums),
         }
-        with runs.replacing(self.run.path / "state.pt") as temporary:
-            torch.save(state, temporary)
+        self.checkpoint(self.run.path / "state.pt", state)
 
     def resume(self) -> None:
         path = self.run.path / "state.pt"
@@ -251,7 +250,6 @@ class _Loop(Loop):
     def finish(self) -> None:
         if workers.rank() > 0:
             return
-        self.save()
         best = self.model if self.ema is None else self.ema.module
         runs.save_weights(self.run.path / "model.safetensors", best.state_dict())
         conclude(self.run, self.training, self.images, self.device, self.cast, self.seconds, workers.world())
