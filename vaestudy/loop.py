@@ -18,6 +18,8 @@ from vaestudy.training import Training, learning_rate
 class Loop(ABC):
     """Steps until all images are seen. Heirs say what a step is, and what is logged and saved."""
 
+    optimizer: torch.optim.Optimizer
+
     def __init__(self, training: Training, name: str, models: int = 1):
         self.training, self.name, self.models = training, name, models
         self.step, self.seconds = 0, 0.0
@@ -51,6 +53,11 @@ class Loop(ABC):
                     self.log()
                 if self.step % save_steps == 0 and not last:
                     self.save()
+
+    def set_learning_rate(self) -> None:
+        """The optimiser's rate for the step to come."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.training, self.step / self.training.steps)
 
     def checkpoint(self, path: Path, state: dict[str, Any]) -> None:
         """Write a state beside the steps that follow; a whole file takes the place of the one before."""

@@ -15,7 +15,7 @@ from vaestudy.models.stack import Stack
 from vaestudy.models.terms import Posterior
 from vaestudy.models.vae import VAE, gaussian_kl
 from vaestudy.objective import Pressure
-from vaestudy.training import Order, Training, autocast, learning_rate, make_optimizer, mix
+from vaestudy.training import Order, Training, autocast, make_optimizer, mix
 
 
 def train(
@@ -158,8 +158,7 @@ class _Loop(Loop):
         return nll + self.pressure.cost(kl, Posterior(mean, log_std, z)), nll, kl
 
     def update(self) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.training, self.step / self.training.steps)
+        self.set_learning_rate()
         self.optimizer.step()
         self.step += 1
 

@@ -21,7 +21,7 @@ from vaestudy.models.layers import NormAct
 from vaestudy.objective import Parts, balance_sizes, bound
 from vaestudy.progress import progress_bar
 from vaestudy.regularisers import SpectralPenalty
-from vaestudy.training import Order, Training, autocast, learning_rate, make_optimizer, mix, seed_noise
+from vaestudy.training import Order, Training, autocast, make_optimizer, mix, seed_noise
 
 
 def fit(
@@ -152,8 +152,7 @@ class _Loop(Loop):
     def advance(self) -> None:
         """One step; all of its randomness is a function of (seed, step, shard)."""
         training = self.training
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(training, self.step / training.steps)
+        self.set_learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
         shares = self.order(self.step).tensor_split(training.shards)
         total = torch.zeros((), device=self.device)

@@ -1,6 +1,7 @@
 """Figures of stage 2: scores over β, what a score depends on, and what the latents of a β-VAE stand for."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,13 @@ def grouped(rows: Rows, name: str, by: str) -> tuple[np.ndarray, np.ndarray, np.
     values = [np.array([row[name] for row in rows if row[by] == place]) for place in places]
     spread = np.array([v.std(ddof=1) if len(v) > 1 else 0.0 for v in values])
     return places, np.array([v.mean() for v in values]), spread
+
+
+def _looks() -> Iterator[dict[str, str]]:
+    """Colour, marker and line of any number of curves; no two of the first twelve are alike."""
+    lines = ["-"] * len(PALETTE) + ["--"] * len(PALETTE)
+    for colour, marker, line in itertools.cycle(zip(2 * PALETTE, "os^DvPX<>*ph", lines, strict=True)):
+        yield {"color": colour, "marker": marker, "linestyle": line}
 
 
 @style()
@@ -49,10 +57,8 @@ def score_over_beta(rows: Rows, scores: Mapping[str, str]) -> Figure:
 def score_over_pairs(curves: Mapping[str, Float[np.ndarray, " pairs"]], pairs: Sequence[int], chance: float) -> Figure:
     """The Higgins score of several codes against the number L of pairs that a difference is averaged over."""
     fig, ax = canvas(height=3.8, width=7.2)
-    solid_then_dashed = ["-"] * len(PALETTE) + ["--"] * len(PALETTE)
-    looks = zip(2 * PALETTE, "os^DvPX<>*ph", solid_then_dashed, strict=True)
-    for (name, curve), (colour, marker, line) in zip(curves.items(), looks, strict=False):
-        ax.plot(pairs, curve, color=colour, marker=marker, ms=4, ls=line, label=name)
+    for (name, curve), look in zip(curves.items(), _looks(), strict=False):
+        ax.plot(pairs, curve, ms=4, label=name, **look)
     ax.axhline(chance, color=PALETTE[5], lw=1, ls=":")
     ax.set(xscale="log", xlabel="pairs L averaged for one difference", ylabel="Higgins score", ylim=(0, 1.02))
     fig.legend(loc="outside right center", fontsize=8)
@@ -84,8 +90,8 @@ def factors_over_beta(known: Mapping[float, Float[np.ndarray, " k"]], names: Seq
     """How much of each factor a code still holds (see `metrics.readout`), over β."""
     fig, ax = canvas(height=3.0)
     betas, table = list(known), np.stack(list(known.values()))
-    for column, name, colour, marker in zip(table.T, names, 2 * PALETTE, "os^DvPX<>*"[: len(names)], strict=False):
-        ax.plot(betas, column, color=colour, marker=marker, ms=4, label=name)
+    for column, name, look in zip(table.T, names, _looks(), strict=False):
+        ax.plot(betas, column, ms=4, label=name, **look)
     ax.set(xscale="log", xlabel="β", ylabel="R² of the factor", ylim=(-0.03, 1.03))
     ax.legend(fontsize=8, ncols=2)
     halves = {
@@ -272,14 +278,15 @@ def novelty_table(rows: Rows, region: Mapping[str, Sequence[int]]) -> Table:
     for beta in sorted({row["beta"] for row in rows}):
         for where in dict.fromkeys(row["images"] for row in rows):
             own = [row for row in rows if (row["beta"], row["images"]) == (beta, where)]
-            line = {"β": f"{beta:g}", "combinations": where}
+            line = {"β": beta, "combinations": where}
             for name, label in (("nll", "reconstruction, nats"), ("higgins", "Higgins score")):
                 values = np.array([row[name] for row in own])
                 line[label] = spread(values.mean(), values.std(ddof=1) if len(values) > 1 else 0.0, 2)
             lines.append(line)
     spans = {name: dict.fromkeys((min(values), max(values))) for name, values in region.items()}
     held = " and ".join(f"{name} {' to '.join(map(str, span))}" for name, span in spans.items())
-    return table(lines, f"Held out of training: all images with {held}. Mean and standard deviation over seeds.")
+    caption = f"Held out of training: all images with {held}. Mean and standard deviation over seeds."
+    return table(lines, caption, formats={"β": "g"})
 
 
 def score_table(reports: Mapping[str, Mapping[int, Any]], published: Mapping[str, str]) -> Table:

@@ -44,12 +44,11 @@ def ica(images: Float[np.ndarray, "n p"], components: int = 10, *, seed: int, ro
     """
     whitened = pca(images, components, seed=seed, rows=rows)
     fit = FastICA(whiten=False, max_iter=1000, tol=1e-4, random_state=seed)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the code says it
         fit.fit(whitened.encode(_some(images, components, seed, rows)).astype(np.float64))
-    converged = not any(warning.category is ConvergenceWarning for warning in caught)
     weights = (whitened.weights @ fit.components_.T).astype(whitened.weights.dtype)
-    return LinearCode(whitened.mean, weights, converged)
+    return LinearCode(whitened.mean, weights, converged=fit.n_iter_ < fit.max_iter)
 
 
 def _some(images: np.ndarray, components: int, seed: int, rows: int) -> np.ndarray:

@@ -126,15 +126,16 @@ class Cell(nn.Module):
         self.backend: str | None = None  # of torch.compile, for training steps
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
-        trains = self.training and torch.is_grad_enabled()
-        if self.backend is None or not trains or torch.compiler.is_compiling():
+        if not self.training or not torch.is_grad_enabled():
+            return self.compute(x)
+        if self.backend is None or torch.compiler.is_compiling():
             return self.recomputing(x)
         return _compiled(self.backend)(self, x)
 
     def recomputing(self, x: Tensor) -> Tensor:
         """`compute`, of whose tensors the backward pass makes some again."""
         compiling, contexts = torch.compiler.is_compiling(), {}
-        if self.checkpoint == "none" or not self.training or not torch.is_grad_enabled():
+        if self.checkpoint == "none":
             return self.compute(x)
         if self.checkpoint == "norm_act":
             if not compiling:  # each layer sees to it
