@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from vaestudy.models import layers
 from vaestudy.models.cells import Cell, DoublingSkip, Gate, HalvingSkip
 from vaestudy.models.layers import Conv, NormAct, NormActConv, depthwise_gradients
 
@@ -81,6 +82,19 @@ def test_depthwise_gradients_against_autograd(size):
     wanted = torch.autograd.grad(out, inputs, upstream)
     found = depthwise_gradients(upstream, x, kernel, [True, True, True])
     assert all(torch.allclose(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("tile", [1, 16])
+def test_depthwise_kernel_gradients_in_bf16(monkeypatch, tile):
+    """Both ways round the exact gradient, the first once for each image. The second runs on any CPU, if slowly."""
+    monkeypatch.setattr(layers, "_TILE", tile)
+    x, upstream = (torch.randn(3, 32, 6, 7).bfloat16().contiguous(memory_format=torch.channels_last) for _ in range(2))
+    kernel = torch.randn(32, 1, 5, 5).bfloat16()
+    exact = kernel.double().requires_grad_()
+    F.conv2d(x.double(), exact, padding=2, groups=32).backward(upstream.double())
+    found = depthwise_gradients(upstream, x, kernel, [False, True, False])[1]
+    assert found.shape == kernel.shape
+    assert (found.double() - exact.grad).abs().max() < 2**-8 * exact.grad.abs().max()
 
 
 def test_a_depthwise_convolution_uses_them():

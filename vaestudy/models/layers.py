@@ -11,6 +11,8 @@ from torch.autograd.function import once_differentiable
 from vaestudy import workers
 
 NORM_ACTIVATIONS = ("bn_swish", "bn_elu", "wn_elu")
+# Channels that a CPU's matrix unit multiplies with each other at once, in bf16; 1 where it has none.
+_TILE = 16 if torch.cpu._is_amx_tile_supported() else 1
 
 
 class Conv(nn.Conv2d):
@@ -108,14 +110,22 @@ def depthwise_gradients(
 ) -> list[Tensor | None]:
     """Gradients by x, kernel and bias of a depthwise convolution with a kernel of odd side.
 
-    Both of the first two are convolutions themselves: by the mirrored kernel, and of x with `grad` for a kernel,
-    images and channels together being the groups. On a CPU they take a half and a tenth of the time of torch's own.
+    On a CPU both of the first two take a half to a tenth of the time of torch's own. The one by x is the convolution
+    with the mirrored kernel. The one by the kernel is the convolution of x with `grad` for a kernel, images and
+    channels together being the groups; in bf16 on a CPU with a matrix unit, it is the diagonal of what a convolution
+    of 16 channels with 16 would get, in half the time though it multiplies 16 times as often.
     """
     n, c, h, w = x.shape
-    padding = kernel.shape[2] // 2
+    size, padding = kernel.shape[2], kernel.shape[2] // 2
     to_x = F.conv2d(grad, kernel.flip(2, 3), padding=padding, groups=c) if needs[0] else None
     to_kernel = None
-    if needs[1]:
+    if needs[1] and _TILE > 1 and c % _TILE == 0 and x.dtype == torch.bfloat16:
+        wide, sides = kernel.expand(-1, _TILE, -1, -1), [padding, padding]
+        geometry = ([1, 1], sides, [1, 1], False, [0, 0], c // _TILE)
+        wide = torch.ops.aten.convolution_backward(grad, x, wide, None, *geometry, [False, True, False])[1]
+        diagonal = wide.view(-1, _TILE, _TILE, size, size).diagonal(dim1=1, dim2=2)
+        to_kernel = diagonal.movedim(-1, 1).reshape(kernel.shape)
+    elif needs[1]:
         images, kernels = x.contiguous().view(1, n * c, h, w), grad.contiguous().view(n * c, 1, h, w)
         taps = F.conv2d(images, kernels, padding=padding, groups=n * c)
         to_kernel = taps.view(n, *kernel.shape).sum(0)
