@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from vaestudy.models import layers
 from vaestudy.models.cells import Cell, DoublingSkip, Gate, HalvingSkip
-from vaestudy.models.layers import Conv, NormAct, NormActConv, depthwise_gradients
+from vaestudy.models.layers import Conv, NormAct, NormActConv, depthwise_gradients, doubled
 
 
 def parameters(module: torch.nn.Module) -> int:
@@ -95,6 +95,18 @@ def test_depthwise_kernel_gradients_in_bf16(monkeypatch, tile):
     found = depthwise_gradients(upstream, x, kernel, [False, True, False])[1]
     assert found.shape == kernel.shape
     assert (found.double() - exact.grad).abs().max() < 2**-8 * exact.grad.abs().max()
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_doubling_for_a_compiler(monkeypatch, mode):
+    """The copies and products that a compiler gets, against torch's interpolation, with their gradients."""
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    wanted = doubled(x, mode)
+    upstream = torch.randn_like(wanted)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    found = doubled(x, mode)
+    assert torch.allclose(found, wanted)
+    assert torch.allclose(*(torch.autograd.grad(out, x, upstream)[0] for out in (found, wanted)))
 
 
 def test_a_depthwise_convolution_uses_them():

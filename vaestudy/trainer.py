@@ -21,7 +21,7 @@ from vaestudy.models.layers import NormAct
 from vaestudy.objective import Parts, balance_sizes, bound
 from vaestudy.progress import progress_bar
 from vaestudy.regularisers import SpectralPenalty
-from vaestudy.training import Order, Training, autocast, make_optimizer, mix, seed_noise
+from vaestudy.training import Order, Training, autocast, compiled, make_optimizer, mix, seed_noise
 
 
 def fit(
@@ -141,10 +141,11 @@ class _Loop(Loop):
         self.net = self.model
         if workers.world() > 1:
             self.net = DistributedDataParallel(self.model, [device] if device.type == "cuda" else None)
-        if training.compile and hasattr(self.model, "compile_parts"):
+        # What a CPU trains is small enough to be compiled whole, which pays more there.
+        if training.compile and device.type != "cpu" and hasattr(self.model, "compile_parts"):
             self.model.compile_parts()
         elif training.compile:
-            self.net = torch.compile(self.net)
+            self.net = compiled(self.net, device)
         self.skipped, self.norm = 0, None
         self.sums: list[Tensor] = []
         self.resume()

@@ -3,6 +3,7 @@
 import math
 import platform
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -39,7 +40,7 @@ class Training:
             never leaves one out.
         flip: mirror each image with probability 1/2.
         precision: fp32, bf16, or auto (bf16 on CUDA, and on CPUs that have it for models that gain from it).
-        compile: compile the model with torch.compile, whole, or part by part if it consists of many that are alike.
+        compile: compile the model with torch.compile: whole, or on CUDA, if many of its parts are alike, these.
         shards: equal parts of each batch, each with noise and batch statistics of its own. Processes share them out,
             so their number does not change the result; one process takes them in turn, with memory for one.
         sync_norm: batch norm takes its statistics from the parts that all processes have at hand, not from its own;
@@ -146,6 +147,11 @@ def autocast(training: Training, model: nn.Module, device: torch.device) -> torc
     elif training.precision == "auto" and device.type == "cpu":
         enabled = getattr(model, "gains_from_bf16", False) and has_bf16_instructions()
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def compiled(net: Callable, device: torch.device) -> Callable:
+    """`net` after torch.compile; on a CPU with torch's own noise, which is faster there than the compiler's."""
+    return torch.compile(net, options={"fallback_random": True} if device.type == "cpu" else None)
 
 
 def has_bf16_instructions() -> bool:

@@ -59,10 +59,7 @@ class DoublingSkip(nn.Module):
         self.conv = Conv(inputs, outputs, 1, bias=False, weight_norm=weight_norm)
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
-        x = self.conv(x)
-        if self.upsampling == "nearest":
-            return doubled(x)
-        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+        return doubled(self.conv(x), self.upsampling)
 
 
 class Cell(nn.Module):

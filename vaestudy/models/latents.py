@@ -23,7 +23,9 @@ class Normal(NamedTuple):
 
     def sample(self, temperature: float = 1.0) -> Float[Tensor, "*shape"]:
         """A reparameterised draw; the temperature multiplies the standard deviation."""
-        return self.mean + temperature * self.std * torch.randn_like(self.mean)
+        # Unlike randn_like, this is dense in compiled code as well, where other layouts are filled one by one.
+        noise = torch.randn(self.mean.shape, dtype=self.mean.dtype, device=self.mean.device)
+        return self.mean + temperature * self.std * noise
 
     def log_prob(self, z: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """log N(z; mean, std²)."""
@@ -46,9 +48,10 @@ def normal(raw: Float[Tensor, "n z2 h w"], sigma: Sigma = "exp_floor") -> Normal
     `exp_floor` is NVAE's: both halves clamped softly, std = exp(.) + 0.01. `softplus` is Efficient-VDVAE's
     gradient smoothing (Hazami et al. 2022, sec. 4): std = log2(1 + 2^.), neither clamp nor floor.
     """
-    mean, scale = _wide(raw).chunk(2, dim=1)
     if sigma == "exp_floor":
-        return Normal(soft_clamp(mean), torch.exp(soft_clamp(scale)) + _FLOOR)
+        mean, scale = soft_clamp(_wide(raw)).chunk(2, dim=1)
+        return Normal(mean, torch.exp(scale) + _FLOOR)
+    mean, scale = _wide(raw).chunk(2, dim=1)
     return Normal(mean, F.softplus(scale, beta=_LN_2))
 
 

@@ -246,9 +246,29 @@ class _NormActConv(torch.autograd.Function):
         return to_x, to_weight, to_bias, to_kernel, to_shift, None
 
 
-def doubled(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
-    """Each pixel four times: nearest-neighbour upsampling to twice the side."""
-    return F.interpolate(x, scale_factor=2, mode="nearest")
+def doubled(x: Float[Tensor, "n c h w"], mode: str = "nearest") -> Float[Tensor, "n c h2 w2"]:
+    """Twice the side: "nearest" repeats each pixel, "bilinear" interpolates with the corners in their places.
+
+    Compilers scatter the gradient of an interpolation, slowly and on CUDA in no fixed order, so they get copies and
+    products instead, whose gradients are sums.
+    """
+    if not torch.compiler.is_compiling():
+        return F.interpolate(x, scale_factor=2, mode=mode, align_corners=True if mode == "bilinear" else None)
+    n, c, h, w = x.shape
+    x = x.permute(0, 2, 3, 1)
+    if mode == "nearest":
+        x = x[:, :, None, :, None].expand(n, h, 2, w, 2, c).reshape(n, 2 * h, 2 * w, c)
+    else:
+        x = (_stretching(h, x) @ x.reshape(n, h, w * c)).view(n * 2 * h, w, c)
+        x = (_stretching(w, x) @ x).view(n, 2 * h, 2 * w, c)
+    return x.permute(0, 3, 1, 2)
+
+
+def _stretching(size: int, like: Tensor) -> Float[Tensor, "size2 size"]:
+    """The matrix of linear interpolation from `size` points to twice as many, ends on ends."""
+    old = torch.arange(size, dtype=torch.float64, device=like.device)
+    new = torch.linspace(0, size - 1, 2 * size, dtype=torch.float64, device=like.device)
+    return (1 - (new[:, None] - old).abs()).clamp(min=0).to(like.dtype)
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
