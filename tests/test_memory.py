@@ -1,5 +1,10 @@
 """The predicted memory of a training step against what a real graph keeps, and what recomputation saves."""
 
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -53,3 +58,33 @@ def test_the_largest_batch_fits_and_one_more_does_not():
     assert found.largest(1100) == 3
     assert found.step(3) <= 1100 < found.step(4)
     assert found.largest(10) == 0
+
+
+KEPT = """
+import re
+import torch
+from pathlib import Path
+from vaestudy import memory
+
+memory.keep_freed()
+tensor = torch.ones(1 << 25)
+address = tensor.data_ptr() + tensor.nbytes // 2
+del tensor
+heads = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) .*$", re.MULTILINE)
+maps = Path("/proc/self/smaps").read_text()
+for head in heads.finditer(maps):
+    if int(head[1], 16) <= address < int(head[2], 16):
+        rest = maps[head.end():]
+        print(re.search(r"^Rss: +(\\d+)", rest, re.MULTILINE)[1], re.search(r"^VmFlags:(.*)$", rest, re.MULTILINE)[1])
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or not Path("/sys/kernel/mm/transparent_hugepage").exists(),
+    reason="this C library has its own ways, or this kernel no huge pages",
+)
+def test_freed_memory_is_kept_in_huge_pages():
+    run = subprocess.run([sys.executable, "-c", KEPT], check=True, capture_output=True, text=True)
+    resident, *flags = run.stdout.split()
+    assert int(resident) >= 64 * 1024  # KiB: at least its second half is still there
+    assert "hg" in flags

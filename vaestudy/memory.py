@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from vaestudy.errors import InputError
 from vaestudy.training import Training
 
+# The names that malloc.h and sys/mman.h give these numbers begin with M_ and MADV_.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _HUGE_PAGES = -1, -3, 14
 # Copies of each weight, in units of its own size: the weight, its gradient, and the optimiser's moments.
 _COPIES = {"adam": 4, "adamw": 4, "adamax": 4, "adagrad": 3}
 
@@ -92,15 +95,29 @@ def peak(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+@cache
 def keep_freed() -> None:
-    """Ask glibc to keep large freed blocks, which it otherwise returns to the kernel after every operation.
+    """Ask glibc to keep what is freed, and the kernel to back the heap with huge pages.
 
-    Measured on a small convolutional network: 181 ms a step in place of 231.
+    Tensors come and go with each operation. Otherwise large ones would go back to the kernel each time, and come
+    again as many small pages. Measured on training steps of convolutional networks: 181 ms in place of 231 for the
+    first, 365 in place of 380 for the second.
     """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL("libc.so.6")
-        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-            libc.mallopt(option, 1 << 30)
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL("libc.so.6")
+    libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p
+    libc.malloc.argtypes, libc.free.argtypes, libc.sbrk.argtypes = [ctypes.c_size_t], [ctypes.c_void_p], [ctypes.c_long]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    libc.mallopt(_TRIM_THRESHOLD, -1)
+    libc.mallopt(_MMAP_THRESHOLD, 1 << 30) or libc.mallopt(_MMAP_THRESHOLD, 1 << 25)  # the most before glibc 2.35
+    # Advice is for addresses that exist. Those taken here hold no memory before something is written there.
+    page = os.sysconf("SC_PAGE_SIZE")
+    start = -(-libc.sbrk(0) // page) * page
+    taken = [libc.malloc((1 << 30) - page) for _ in range(free_bytes(torch.device("cpu")) >> 31)]
+    libc.madvise(start, libc.sbrk(0) - start, _HUGE_PAGES)
+    for block in taken:
+        libc.free(block)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Training throughput on the machine's own cores: against pythae's trainer, and against the matrix peak."""
 
 import importlib.util
-import os
 import statistics
 import subprocess
 import sys
@@ -65,12 +64,11 @@ def pythae_per_second(images) -> list[float]:
     """Its rate in each epoch, in a process of its own: our settings of the allocator and of denormals would help it."""
     if importlib.util.find_spec("pythae") is None:
         return []
-    environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/images.npy"
         np.save(path, images.batch(range(STEPS * BATCH)).numpy())
         script = [sys.executable, str(Path(__file__).with_name("peer_pythae.py")), path, str(BATCH), str(LATENTS)]
-        done = subprocess.run(script, env=environment, capture_output=True, text=True, check=True)
+        done = subprocess.run(script, capture_output=True, text=True, check=True)
     return [float(line) for line in done.stdout.split()]
 
 
