@@ -1,6 +1,11 @@
 """NVAE's training step against its plain form, and the memory that a step keeps for its backward pass."""
 
 import contextlib
+import ctypes.util
+import json
+import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -9,36 +14,60 @@ import torch
 from vaestudy import memory
 from vaestudy.models import NVAE, NVAEConfig
 from vaestudy.models.layers import Conv
-from vaestudy.training import Training, make_optimizer
+from vaestudy.training import Training, compiled, make_optimizer
 
 BATCH, STEPS = 16, 12  # the allocator needs about six steps to come to rest
 NETWORK = NVAEConfig(groups=(2, 4))  # 32x32x3, 32 channels, two scales, 2 cells per group
+FORMS = {
+    "fp32": {},
+    "bf16": {"bf16": True},
+    "bf16, recomputing": {"bf16": True, "checkpoint": "norm_act"},
+    "bf16, compiled": {"bf16": True, "compile": True},
+}
+JEMALLOC = {"MALLOC_CONF": "thp:always,dirty_decay_ms:-1,oversize_threshold:0"}  # keep what is freed, in huge pages
 
 
 def rows() -> list[dict]:
     """Images a second of a training step, and bytes kept at the celeba64 preset, each beside the plain form's."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    memory.keep_freed()
-    with plain_depthwise():
-        plain = images_per_second(NETWORK, device)
+    speeds = measured()
+    library = ctypes.util.find_library("jemalloc")
+    if library and not torch.cuda.is_available():
+        environment = os.environ | JEMALLOC | {"LD_PRELOAD": library}
+        script = [sys.executable, __file__]
+        done = subprocess.run(script, env=environment, capture_output=True, text=True, check=True)
+        speeds |= {f"{name}, jemalloc": value for name, value in json.loads(done.stdout.splitlines()[-1]).items()}
+    plain = speeds.pop("plain")
     about = {"unit": "images/s", "peer": "plain form: NCHW, fp32, torch's own gradients", "peer_value": plain}
-    found = []
-    for name, settings in {
-        "channels_last, fp32": {"channels_last": True},
-        "channels_last, bf16": {"channels_last": True, "bf16": True},
-        "channels_last, bf16, recomputing": {"channels_last": True, "bf16": True, "checkpoint": "norm_act"},
-    }.items():
-        value = images_per_second(replace(NETWORK, checkpoint=settings.pop("checkpoint", "none")), device, **settings)
-        found.append({"name": f"NVAE step, {name}", "value": value, **about, "ratio": value / plain})
+    found = [
+        {"name": f"NVAE step, {name}", "value": speed, **about, "ratio": speed / plain}
+        for name, speed in speeds.items()
+    ]
     return found + memory_rows()
 
 
+def measured() -> dict[str, float]:
+    """Images a second of each form, the plain one first."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    memory.keep_freed()
+    with plain_depthwise():
+        speeds = {"plain": images_per_second(NETWORK, device, torch.contiguous_format)}
+    for name, settings in FORMS.items():
+        speeds[name] = images_per_second(NETWORK, device, **settings)
+    return speeds
+
+
 def images_per_second(
-    config: NVAEConfig, device: torch.device, *, channels_last: bool = False, bf16: bool = False
+    config: NVAEConfig,
+    device: torch.device,
+    layout: torch.memory_format = torch.channels_last,
+    *,
+    bf16: bool = False,
+    compile: bool = False,
+    checkpoint: str = "none",
 ) -> float:
     """Forward, backward and an Adamax step; the fastest of a few."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = NVAE(config).to(device=device, memory_format=layout)
+    model = NVAE(replace(config, checkpoint=checkpoint)).to(device=device, memory_format=layout)
+    net = compiled(model, device) if compile else model
     optimizer = make_optimizer(Training(images=1, optimizer="adamax"), list(model.parameters()))
     x = (torch.randint(0, 256, (BATCH, *config.shape)) / 255).to(device=device, memory_format=layout)
     best = float("inf")
@@ -46,7 +75,7 @@ def images_per_second(
         start = time.perf_counter()
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            terms = model(x)
+            terms = net(x)
         (terms.nll + terms.kl.sum(0)).mean().backward()
         optimizer.step()
         if device.type == "cuda":
@@ -81,3 +110,7 @@ def memory_rows() -> list[dict]:
         }
         for mode, words in (("norm_act", "recomputing norms and activations"), ("cell", "recomputing cells"))
     ]
+
+
+if __name__ == "__main__":
+    print(json.dumps(measured()))
