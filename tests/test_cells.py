@@ -97,6 +97,22 @@ def test_depthwise_kernel_gradients_in_bf16(monkeypatch, tile):
     assert (found.double() - exact.grad).abs().max() < 2**-8 * exact.grad.abs().max()
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_exact_convolution_has_coarse_gradients(bias):
+    conv, x = Conv(3, 5, 3, bias=bias), torch.randn(2, 3, 6, 6, requires_grad=True)
+    exact = conv(x)
+    upstream = torch.randn_like(exact)
+    inputs = [x, *conv.parameters()]
+    wanted = torch.autograd.grad(exact, inputs, upstream)
+    out = conv.exact(x, torch.bfloat16)
+    found = torch.autograd.grad(out, inputs, upstream)
+    assert torch.equal(out, exact)
+    for rounded, one in zip(found, wanted, strict=True):
+        assert rounded.dtype == torch.float32
+        assert 0 < (rounded - one).abs().max() < 0.02 * one.abs().max()
+    assert torch.equal(torch.autograd.grad(conv.exact(x, torch.float32), x, upstream)[0], wanted[0])
+
+
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
 def test_doubling_for_a_compiler(monkeypatch, mode):
     """The copies and products that a compiler gets, against torch's interpolation, with their gradients."""

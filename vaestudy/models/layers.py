@@ -48,15 +48,21 @@ class Conv(nn.Conv2d):
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
         if self.is_depthwise and x.device.type == "cpu" and torch.is_grad_enabled():
-            return _DepthwiseConv.apply(x.to(_compute_dtype(x)), *self.cast(x), self)
+            return _DepthwiseConv.apply(x.to(compute_dtype(x)), *self.cast(x), self)
         return self.convolve(x, self.kernel(), self.bias)
+
+    def exact(self, x: Float[Tensor, "n i h w"], gradients: torch.dtype) -> Float[Tensor, "n o h w"]:
+        """The convolution in the precision of x, the gradients by its inputs in another."""
+        if gradients == x.dtype or not torch.is_grad_enabled():
+            return self(x)
+        return _ExactConv.apply(x, self.kernel(), self.bias, self, gradients)
 
     def convolve(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(x, kernel, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def cast(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Kernel and bias in the precision that autocast would convolve x in."""
-        dtype = _compute_dtype(x)
+        dtype = compute_dtype(x)
         return self.kernel().to(dtype), None if self.bias is None else self.bias.to(dtype)
 
     def backward(self, grad: Tensor, x: Tensor, kernel: Tensor, needs: list[bool]) -> list[Tensor | None]:
@@ -143,6 +149,21 @@ class _DepthwiseConv(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):
         return *ctx.conv.backward(grad, *ctx.saved_tensors, list(ctx.needs_input_grad[:3])), None
+
+
+class _ExactConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, kernel: Tensor, bias: Tensor | None, conv: Conv, gradients: torch.dtype):
+        ctx.save_for_backward(x.to(gradients), kernel.to(gradients))
+        ctx.conv = conv
+        return conv.convolve(x, kernel, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, kernel = ctx.saved_tensors
+        found = ctx.conv.backward(grad.to(x.dtype), x, kernel, list(ctx.needs_input_grad[:3]))
+        return *(None if one is None else one.to(grad.dtype) for one in found), None, None
 
 
 class NormAct(nn.Module):
@@ -271,7 +292,7 @@ def _stretching(size: int, like: Tensor) -> Float[Tensor, "size2 size"]:
     return (1 - (new[:, None] - old).abs()).clamp(min=0).to(like.dtype)
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
+def compute_dtype(x: Tensor) -> torch.dtype:
     """What autocast, where it is on, would turn x into before a convolution."""
     device = x.device.type
     # Meta tensors, which hold no data, know no autocast; to ask whether a device does stops the compiler of torch 2.11.

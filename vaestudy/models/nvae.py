@@ -14,7 +14,7 @@ from vaestudy.errors import InputError
 from vaestudy.models.cells import Cell
 from vaestudy.models.flows import Flow
 from vaestudy.models.latents import Normal, normal, residual_normal
-from vaestudy.models.layers import Conv, NormAct
+from vaestudy.models.layers import Conv, NormAct, compute_dtype
 from vaestudy.models.nvae_config import NVAEConfig
 from vaestudy.models.terms import Terms
 
@@ -257,11 +257,12 @@ class NVAE(nn.Module):
         for index, group in enumerate(self.groups):
             state = group.cells(state)
             state = group.merge(state, choose(Step(index, group, state, *group.prior(state))))
-        state = self.postprocess(state)
-        # bf16 would round a mean near 1 to about half a level of 8 bits.
-        device = state.device.type
+        state = self.postprocess(state).to(self.start.dtype)
+        # bf16 would round a mean near 1 to about half a level of 8 bits; gradients need no more digits than elsewhere.
+        device, gradients = state.device.type, compute_dtype(state)
+        activation, conv = self.head
         with torch.autocast(device, enabled=False) if device != "meta" else nullcontext():
-            params = self.head(state.to(self.start.dtype))
+            params = conv.exact(activation(state), gradients)
         if self.config.unshuffle > 1:
             params = F.pixel_shuffle(params, self.config.unshuffle)
         return F.pad(params, [-self.config.border] * 4)
