@@ -114,7 +114,8 @@ def keep_freed() -> None:
     # Advice is for addresses that exist. Those taken here hold no memory before something is written there.
     page = os.sysconf("SC_PAGE_SIZE")
     start = -(-libc.sbrk(0) // page) * page
-    taken = [libc.malloc((1 << 30) - page) for _ in range(free_bytes(torch.device("cpu")) >> 31)]
+    half = free_bytes(torch.device("cpu")) // 2
+    taken = [libc.malloc((1 << 30) - page) for _ in range(half >> 30)]
     libc.madvise(start, libc.sbrk(0) - start, _HUGE_PAGES)
     for block in taken:
         libc.free(block)

@@ -15,7 +15,7 @@ from vaestudy.models.stack import Stack
 from vaestudy.models.terms import Posterior
 from vaestudy.models.vae import VAE, gaussian_kl
 from vaestudy.objective import Pressure
-from vaestudy.training import Order, Training, autocast, make_optimizer, mix
+from vaestudy.training import Order, Training, autocast, compiled, make_optimizer, mix
 
 
 def train(
@@ -88,7 +88,7 @@ class _Loop(Loop):
         self.optimizer = make_optimizer(training, list(self.stack.parameters()))
         self.pressure = Pressure([own.objective for own in self.trainings], latents, len(images), device)
         self.cast = autocast(training, self.stack, device)
-        self.compare = torch.compile(self.cost) if training.compile else self.cost
+        self.compare = compiled(self.cost, device) if training.compile else self.cost
         self.orders = [Order(len(images), training.batch, seed, device) for seed in distinct]
         self.generator = torch.Generator(device)
         self.x = torch.zeros(len(self.orders), self.orders[0].batch, *images.shape, device=device)

@@ -48,21 +48,23 @@ class Conv(nn.Conv2d):
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
         if self.is_depthwise and x.device.type == "cpu" and torch.is_grad_enabled():
-            return _DepthwiseConv.apply(x.to(compute_dtype(x)), *self.cast(x), self)
+            return _DepthwiseConv.apply(x.to(_compute_dtype(x)), *self.cast(x), self)
         return self.convolve(x, self.kernel(), self.bias)
 
-    def exact(self, x: Float[Tensor, "n i h w"], gradients: torch.dtype) -> Float[Tensor, "n o h w"]:
-        """The convolution in the precision of x, the gradients by its inputs in another."""
-        if gradients == x.dtype or not torch.is_grad_enabled():
+    def exact(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h w"]:
+        """The convolution in the precision of x, whatever autocast says, which rules the gradients alone."""
+        gradients = _compute_dtype(x)
+        if gradients == x.dtype:
             return self(x)
-        return _ExactConv.apply(x, self.kernel(), self.bias, self, gradients)
+        with torch.autocast(x.device.type, enabled=False):
+            return _ExactConv.apply(x, self.kernel(), self.bias, self, gradients)
 
     def convolve(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(x, kernel, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def cast(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Kernel and bias in the precision that autocast would convolve x in."""
-        dtype = compute_dtype(x)
+        dtype = _compute_dtype(x)
         return self.kernel().to(dtype), None if self.bias is None else self.bias.to(dtype)
 
     def backward(self, grad: Tensor, x: Tensor, kernel: Tensor, needs: list[bool]) -> list[Tensor | None]:
@@ -126,9 +128,8 @@ def depthwise_gradients(
     to_x = F.conv2d(grad, kernel.flip(2, 3), padding=padding, groups=c) if needs[0] else None
     to_kernel = None
     if needs[1] and _TILE > 1 and c % _TILE == 0 and x.dtype == torch.bfloat16:
-        wide, sides = kernel.expand(-1, _TILE, -1, -1), [padding, padding]
-        geometry = ([1, 1], sides, [1, 1], False, [0, 0], c // _TILE)
-        wide = torch.ops.aten.convolution_backward(grad, x, wide, None, *geometry, [False, True, False])[1]
+        shape = (c, _TILE, size, size)
+        wide = torch.nn.grad.conv2d_weight(x, shape, grad, padding=padding, groups=c // _TILE)
         diagonal = wide.view(-1, _TILE, _TILE, size, size).diagonal(dim1=1, dim2=2)
         to_kernel = diagonal.movedim(-1, 1).reshape(kernel.shape)
     elif needs[1]:
@@ -292,7 +293,7 @@ def _stretching(size: int, like: Tensor) -> Float[Tensor, "size2 size"]:
     return (1 - (new[:, None] - old).abs()).clamp(min=0).to(like.dtype)
 
 
-def compute_dtype(x: Tensor) -> torch.dtype:
+def _compute_dtype(x: Tensor) -> torch.dtype:
     """What autocast, where it is on, would turn x into before a convolution."""
     device = x.device.type
     # Meta tensors, which hold no data, know no autocast; to ask whether a device does stops the compiler of torch 2.11.

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ from vaestudy.errors import InputError
 from vaestudy.models.cells import Cell
 from vaestudy.models.flows import Flow
 from vaestudy.models.latents import Normal, normal, residual_normal
-from vaestudy.models.layers import Conv, NormAct, compute_dtype
+from vaestudy.models.layers import Conv, NormAct
 from vaestudy.models.nvae_config import NVAEConfig
 from vaestudy.models.terms import Terms
 
@@ -258,11 +257,9 @@ class NVAE(nn.Module):
             state = group.cells(state)
             state = group.merge(state, choose(Step(index, group, state, *group.prior(state))))
         state = self.postprocess(state).to(self.start.dtype)
-        # bf16 would round a mean near 1 to about half a level of 8 bits; gradients need no more digits than elsewhere.
-        device, gradients = state.device.type, compute_dtype(state)
         activation, conv = self.head
-        with torch.autocast(device, enabled=False) if device != "meta" else nullcontext():
-            params = conv.exact(activation(state), gradients)
+        # bf16 would round a mean near 1 to about half a level of 8 bits; gradients need no more digits than elsewhere.
+        params = conv.exact(activation(state))
         if self.config.unshuffle > 1:
             params = F.pixel_shuffle(params, self.config.unshuffle)
         return F.pad(params, [-self.config.border] * 4)
