@@ -9,7 +9,6 @@ import html
 import io
 import math
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
@@ -105,7 +104,7 @@ def show_images(axes: Any, images: Any, columns: int, gap: int | None = None) ->
     axes.set_axis_off()
 
 
-class Shown(ABC):
+class Shown:
     """Something a notebook shows. `data` is what it rests on: any mixture of dicts, lists, arrays and numbers."""
 
     kind: ClassVar[str]
@@ -117,9 +116,9 @@ class Shown(ABC):
         if not self.caption.strip() or not self.alt.strip():
             raise InputError(f"a {self.kind} needs a caption and an alternative text: give both")
 
-    @abstractmethod
     def body(self) -> str:
         """The HTML inside of the `<figure>`, above its caption."""
+        raise NotImplementedError
 
     def _repr_html_(self) -> str:
         caption = f"<figcaption>{html.escape(self.caption)}</figcaption>"
