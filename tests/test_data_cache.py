@@ -10,7 +10,7 @@ import pytest
 
 from vaestudy.data.cache import keep
 from vaestudy.errors import InputError
-from vaestudy.runs import replacing
+from vaestudy.files import replacing
 
 SHAPE = (6, 5)
 

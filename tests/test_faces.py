@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from vaestudy import data
 from vaestudy.data import faces as module
 from vaestudy.data import portrait
-from vaestudy.data.faces import FACTORS, NAMES, SIZES, attributes, faces, render, sampled
-from vaestudy.data.rays import Rays
+from vaestudy.data.faces.rays import Rays
+from vaestudy.data.faces.sets import FACTORS, NAMES, SIZES, attributes, faces, render, sampled
 from vaestudy.errors import InputError
 
 # A face with its features in sight: frontal, lit from the front, with short hair and a shut mouth.

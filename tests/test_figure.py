@@ -17,7 +17,7 @@ from vaestudy import figures
 from vaestudy.errors import InputError
 from vaestudy.figures.figure import as_json
 from vaestudy.figures.table import cell
-from vaestudy.pages import TEMPLATE
+from vaestudy.report.html import TEMPLATES
 
 # What the eye receives of linear RGB when one kind of cone is missing (Machado et al., 2009, table 1, severity 1).
 SIGHT = {
@@ -81,7 +81,7 @@ def embedded(text):
 
 
 def papers():
-    return re.findall(r"--paper: (#\w{6});", (TEMPLATE / "article.css").read_text())
+    return re.findall(r"--paper: (#\w{6});", (TEMPLATES / "article.css").read_text())
 
 
 def test_every_colour_is_legible_on_both_papers():
@@ -285,14 +285,14 @@ def test_as_json_knows_what_notebooks_hold():
         "scalar": np.float32(0.1),
         "none": None,
         "flag": True,
-        "path": TEMPLATE,
+        "path": TEMPLATES,
     }
     plain = as_json(data)
     json.dumps(plain, allow_nan=False)
     assert plain["1"] == {"pair": {"a": 1.5, "b": 2}, "array": [[1, 2]]}
     assert plain["tensor"] == [0.5, None]
     assert plain["scalar"] == pytest.approx(0.1)
-    assert plain["path"] == str(TEMPLATE)
+    assert plain["path"] == str(TEMPLATES)
 
 
 def test_a_player_holds_every_frame_once():

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vaestudy import memory
 from vaestudy.models import NVAE, VAE, NVAEConfig
-from vaestudy.training import Training
+from vaestudy.training import memory
+from vaestudy.training.config import Training
 
 RECIPE = Training(images=100, batch=10)
 
@@ -64,7 +64,7 @@ KEPT = """
 import re
 import torch
 from pathlib import Path
-from vaestudy import memory
+from vaestudy.training import memory
 
 memory.keep_freed()
 tensor = torch.ones(1 << 25)

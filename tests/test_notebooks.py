@@ -11,7 +11,8 @@ import nbformat
 import papermill
 import pytest
 
-from vaestudy import pages, stages
+from vaestudy import stages
+from vaestudy.report import html as pages
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 LONGEST_CELL = 12

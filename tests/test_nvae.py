@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from vaestudy.errors import InputError
-from vaestudy.memory import kept_bytes
 from vaestudy.models.cells import Cell
 from vaestudy.models.layers import Conv, NormAct
 from vaestudy.models.likelihoods import Bernoulli
 from vaestudy.models.nvae import NVAE
 from vaestudy.models.nvae_config import PRESETS, NVAEConfig, adaptive_groups
+from vaestudy.training.memory import kept_bytes
 
 ONE_CELL = {"encoder_cells": 1, "decoder_cells": 1}
 SMALL = NVAEConfig(shape=(1, 32, 32), likelihood="bernoulli", channels=8, latents=4, groups=(1, 2), **ONE_CELL)

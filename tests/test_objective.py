@@ -9,7 +9,7 @@ from torch.distributions import Normal
 from vaestudy.errors import InputError
 from vaestudy.models import VAE, Posterior, Terms
 from vaestudy.models.vae import gaussian_kl
-from vaestudy.objective import (
+from vaestudy.training.objective import (
     Objective,
     Pressure,
     beta_norm,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from small_notebook import write
 
-from vaestudy import papermill_plugin
+from vaestudy.report import papermill_plugin
 
 PAPERMILL = str(Path(sys.executable).parent / "papermill")
 CELLS = ("# Small", ["square = beta**2\n", "square"])

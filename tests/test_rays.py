@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from vaestudy.data.rays import Rays, bell, pooled, smooth, soft, unit
+from vaestudy.data.faces.rays import Rays, bell, pooled, smooth, soft, unit
 
 SIDE, ZOOM = 32, 1.0
 

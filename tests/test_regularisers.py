@@ -6,8 +6,8 @@ from torch import nn
 
 from vaestudy.models import NVAEConfig, Terms
 from vaestudy.models.layers import Conv, NormAct, stacked_kernels
-from vaestudy.objective import Objective, balance, balance_sizes, bound
-from vaestudy.regularisers import SpectralPenalty
+from vaestudy.models.spectral import SpectralPenalty
+from vaestudy.training.objective import Objective, balance, balance_sizes, bound
 
 
 def network() -> nn.Module:

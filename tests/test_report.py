@@ -9,8 +9,9 @@ import pytest
 from small_notebook import CELLS, write
 from test_figure import Balanced
 
-from vaestudy import pages, report
 from vaestudy.errors import InputError
+from vaestudy.report import execute as report
+from vaestudy.report import html as pages
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -201,7 +202,7 @@ def test_a_name_that_papermill_injected_unchecked_stops_the_notebook(tmp_path):
 
 
 def test_a_missing_template_is_a_clear_error(project, monkeypatch, tmp_path):
-    monkeypatch.setattr(pages, "TEMPLATE", tmp_path / "template")
+    monkeypatch.setattr(pages, "TEMPLATES", tmp_path / "template")
     with pytest.raises(InputError, match=r"template is not in .*: install a clone with pip install -e \."):
         report.render(project[1].parent / "01_vae.ipynb", tmp_path / "x.html")
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from vaestudy import runs
 from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
+from vaestudy.files import write_json
 from vaestudy.models import VAE
+from vaestudy.training import run as runs
 
 
 def image_set(count=30):
@@ -27,10 +28,10 @@ def run(tmp_path):
 
 def test_a_file_is_replaced_whole_or_left_alone(tmp_path):
     path = tmp_path / "numbers.json"
-    runs.write_json(path, {"a": np.float32(1), "b": torch.ones(2)})
+    write_json(path, {"a": np.float32(1), "b": torch.ones(2)})
     assert json.loads(path.read_text()) == {"a": 1.0, "b": [1.0, 1.0]}
     with pytest.raises(TypeError):
-        runs.write_json(path, {"a": object()})
+        write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1.0, "b": [1.0, 1.0]}
     assert [p.name for p in tmp_path.iterdir()] == ["numbers.json"]
 

@@ -2,7 +2,7 @@
 
 import json
 
-from vaestudy import report
+from vaestudy.report import execute as report
 
 
 def test_the_smoke_study_makes_a_site_and_does_not_make_it_twice(tmp_path, dsprites_dir, monkeypatch):

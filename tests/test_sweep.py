@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from vaestudy import memory, runs, stacked, sweep, trainer, workers
-from vaestudy.data.images import ImageSet
+from vaestudy.data.imageset import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.models import VAE
-from vaestudy.objective import Objective
-from vaestudy.training import Training
+from vaestudy.training import distributed as workers
+from vaestudy.training import memory, stacked, sweep, trainer
+from vaestudy.training import run as runs
+from vaestudy.training.config import Training
+from vaestudy.training.objective import Objective
 
 SHAPE = (1, 8, 8)
 GRID = sweep.Grid(betas=(0.5, 4), latent_dims=(2, 5), seeds=(0, 1))
@@ -214,9 +216,10 @@ def test_processes_share_the_members_out(images, tmp_path, monkeypatch):
 PROCESS = """
 import sys
 import torch
-from vaestudy import sweep, workers
-from vaestudy.data.images import ImageSet
-from vaestudy.training import Training
+from vaestudy.training import sweep
+from vaestudy.training import distributed as workers
+from vaestudy.data.imageset import ImageSet
+from vaestudy.training.config import Training
 torch.set_num_threads(1)
 workers.start()
 images = ImageSet("zeros", (1, 8, 8), torch.zeros(100, 1, 8, 8, dtype=torch.uint8))

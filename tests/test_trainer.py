@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from vaestudy import loop, runs, trainer
-from vaestudy.data.images import ImageSet
+from vaestudy.data.imageset import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.models import NVAE, VAE, NVAEConfig, Terms
-from vaestudy.objective import Objective
-from vaestudy.trainer import fit
-from vaestudy.training import Order, Training, autocast, learning_rate
+from vaestudy.training import loop, trainer
+from vaestudy.training import run as runs
+from vaestudy.training.config import Order, Training, autocast, learning_rate
+from vaestudy.training.objective import Objective
+from vaestudy.training.trainer import fit
 
 SHAPE = (1, 8, 8)
 
@@ -310,7 +311,7 @@ def test_runs_trained_side_by_side_are_the_runs_trained_alone(images, tmp_path):
 
 @pytest.mark.parametrize("native", [True, False])
 def test_on_a_cpu_bf16_is_chosen_where_it_pays(monkeypatch, native):
-    monkeypatch.setattr("vaestudy.training.has_bf16_instructions", lambda: native)
+    monkeypatch.setattr("vaestudy.training.config.has_bf16_instructions", lambda: native)
 
     def chosen(model, precision="auto"):
         return autocast(training(precision=precision), model, torch.device("cpu"))._enabled

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 WORKER = """
 import os, sys
 import torch
-from vaestudy import trainer, workers
+from vaestudy.training import trainer
+from vaestudy.training import distributed as workers
 from vaestudy.data import ImageSet
 from vaestudy.models import VAE
 
@@ -39,7 +40,8 @@ NORMS = """
 import sys
 import torch
 from safetensors.torch import save_file
-from vaestudy import trainer, workers
+from vaestudy.training import trainer
+from vaestudy.training import distributed as workers
 from vaestudy.data import ImageSet
 from vaestudy.models import NVAE, NVAEConfig
 from vaestudy.models.cells import NormAct
@@ -51,7 +53,7 @@ torch.manual_seed(0)
 x, weights = torch.randn(8, 3, 4, 4, dtype=torch.float32) * 2 + 1, torch.randn(8, 3, 4, 4)
 own = slice(workers.rank(), None, workers.world())
 norm = NormAct(3, "swish").train()
-norm.synchronised = True
+norm.gather = workers.gather
 part = x[own].clone().requires_grad_()
 y = norm(part)
 (y * weights[own]).sum().backward()

@@ -8,9 +8,13 @@ from collections.abc import Callable
 
 import torch
 
-from vaestudy import data, memory, metrics, models, runs, stages, sweep, trainer, workers
+from vaestudy import data, metrics, models, stages
 from vaestudy.errors import InputError
+from vaestudy.files import plain
 from vaestudy.stages import Settings
+from vaestudy.training import distributed as workers
+from vaestudy.training import memory, sweep, trainer
+from vaestudy.training import run as runs
 
 
 def train_vae(settings: Settings) -> list[runs.Run]:
@@ -80,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
             resolved = {"stage": stage, **dataclasses.asdict(settings), "sizes": settings.sizes}
             if stage == "nvae":
                 resolved["memory"] = _memory(settings)
-            print(json.dumps(resolved, indent=2, default=runs.plain))
+            print(json.dumps(resolved, indent=2, default=plain))
             return 0
         workers.start()
         trained = TRAIN[stage](settings)
@@ -105,7 +109,7 @@ def _memory(settings: Settings) -> dict[str, float]:
 
 def _study(profile: str, out: str) -> int:
     # The notebook stack is not needed to train and score, so a machine without it can.
-    from vaestudy import report
+    from vaestudy.report import execute as report
 
     try:
         report.study(profile, out, progress=sys.stderr.isatty())

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from vaestudy.objective import Objective
-from vaestudy.training import Training
+from vaestudy.training.config import Training
+from vaestudy.training.objective import Objective
 
 PROFILES = ("smoke", "laptop", "gpu", "paper")
 

@@ -14,10 +14,10 @@ from vaestudy.data import Factors
 from vaestudy.errors import InputError
 from vaestudy.models.nvae_config import PRESETS, NVAEConfig
 from vaestudy.models.vae import LIKELIHOODS, NETWORKS
-from vaestudy.objective import Objective
 from vaestudy.profiles import ABLATIONS, PROFILES, SIZES
-from vaestudy.sweep import Grid
-from vaestudy.training import Training
+from vaestudy.training.config import Training
+from vaestudy.training.objective import Objective
+from vaestudy.training.sweep import Grid
 
 
 def setting(default: Any, sentence: str) -> Any:

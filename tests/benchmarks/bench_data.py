@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from vaestudy import data
 from vaestudy.data import dsprites
 from vaestudy.data.decode import Recipe, decoded, listing
-from vaestudy.data.images import ImageSet
+from vaestudy.data.imageset import ImageSet
 
 TENTH = dsprites.COUNT // 10
 

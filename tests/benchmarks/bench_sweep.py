@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 
-from vaestudy import data, runs, sweep, trainer
+from vaestudy import data
+from vaestudy.training import run as runs
+from vaestudy.training import sweep, trainer
 
 GRID = sweep.Grid(betas=(0.25, 0.5, 1, 2, 4, 8, 16, 32), latent_dims=(4, 10), seeds=(0, 1, 2, 3))
 ENCODED = 20_000

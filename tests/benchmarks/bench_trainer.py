@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from vaestudy import data, trainer
+from vaestudy import data
 from vaestudy.models import VAE
+from vaestudy.training import trainer
 
 BATCH, STEPS, ROUNDS, SIDE, LATENTS = 128, 60, 3, 64, 10
 

@@ -12,7 +12,8 @@ import torch
 SCRIPT = """
 import json, sys
 import torch
-from vaestudy import trainer, workers
+from vaestudy.training import trainer
+from vaestudy.training import distributed as workers
 from vaestudy.data import ImageSet
 from vaestudy.models import NVAE, NVAEConfig
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
-from vaestudy import figures, project_root, runs
-from vaestudy.loop import device_name
+from vaestudy import figures, project_root
+from vaestudy.files import write_json
+from vaestudy.training import run as runs
+from vaestudy.training.loop import device_name
 
 HERE = Path(__file__).parent
 
@@ -29,7 +31,7 @@ def main(wanted: list[str]) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     result = {"provenance": runs.provenance(device=device_name(device)), "rows": rows}
     path = project_root() / "reports" / f"bench-{device.type}.json"
-    runs.write_json(path, result)
+    write_json(path, result)
     print(f"\n{path}")
 
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from vaestudy import project_root
-from vaestudy.data.images import Factors, ImageSet
+from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.errors import InputError
 
 __all__ = ["NAMES", "Factors", "ImageSet", "default_dir", "load", "train_and_test"]
@@ -41,15 +41,15 @@ def load(
 
             return dsprites(image_size, split, folder)
         case "faces" | "faces_mild":
-            from vaestudy.data.faces import faces
+            from vaestudy.data.faces.sets import faces
 
             return faces(image_size, split, folder, "mild" if name == "faces_mild" else "full")
         case "mnist" | "fashion_mnist":
-            from vaestudy.data.files import mnist
+            from vaestudy.data.torchvision_sets import mnist
 
             return mnist(name, image_size, split, folder, download)
         case "cifar10":
-            from vaestudy.data.files import cifar10
+            from vaestudy.data.torchvision_sets import cifar10
 
             return cifar10(image_size, split, folder, download)
         case "celeba":

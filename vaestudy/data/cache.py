@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vaestudy.errors import InputError
-from vaestudy.runs import replacing
+from vaestudy.files import replacing
 
 
 def keep(

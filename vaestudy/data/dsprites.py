@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vaestudy.data.cache import keep
-from vaestudy.data.images import Factors, ImageSet
+from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.errors import InputError
 
 NAMES = ("shape", "scale", "orientation", "x", "y")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vaestudy.data.decode import Recipe, decoded, listing
-from vaestudy.data.images import Factors, ImageSet
+from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.errors import InputError, first_line
 
 SPLITS = ("train", "valid", "test")

@@ -13,7 +13,7 @@ from vaestudy.errors import InputError
 from vaestudy.figures.figure import PALETTE, Figure, canvas, show_images, style
 from vaestudy.figures.player import Player, player
 from vaestudy.figures.table import number
-from vaestudy.progress import has_person
+from vaestudy.training.progress import has_person
 
 
 @style()

@@ -1,9 +1,9 @@
 """Models: tensors in, tensors out. Each one answers `x -> Terms` in nats per image."""
 
+from vaestudy.models.base import Posterior, Terms
 from vaestudy.models.likelihoods import Bernoulli, DiscretizedLogisticMixture, Gaussian
 from vaestudy.models.nvae import NVAE
 from vaestudy.models.nvae_config import NVAEConfig
-from vaestudy.models.terms import Posterior, Terms
 from vaestudy.models.vae import VAE, VAEConfig
 
 __all__ = [

@@ -1,14 +1,12 @@
 """The layers of NVAE's cells: weight-normalised and depthwise convolutions, batch norm with its activation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-
-from vaestudy import workers
 
 NORM_ACTIVATIONS = ("bn_swish", "bn_elu", "wn_elu")
 # Channels that a CPU's matrix unit multiplies with each other at once, in bf16; 1 where it has none.
@@ -176,7 +174,8 @@ class NormAct(nn.Module):
         super().__init__()
         self.activation = activation
         self.momentum = 0.05  # the share of a new batch in the running statistics
-        self.synchronised = False  # whether a batch is that of all processes (Training.sync_norm)
+        # Collects a tensor of every process along a new first axis, where a batch is that of all of them.
+        self.gather: Callable[[Tensor], Tensor] | None = None
         self.weight = self.bias = None
         if norm:
             self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
@@ -184,7 +183,7 @@ class NormAct(nn.Module):
             self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        if self.weight is not None and self.training and self.synchronised:
+        if self.weight is not None and self.training and self.gather is not None:
             x = self.normalise_together(x)
         elif self.weight is not None:
             statistics = self.running_mean, self.running_var, self.weight, self.bias
@@ -193,7 +192,7 @@ class NormAct(nn.Module):
 
     def normalise_together(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Batch normalisation over the batches of all processes, which are equally large."""
-        parts = workers.gather(torch.stack(torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)))
+        parts = self.gather(torch.stack(torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)))
         mean = parts[:, 1].mean(0)
         variance = (parts[:, 0] + (parts[:, 1] - mean).square()).mean(0)
         with torch.no_grad():

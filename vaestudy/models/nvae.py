@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaestudy.errors import InputError
+from vaestudy.models.base import Terms
 from vaestudy.models.cells import Cell
 from vaestudy.models.flows import Flow
 from vaestudy.models.latents import Normal, normal, residual_normal
 from vaestudy.models.layers import Conv, NormAct
 from vaestudy.models.nvae_config import NVAEConfig
-from vaestudy.models.terms import Terms
 
 
 class Group(nn.Module):

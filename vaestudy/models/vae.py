@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaestudy.errors import InputError
+from vaestudy.models.base import Posterior, Terms
 from vaestudy.models.likelihoods import Bernoulli, DiscretizedLogisticMixture, Gaussian, Likelihood
-from vaestudy.models.terms import Posterior, Terms
 
 # Hidden layers of the fully connected networks: (encoder widths, its activation, decoder widths, its activation).
 # `kingma` is App. C of Kingma & Welling (2014), `higgins` Table 1 of Higgins et al. (2017) for 2D shapes.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vaestudy.errors import InputError
-from vaestudy.training import Training
+from vaestudy.training.config import Training
 
 # The names that malloc.h and sys/mman.h give these numbers begin with M_ and MADV_.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _HUGE_PAGES = -1, -3, 14

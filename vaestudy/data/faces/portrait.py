@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vaestudy.data.rays import Number, Rays, bell, dot, facing, pooled, smooth, soft, unit
+from vaestudy.data.faces.rays import Number, Rays, bell, dot, facing, pooled, smooth, soft, unit
 
 SKULL = (0.50, 0.66, 0.56)  # half axes; every other length is in the same unit
 LEAN, BRIDGE = 0.28, 0.60  # lenses lean back from the nose; how far the bridge stands before the head's centre

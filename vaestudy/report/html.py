@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import tostring
 
-import vaestudy
 from vaestudy.errors import InputError
 from vaestudy.figures import MIME
 
-TEMPLATE = Path(vaestudy.__file__).resolve().parents[1] / "reports" / "template"
+TEMPLATES = Path(__file__).parent / "templates"
 
 _FUNCTION, _THIN = "<mi>(?:log|ln|exp|min|max|det|tanh|sin|cos)</mi>", '<mspace width="0.17em" />'
 # Code comes first, so that a dollar sign inside of it is no formula.
@@ -117,11 +116,11 @@ def _exporter() -> Any:
     from nbconvert.exporters import TemplateExporter
     from nbconvert.filters import Highlight2HTML
 
-    if not (TEMPLATE / "index.html.j2").is_file():
-        raise InputError(f"the report's template is not in {TEMPLATE}: install a clone with pip install -e .")
+    if not (TEMPLATES / "index.html.j2").is_file():
+        raise InputError(f"the report's template is not in {TEMPLATES}: install a clone with pip install -e .")
     return TemplateExporter(
-        template_name=TEMPLATE.name,
-        extra_template_basedirs=[str(TEMPLATE.parent)],
+        template_name=TEMPLATES.name,
+        extra_template_basedirs=[str(TEMPLATES.parent)],
         file_extension=".html",
         filters={"blocks": blocks, "highlight": Highlight2HTML(pygments_lexer="python")},
     )

@@ -8,14 +8,16 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor
 
-from vaestudy import memory, runs
 from vaestudy.errors import InputError
-from vaestudy.loop import Loop, conclude, log_row
+from vaestudy.files import write_json
+from vaestudy.models.base import Posterior
 from vaestudy.models.stack import Stack
-from vaestudy.models.terms import Posterior
 from vaestudy.models.vae import VAE, gaussian_kl
-from vaestudy.objective import Pressure
-from vaestudy.training import Order, Training, autocast, compiled, make_optimizer, mix
+from vaestudy.training import memory
+from vaestudy.training import run as runs
+from vaestudy.training.config import Order, Training, autocast, compiled, make_optimizer, mix
+from vaestudy.training.loop import Loop, conclude, log_row
+from vaestudy.training.objective import Pressure
 
 
 def train(
@@ -197,7 +199,7 @@ class _Loop(Loop):
             self.totals.copy_(state["totals"])
             self.step, self.logged, self.seconds = state["step"], state["logged"], state["seconds"]
         for run, own in zip(self.runs, self.trainings, strict=True):
-            runs.write_json(run.path / "config.json", runs.describe(run.model, self.images, own))
+            write_json(run.path / "config.json", runs.describe(run.model, self.images, own))
             run.keep_log_until(self.step * self.training.batch)
 
     def finish(self) -> None:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vaestudy.data.images import Factors, ImageSet
+from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.errors import InputError, first_line
-from vaestudy.runs import replacing
+from vaestudy.files import replacing
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 IDX_SETS = {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vaestudy.errors import InputError
-from vaestudy.objective import Objective
+from vaestudy.training.objective import Objective
 
 # Weights that see no gradient let Adam's moments sink into denormal numbers, which CPUs compute with many times more
 # slowly: measured, 38 ms a step of the optimiser in place of 8. Threads inherit the mode when they start, so it has to

@@ -14,12 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vaestudy import metrics, runs, stacked, workers
+from vaestudy import metrics
 from vaestudy.errors import InputError
 from vaestudy.models.stack import Stack
 from vaestudy.models.vae import VAE
-from vaestudy.objective import Objective, beta_norm
-from vaestudy.training import Training
+from vaestudy.training import distributed as workers
+from vaestudy.training import run as runs
+from vaestudy.training import stacked
+from vaestudy.training.config import Training
+from vaestudy.training.objective import Objective, beta_norm
 
 
 @dataclass(frozen=True)

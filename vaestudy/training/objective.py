@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vaestudy.errors import InputError
-from vaestudy.models.terms import Posterior, Terms
+from vaestudy.models.base import Posterior, Terms
 
 KINDS = ("beta", "capacity", "total_correlation")
 

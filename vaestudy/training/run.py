@@ -1,15 +1,10 @@
 """A run's folder: configuration, log, weights, results and provenance. Written whole or not at all."""
 
-import dataclasses
 import hashlib
 import json
 import math
-import os
 import platform
 import subprocess
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,46 +15,7 @@ from torch import nn
 
 import vaestudy
 from vaestudy.errors import InputError
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of `path` once the block has ended well."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(f"cannot write to {path.parent}: {error.strerror}") from error
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=plain) + "\n")
-
-
-def plain(value: Any) -> Any:
-    """What JSON should hold of a dataclass, an array, a tensor or a path."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    if isinstance(value, np.ndarray | np.generic | torch.Tensor):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no plain form")
-
-
-def canonical(config: Any) -> Any:
-    """The configuration as JSON gives it back: lists for tuples, plain numbers."""
-    return json.loads(json.dumps(config, default=plain, sort_keys=True))
+from vaestudy.files import canonical, replacing, write_json
 
 
 def folder(root: Path | str, stage: str, *parts: Any) -> Path:

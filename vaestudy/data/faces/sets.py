@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from vaestudy.data import default_dir
 from vaestudy.data.cache import keep
-from vaestudy.data.images import Factors, ImageSet
-from vaestudy.data.portrait import Look, draw
+from vaestudy.data.faces.portrait import Look, draw
+from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.errors import InputError
 
 FACTORS = {

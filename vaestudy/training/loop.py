@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaestudy import memory, runs
-from vaestudy.progress import progress_bar
-from vaestudy.training import Training, learning_rate
+from vaestudy.files import replacing, write_json
+from vaestudy.training import memory
+from vaestudy.training import run as runs
+from vaestudy.training.config import Training, learning_rate
+from vaestudy.training.progress import progress_bar
 
 
 class Loop(ABC):
@@ -97,7 +99,7 @@ def on_host(state: Any) -> Any:
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
-    with runs.replacing(path) as temporary:
+    with replacing(path) as temporary:
         torch.save(state, temporary)
 
 
@@ -125,7 +127,7 @@ def conclude(
     about = {"device": device_name(device), "seed": training.seed, "seconds": round(seconds, 1), **about}
     about |= {"data_checksum": images.checksum, "precision": "bf16" if cast._enabled else "fp32"}
     about |= {"processes": processes, "peak_memory_gib": round(memory.peak(device) / 2**30, 2)}
-    runs.write_json(run.path / "provenance.json", runs.provenance(**about))
+    write_json(run.path / "provenance.json", runs.provenance(**about))
     history = run.history
     last = {name: float(history[name][-1]) for name in ("nll_nats", "kl_nats", "elbo_nats")}
     seen = training.steps * training.batch

@@ -2,7 +2,7 @@
 
 papermill insists on an output path, and nothing of a plug-in runs before it does, except that the plug-in is loaded.
 So this module looks at the command line when papermill's command loads it: a call that names one notebook of the study
-with parameters and nothing else becomes `python -m vaestudy.papermill_plugin`, which runs it strictly into
+with parameters and nothing else becomes `python -m vaestudy.report.papermill_plugin`, which runs it strictly into
 `reports/<profile>/03_nvae_beta=4.ipynb` and makes its page. Every other call (an output path, another option, another
 notebook, a notebook on stdin) stays papermill's own. No module of the study imports this one.
 """
@@ -64,7 +64,7 @@ def take_over() -> None:
 
 def main() -> None:
     """Run the notebook of the command line and say where its page is."""
-    from vaestudy import report
+    from vaestudy.report import execute as report
 
     call = read(sys.argv[1:])
     if call is None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import vaestudy
-from vaestudy import figures, pages, parameters, project_root, runs
+from vaestudy import figures, parameters, project_root
 from vaestudy.errors import InputError
+from vaestudy.files import replacing, write_json
+from vaestudy.report import html as pages
 
 TITLE = "VAE, β-VAE, NVAE: one study in three stages"
 LEAD = "From the variational bound to a deep hierarchical model, and what β > 1 does to the latents of each."
@@ -56,7 +58,7 @@ def run_notebook(path: Path | str, given: Mapping[str, Any], output: Path | str,
         reason = f"the kernel of stage {notebook.stage} died, of too little memory most likely: take a smaller profile"
         raise NotebookError(f"{reason} (executed so far: {partial})") from None
     node.metadata["vaestudy"]["fingerprint"] = mark
-    with runs.replacing(output) as temporary:
+    with replacing(output) as temporary:
         nbformat.write(node, temporary)
     partial.unlink(missing_ok=True)
     return output
@@ -97,7 +99,7 @@ def render(executed: Path | str, page: Path | str, beside: Iterable[Path] = ()) 
         execution=_execution(node),
         provenance=_provenance([row for shown in pages.objects(node, "provenance") for row in shown["data"]]),
     )
-    with runs.replacing(page) as temporary:
+    with replacing(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return page
 
@@ -116,10 +118,10 @@ def site(profile: str, executed: Sequence[Path], folder: Path | str) -> Path:
         }
         for name, node in nodes.items()
     }
-    runs.write_json(folder / "results.json", {"profile": profile, "notebooks": results})
+    write_json(folder / "results.json", {"profile": profile, "notebooks": results})
     for path in executed:
         render(path, folder / f"{path.stem}.html", executed)
-    with runs.replacing(folder / "index.html") as temporary:
+    with replacing(folder / "index.html") as temporary:
         temporary.write_text(_cover(profile, nodes, _links(executed, "index.html"), folder), encoding="utf-8")
     return folder / "index.html"
 

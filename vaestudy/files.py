@@ -1,0 +1,59 @@
+"""Files written whole or not at all, and what JSON holds of the study's objects."""
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vaestudy.errors import InputError
+
+
+def project_root() -> Path:
+    """The checkout around the working directory, or the working directory: where data, runs and reports go."""
+    here = Path.cwd()
+    roots = [folder for folder in (here, *here.parents) if (folder / "vaestudy" / "data").is_dir()]
+    return (roots or [here])[0]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path that takes the place of `path` once the block has ended well."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError(f"cannot write to {path.parent}: {error.strerror}") from error
+    os.close(handle)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=plain) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """What JSON should hold of a dataclass, an array, a tensor or a path."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no plain form")
+
+
+def canonical(config: Any) -> Any:
+    """The configuration as JSON gives it back: lists for tuples, plain numbers."""
+    return json.loads(json.dumps(config, default=plain, sort_keys=True))

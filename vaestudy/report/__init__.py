@@ -1,0 +1,1 @@
+"""Notebooks run strictly, pages rendered from them, and the site over these."""
