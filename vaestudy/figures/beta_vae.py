@@ -29,21 +29,22 @@ def score_over_beta(rows: Rows, scores: Mapping[str, str], chance: Mapping[str, 
 
     `chance` is the score of guessing, for the scores that have one.
     """
-    models = pd.DataFrame(rows)
-    size = models["latent_dim"].rename("latents M")
+    models = pd.DataFrame(rows).sort_values("latent_dim", kind="stable")
+    size = models["latent_dim"].map("M = {}".format)
     look = {"hue": size, "palette": draw.colours(size.nunique())}
     fig, axes = draw.canvas(len(scores), 2, width=7.6, height=2.6 * len(scores), sharey="row", squeeze=False)
     best = []
     for line, (name, title) in zip(axes, scores.items(), strict=True):
         for ax, by in zip(line, ("beta", "beta_norm"), strict=True):
             ax.set_xscale("log")
-            draw.curves(ax, models, x=by, y=name, legend=ax is axes[0, 0] and "full", **look)
+            draw.curves(ax, models, x=by, y=name, **look)
             sns.scatterplot(models, x=by, y=name, s=9, alpha=0.5, legend=False, ax=ax, **look)
             draw.chance(ax, (chance or {}).get(name))
             ax.set(ylabel=title, xlabel="β_norm = β M / N")
         draw.log_ticks(line[0], models["beta"], "β")
         for m, mean in models.groupby(["latent_dim", "beta"])[name].mean().groupby(level=0):
             best.append(f"{title}, M = {m}: best {mean.max():.2f} at β = {mean.idxmax()[1]:g}")
+    draw.legend(fig)
     seeds = draw.counted(models["seed"].nunique(), "seed")
     caption = f"Scores over the pressure β: means and 95 % intervals over {seeds}; dots: the single models."
     return Figure(fig, caption, "; ".join(best) + ".", models)
@@ -206,8 +207,8 @@ def what_pairs_do(curves: Mapping[str, np.ndarray], pairs: Sequence[int], used: 
     text = (
         f"Entangled codes ({turned}) score {rotated[place]:.2f} at {at} and {rotated[-1]:.2f} at L = {pairs[-1]}, "
         f"where the true factors score {whole[-1]:.2f}. A code {absent} scores {missing[place]:.2f} at {at}, "
-        f"{lost:.2f} below the true factors: the score {'hardly notices' if lost < 0.1 else 'notices'} a missing factor. "
-        f"This page uses L = {used} and shows FactorVAE's score and the mutual information gap beside it."
+        f"{lost:.2f} below the true factors: the score {'hardly notices' if lost < 0.1 else 'notices'} a missing "
+        f"factor. This page uses L = {used} and shows FactorVAE's score and the mutual information gap beside it."
     )
     data = {"rotated": rotated[[place, -1]], "missing": missing[place], "true": whole[[place, -1]]}
     return Statement(text, text, {"pairs": pairs[place], **data})

@@ -28,8 +28,7 @@ def lines(
     draw.curves(ax, table)
     draw.chance(ax, chance)
     ax.set_ylabel(axes["ylabel"])
-    ax.legend_.remove()
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center")
+    draw.legend(fig)
     return Figure(fig, caption, alt, table.to_dict())
 
 
@@ -44,8 +43,7 @@ def dots(
     sns.scatterplot(models, x=across, y=up, s=34, ax=ax, **look)
     draw.chance(ax, chance)
     ax.set(xlabel=x, ylabel=y)
-    ax.legend_.remove()
-    fig.legend(*ax.get_legend_handles_labels(), title=kind.name, loc="outside right center")
+    draw.legend(fig, kind.name)
     return Figure(fig, caption, alt, models)
 
 

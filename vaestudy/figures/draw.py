@@ -80,18 +80,14 @@ def curves(ax: Any, data: pd.DataFrame, *, hue: Any = None, palette: Any = None,
     """
     count = data.shape[1] if hue is None else (data[hue] if isinstance(hue, str) else hue).nunique()
     look = {"markers": True, "dashes": False, "markersize": 6, "markeredgecolor": PAPER}
-    look |= {"errorbar": interval, "err_style": "bars", "palette": palette or colours(count)}
+    look |= {"errorbar": None if hue is None else interval, "palette": palette or colours(count)}
     sns.lineplot(data, hue=hue, style=hue, ax=ax, **look | options)
-    if ax.legend_ is not None:
-        ax.legend_.set_title(None)
 
 
-def bars(ax: Any, data: pd.DataFrame, x: str, y: str, hue: str, palette: Any = None, **options: Any) -> None:
+def bars(ax: Any, data: pd.DataFrame, x: str, y: str, hue: str, palette: Any = None) -> None:
     """seaborn's bar plot, a colour for each value of `hue`, or for each key of a palette."""
     look = {"palette": palette or colours(data[hue].nunique()), "hue_order": palette, "saturation": 1}
-    sns.barplot(data, x=x, y=y, hue=hue, ax=ax, **look | options)
-    if ax.legend_ is not None:
-        ax.legend_.set_title(None)
+    sns.barplot(data, x=x, y=y, hue=hue, ax=ax, **look)
 
 
 def heatmap(ax: Any, values: Any, *, ticks: bool = True, cmap: str = "cividis", **options: Any) -> Any:
@@ -108,6 +104,16 @@ def log_ticks(ax: Any, values: Iterable[float | int], label: str) -> None:
     ax.set(xscale="log", xlabel=label)
     ax.set_xticks(values, [f"{value:g}" for value in values])
     ax.set_xticks([], minor=True)
+
+
+def legend(fig: Canvas, title: str | None = None) -> None:
+    """One legend beside the axes, of what stands in the first of them; none where there is nothing to tell apart."""
+    handles, labels = fig.axes[0].get_legend_handles_labels()
+    for ax in fig.axes:
+        if ax.legend_ is not None:
+            ax.legend_.remove()
+    if len(labels) > 1:
+        fig.legend(handles, labels, title=title, loc="outside right center")
 
 
 def chance(ax: Any, level: float | None) -> None:

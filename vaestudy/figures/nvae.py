@@ -44,6 +44,7 @@ def architecture(config: Any) -> Figure:
     look = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "color": draw.INK}
     for ((x, y), (to_x, to_y)), row in itertools.product(across + down, range(count)):
         ax.annotate("", (to_x, to_y - row), (x, y - row), arrowprops=look)
+    ax.margins(0.01)
     ax.set_axis_off()
     groups, total = draw.counted(count, "latent group"), sum(map(math.prod, shapes))
     caption = f"{groups}, {draw.counted(total, 'latent variable')}. Channels × height × width of the maps."
@@ -64,9 +65,11 @@ def kl_by_group(runs: Mapping[str, Sequence[np.ndarray]], active_above: float = 
     bars = pd.concat(tables, names=["run"]).reset_index("run")
     fig, axes = draw.canvas(1, 2, width=7.6, height=2.8)
     for ax, title in zip(axes, bars.columns[2:], strict=True):
-        draw.bars(ax, bars, "group", title, "run", legend=ax is axes[0] and "full")
+        draw.bars(ax, bars, "group", title, "run")
         ax.set(title=title, xlabel="latent group, top first", ylabel="")
         ax.tick_params("x", labelsize=7)
+    axes[1].locator_params(axis="y", integer=True)
+    draw.legend(fig)
     lines = [f"{name}: {', '.join(f'{v:.1f}' for v in f['kl_nats'])} nats" for name, f in found.items()]
     caption = f"What each latent group costs. A channel is active above {active_above:g} nats, summed over its map."
     return Figure(fig, caption, "; ".join(lines) + ".", found)
@@ -156,14 +159,13 @@ def score_by_group(rows: Rows, scores: Mapping[str, str], chance: Mapping[str, f
     nvae = nvae.assign(code=nvae["beta"].map("NVAE, β = {:g}".format)).sort_values("beta", kind="stable")
     fig, axes = draw.canvas(1, len(scores), width=7.6, height=3.0, squeeze=False)
     for ax, (name, title) in zip(axes[0], scores.items(), strict=True):
-        draw.curves(
-            ax, nvae, x="group", y=name, hue="code", palette=draw.ramp(len(labels)), legend=ax is axes[0, 0] and "full"
-        )
+        draw.curves(ax, nvae, x="group", y=name, hue="code", palette=draw.ramp(nvae["code"].nunique()))
         for model, level in flat.groupby("model")[name].mean().items():
             ax.axhline(level, color=draw.GREY, lw=1.2)
             ax.annotate(model, (1, level), (0, 2), ("axes fraction", "data"), "offset points", ha="right", fontsize=8)
         draw.chance(ax, (chance or {}).get(name))
         ax.set(title=title, xlabel="latent group, top first", ylabel="", xticks=sorted(nvae["group"].unique()))
+    draw.legend(fig)
     best = [
         f"{title}: {number(row[name])} for {row['model']}, β = {row['beta']:g}, group {row['group']}"
         for name, title in scores.items()

@@ -54,10 +54,11 @@ def training_curves(runs: Mapping[str, Any]) -> Figure:
     fig, axes = draw.canvas(1, 3, width=7.8, height=2.7)
     look = {"estimator": None, "errorbar": None, "markers": False}
     for ax, (name, title) in zip(axes, titles.items(), strict=True):
-        draw.curves(ax, log, x="thousands", y=name, hue="run", legend=ax is axes[0] and len(runs) > 1, **look)
+        draw.curves(ax, log, x="thousands", y=name, hue="run", **look)
         room = 0.08 * np.ptp(settled[name]) + 1e-9
         ax.set(title=title, xlabel="thousand images seen", ylabel="nats per image" if ax is axes[0] else "")
         ax.set_ylim(settled[name].min() - room, settled[name].max() + room)
+    draw.legend(fig)
     ends = [f"{name}: ELBO {history['elbo_nats'].iloc[-1]:.1f} nats" for name, history in histories.items()]
     caption = "The bound and its two parts during training, means over the images of each interval."
     return Figure(fig, caption, f"Curves that end at {'; '.join(ends)}.", histories)
@@ -104,7 +105,9 @@ def kl_spectrum(kl: np.ndarray, active: np.ndarray) -> Figure:
     latents = pd.DataFrame({"latent": [f"z{i}" for i in range(len(kl))], "KL, nats": kl, "state": state})
     looks = {"active": draw.PALETTE[0], "not active": draw.GREY}
     fig, ax = draw.canvas(height=2.6)
-    draw.bars(ax, latents.sort_values("KL, nats", ascending=False), "latent", "KL, nats", "state", palette=looks)
+    draw.bars(ax, latents.sort_values("KL, nats", ascending=False), "latent", "KL, nats", "state", looks)
+    draw.legend(fig)
+    ax.tick_params("x", rotation=90 if len(kl) > 20 else 0, labelbottom=len(kl) <= 50)
     caption = "KL divergence of each latent from the prior. Active: the variance of its mean is 0.01 or more."
     alt = f"{int(active.sum())} of {draw.counted(len(kl), 'latent')} are active; all share {kl.sum():.1f} nats."
     return Figure(fig, caption, alt, {"kl_nats": kl, "active": active})
