@@ -135,14 +135,12 @@ def reconstructions_by_depth(model: Any, x: Tensor) -> Figure:
 def nearest_in_training(samples: Tensor, images: Any, batch: int = 2000) -> Figure:
     """Samples above the training images that are nearest to them, pixel by pixel: copied or made?"""
     flat = samples.flatten(1)
-    best, index = torch.full((len(flat),), np.inf), torch.zeros(len(flat), dtype=torch.long)
-    for start in range(0, len(images), batch):
-        x = images.batch(slice(start, start + batch)).to(flat.device).flatten(1)
-        near, where = torch.cdist(flat, x).min(1)
-        near, where = near.cpu(), where.cpu()
-        closer = near < best
-        best, index = torch.where(closer, near, best), torch.where(closer, where + start, index)
-    distances = (best / flat.shape[1] ** 0.5).numpy()
+    starts = range(0, len(images), batch)
+    parts = (images.batch(slice(start, start + batch)).to(flat.device).flatten(1) for start in starts)
+    near, where = zip(*(torch.cdist(flat, x).min(1) for x in parts), strict=True)
+    best, part = torch.stack(near).min(0)
+    index = (torch.stack(where).gather(0, part[None])[0] + batch * part).cpu()
+    distances = (best / flat.shape[1] ** 0.5).cpu().numpy()
     rows = {"sample": samples, "nearest": images.batch(index)}
     caption = f"Samples and their nearest training images; root mean squared difference {distances.mean():.3f} a value."
     return charts.image_rows(rows, caption, {"index": index, "root_mean_squared_difference": distances})

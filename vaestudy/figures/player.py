@@ -14,6 +14,7 @@ from vaestudy.figures.figure import Captioned, with_minus
 
 __all__ = ["Player", "player"]
 
+_SIDE = 96  # of an image, in CSS pixels
 # `--f` is the frame in view; the handlers set it, the style of each strip reads it.
 _SHOW = (
     "const p=this.closest('.play'),t=p.dataset.steps.split('\\n')[this.value];"
@@ -38,7 +39,6 @@ class Player(Captioned):
     labels: Sequence[str]
     steps: Sequence[str]
     slider: str
-    size: int
     kind: ClassVar[str] = "player"
 
     @property
@@ -57,7 +57,7 @@ class Player(Captioned):
             f"background-position:calc(var(--f)*{100 / max(frames - 1, 1):.6g}%) "
         )
         cells = "".join(
-            f'<div style="flex:0 1 {self.size}px;text-align:center;font-size:.8em">'
+            f'<div style="flex:0 1 {_SIDE}px;text-align:center;font-size:.8em">'
             f'<div style="{view}{100 * row / max(strips - 1, 1):.6g}%"></div>{html.escape(label)}</div>'
             for row, label in enumerate(self.labels)
         )
@@ -65,7 +65,7 @@ class Player(Captioned):
         return (
             f'<div class="play" data-steps="{chr(10).join(steps)}" style="--f:{first};--sheet:url({sheet})">'
             f'<div role="img" aria-label="{html.escape(self.alt)}" style="display:flex;flex-wrap:wrap;gap:8px;'
-            f'justify-content:center;max-width:{columns * (self.size + 8)}px">{cells}</div>'
+            f'justify-content:center;max-width:{columns * (_SIDE + 8)}px">{cells}</div>'
             '<p class="controls" style="display:flex;gap:10px;align-items:center;margin:8px 0">'
             f'<button type="button" onclick="{_PLAY}">Play</button>'
             f'<input type="range" min="0" max="{frames - 1}" value="{first}" aria-label="{html.escape(self.slider)}" '
@@ -82,13 +82,11 @@ def player(
     *,
     labels: Sequence[str],
     steps: Sequence[str],
-    slider: str = "value of the latents",
-    size: int = 96,
+    slider: str = "frame",
 ) -> Player:
     """Image strips (strips, frames, c, h, w) in [0, 1] that play side by side: one strip for each latent, say.
 
-    `labels` names the strips, `steps` the frames, `slider` what the steps are values of; `size` is a strip's width in
-    CSS pixels.
+    `labels` names the strips, `steps` the frames, and `slider` what the steps are values of.
     """
     shape = tuple(frames.shape)
     if len(shape) != 5 or shape[:2] != (len(labels), len(steps)):
@@ -96,4 +94,4 @@ def player(
     pixels = rgba(frames.reshape(-1, *shape[2:]))
     pixels = pixels.reshape(*shape[:2], *pixels.shape[1:])
     labels, steps = (tuple(map(with_minus, texts)) for texts in (labels, steps))
-    return Player(pixels, caption, alt, data, labels, steps, slider, size)
+    return Player(pixels, caption, alt, data, labels, steps, slider)
