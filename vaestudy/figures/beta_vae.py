@@ -42,6 +42,9 @@ def score_over_beta(rows: Rows, scores: Mapping[str, str], chance: Mapping[str, 
             draw.chance(ax, (chance or {}).get(name))
             ax.set(ylabel=title, xlabel="β_norm = β M / N")
         draw.log_ticks(line[0], models["beta"], "β")
+        # Two or three seeds have wide intervals: the axis is for the models, and cuts them.
+        seen = [*models[name], (chance or {}).get(name, models[name].iloc[0])]
+        line[0].set_ylim(min(seen) - 0.15 * np.ptp(seen) - 1e-3, max(seen) + 0.15 * np.ptp(seen) + 1e-3)
         for m, mean in models.groupby(["latent_dim", "beta"])[name].mean().groupby(level=0):
             best.append(f"{title}, M = {m}: best {mean.max():.2f} at β = {mean.idxmax()[1]:g}")
     draw.legend(fig)
