@@ -142,11 +142,10 @@ def pixels_of(examined: Examined) -> Float[np.ndarray, "m p"]:
     return examined.images.batch(examined.some).flatten(1).numpy()
 
 
-def untrained_codes(
-    settings: BetaVAESettings, whole: ImageSet, examined: Examined, latent_dim: int
-) -> list[np.ndarray]:
+def untrained_codes(settings: BetaVAESettings, examined: Examined, latent_dim: int) -> list[np.ndarray]:
     """What the same networks give before training, one code a seed."""
-    fresh = [VAE(whole.shape, latent_dim=latent_dim, seed=seed, **network(settings)) for seed in seeds(settings)]
+    shape = examined.images.shape
+    fresh = [VAE(shape, latent_dim=latent_dim, seed=seed, **network(settings)) for seed in seeds(settings)]
     return sweeps.codes([Run("", vae) for vae in fresh], examined.images)
 
 
