@@ -1,4 +1,4 @@
-"""Values that disentanglement_lib's code gives on the same rows of seven codes, so that no change of ours moves a score.
+"""Values that disentanglement_lib gives on the same rows of seven codes, so that no change of ours moves a score.
 
 Every code is made from all 737,280 combinations of the dSprites factors, of which 15,000 are then taken.
 """
@@ -67,6 +67,12 @@ def test_scores_are_those_of_disentanglement_lib_on_the_same_rows(name, witness_
     codes, factors = witness_codes[name][ROWS], grid[ROWS]
     first = {"codes": codes[:10_000], "factors": factors[:10_000], "seed": 0, "points": None}
     split = {"codes": codes, "factors": factors, "seed": 0, "train": 10_000, "test": 5_000}
-    counted = (mig(**first), modularity(**first), irs(**first, factor_bins=20), irs(**first), total_correlation(**first))
+    counted = (
+        mig(**first),
+        modularity(**first),
+        irs(**first, factor_bins=20),
+        irs(**first),
+        total_correlation(**first),
+    )
     assert (*counted, sap(**split)) == pytest.approx(WITNESSES[name][:6], rel=0, abs=1e-7)
     assert explicitness(**split) == pytest.approx(WITNESSES[name][6], rel=0, abs=5e-6)

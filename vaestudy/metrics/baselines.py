@@ -13,7 +13,7 @@ from vaestudy.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class LinearCode:
-    """A linear map from pixels (n, p) to codes (n, d), and whether the search for it came to rest."""
+    """A linear map from pixels (n, p) to codes (n, d), and whether the search for it converged."""
 
     mean: Float[np.ndarray, " p"]
     weights: Float[np.ndarray, "p d"]
