@@ -19,12 +19,13 @@ def varies(codes: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " d"]:
     """Which latents vary: the one rule by which every metric calls a latent constant.
 
     A latent is constant if its range over the rows is at most a millionth of its largest absolute value, or of 1 where
-    that is larger. So constants that rounding has blurred count as constants, in any float type. A latent that is
-    switched off but still moves by hundredths varies: the KL finds it (see `live`).
+    that is larger; for half precision, at most four steps of rounding. So constants that rounding has blurred count as
+    constants. A latent that is switched off but still moves by hundredths varies: the KL finds it (see `live`).
     """
+    smallest = max(SMALLEST, 4 * np.finfo(codes.dtype).eps)
     columns = np.ascontiguousarray(codes.T)  # numpy takes a row's minimum ten times faster than a column's
     low, high = columns.min(axis=1).astype(np.float64), columns.max(axis=1).astype(np.float64)
-    return high - low > SMALLEST * np.maximum(1, np.maximum(np.abs(low), np.abs(high)))
+    return high - low > smallest * np.maximum(1, np.maximum(np.abs(low), np.abs(high)))
 
 
 class Rows(NamedTuple):
@@ -57,7 +58,7 @@ class Table:
         if not (finite := np.isfinite(self.codes)).all():
             bad = int((~finite).any(axis=1).sum())
             raise InputError(f"codes hold NaN or inf in {bad} of {len(codes)} rows: encode again or drop those rows")
-        self.varying = varies(self.codes)
+        self.varying = varies(codes)
         if not self.varying.all():
             self.codes = np.where(self.varying, self.codes, 0)
         self.factors = np.stack([_renumbered(column) for column in factors.T], axis=1)
