@@ -37,7 +37,7 @@ def entropy_bits(p):
     ],
 )
 def test_dci_of_known_matrices(importance, disentanglement, completeness):
-    assert dci_from_importance(importance) == pytest.approx((disentanglement, completeness), abs=1e-5)
+    assert dci_from_importance(importance, len(importance)) == pytest.approx((disentanglement, completeness), abs=1e-5)
 
 
 def test_dci_of_truth_and_noise(grid, truth):

@@ -133,13 +133,14 @@ def test_constant_latents_change_no_score(name, kind, dtype):
     assert IGNORE[name](padded(codes, DEAD[kind], dtype), FACTORS, seed=0) == pytest.approx(plain, abs=1e-6)
 
 
+@pytest.mark.parametrize("method", ["lasso", "forest"])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_constant_latents_count_where_the_definition_counts_latents(dtype):
+def test_constant_latents_count_where_the_definition_counts_latents(dtype, method):
     codes = (rotated(TRUTH, seed=3) + 0.3 * noise_codes(*TRUTH.shape, seed=0)).astype(dtype)
     more = padded(codes, DEAD["inexact in binary"], dtype)
     plain, with_dead = (modularity(c, FACTORS, seed=0) for c in (codes, more))
     assert with_dead == pytest.approx(plain * 4 / 7)
-    plain, with_dead = (dci(c, FACTORS, seed=0, method="lasso", train=600, test=300) for c in (codes, more))
+    plain, with_dead = (dci(c, FACTORS, seed=0, method=method, train=600, test=300) for c in (codes, more))
     assert with_dead[::2] == pytest.approx(plain[::2], abs=1e-6)
     assert 1 - with_dead.completeness == pytest.approx((1 - plain.completeness) * np.log(4) / np.log(7), abs=1e-6)
     assert with_dead.completeness > plain.completeness
@@ -166,6 +167,25 @@ def test_a_latent_varies_by_more_than_a_millionth_of_its_size():
     z = noise_codes(1_000, 1, seed=0).astype(float)
     columns = [0 * z, 1e-8 * z, 1e-5 * z, 1e-5 * z + 1_000, 1e-2 * z + 1_000]
     assert varies(np.hstack(columns)).tolist() == [False, False, True, False, True]
+
+
+@pytest.mark.parametrize("name", ["mig", "mig_sup", "modularity", "irs", "total_correlation", "infomec"])
+def test_only_the_rows_drawn_are_looked_at(name):
+    """A large table is not searched for what a score of some of its rows cannot see."""
+    drawn = np.random.default_rng(0).choice(len(FACTORS), 300, replace=False)
+    holed = np.full_like(TRUTH, np.nan)
+    holed[drawn] = TRUTH[drawn]
+    metric = partial(METRICS[name].function, seed=0, points=300)
+    assert metric(holed, FACTORS) == metric(TRUTH, FACTORS)
+
+
+@pytest.mark.parametrize("name", ["sap", "explicitness", "dci", "dci_es"])
+def test_only_the_rows_of_the_split_are_looked_at(name):
+    drawn = np.random.default_rng(0).choice(len(FACTORS), 400, replace=False)
+    holed = np.full_like(TRUTH, np.nan)
+    holed[drawn] = TRUTH[drawn]
+    metric = partial(METRICS[name].function, seed=0, train=300, test=100)
+    assert metric(holed, FACTORS) == metric(TRUTH, FACTORS)
 
 
 # --- the card -------------------------------------------------------------------------------------------------------

@@ -85,8 +85,8 @@ def scores(
         sizes = _split(metric.function, len(codes)) if metric.splits else {}
         own = {parameter: settings[key] for key, parameter in taken[name].items()}
         result = metric.function(codes, factors, seed=seed, **sizes | own)
-        parts = {f"{name}_{part}": value for part, value in getattr(result, "_asdict", dict)().items()}
-        card |= parts or {name: result}
+        parts = result._asdict() if isinstance(result, tuple) else {}
+        card |= {f"{name}_{part}": value for part, value in parts.items()} or {name: result}
     return card
 
 

@@ -44,10 +44,10 @@ def dci(
     """
     if method not in (known := get_args(Importance)):
         raise InputError(f"method must be one of {', '.join(known)}, not {method!r}")
-    learnt, unseen = Table.split(codes, factors, seed, train, test)
+    learnt, unseen = Table.split(codes, factors, seed, train, test, live=True)
     fits = [_importance(learnt, unseen, k, method, seed) for k in range(factors.shape[1])]
-    disentanglement, completeness = dci_from_importance(np.stack([weights for weights, _ in fits], axis=1))
-    return DCI(disentanglement, completeness, float(np.mean([quality for _, quality in fits])))
+    parts = dci_from_importance(np.stack([weights for weights, _ in fits], axis=1), codes.shape[1])
+    return DCI(*parts, float(np.mean([quality for _, quality in fits])))
 
 
 def _importance(
@@ -66,15 +66,17 @@ def _importance(
     return weights, max(0.0, float(model.score(unseen.codes / scale, unseen.factors[:, factor])))
 
 
-def dci_from_importance(importance: Float[np.ndarray, "d k"]) -> tuple[float, float]:
+def dci_from_importance(importance: Float[np.ndarray, "_ k"], latents: int) -> tuple[float, float]:
     """Disentanglement and completeness of a matrix of importances >= 0; 0 and 0 where all are 0.
 
-    Each is one minus the normalised entropy of a row (column), weighted by the mass of the row (column).
+    Each is one minus the normalised entropy of a row (column), weighted by the mass of the row (column). Rows of zeros
+    make up the number of `latents`.
     """
-    if min(importance.shape) < 2:
+    if latents < 2 or importance.shape[1] < 2:
         raise InputError("dci needs two latents and two factors or more")
     if not importance.any():
         return 0.0, 0.0
+    importance = np.pad(importance, ((0, latents - len(importance)), (0, 0)))
     return _mean_purity(importance), _mean_purity(importance.T)
 
 
@@ -120,9 +122,9 @@ def dci_es(
         raise InputError(f"depths must be two or more rising numbers from 1 on, not {list(depths)}")
     if not set(unordered) <= set(range(factors.shape[1])):
         raise InputError(f"unordered must name columns of 0 to {factors.shape[1] - 1}, not {list(unordered)}")
-    learnt, unseen = Table.split(codes, factors, seed, train, test)
+    learnt, unseen = Table.split(codes, factors, seed, train, test, live=True)
     scores = np.empty((len(depths), factors.shape[1]))
-    importance = np.empty((len(depths), *codes.shape[1:], factors.shape[1]))
+    importance = np.empty((len(depths), learnt.codes.shape[1], factors.shape[1]))
     for (i, depth), k in product(enumerate(depths), range(factors.shape[1])):
         forest = RandomForestClassifier if k in unordered else RandomForestRegressor
         model = forest(trees, max_depth=depth, random_state=seed).fit(learnt.codes, learnt.factors[:, k])
@@ -131,7 +133,7 @@ def dci_es(
     best = scores.mean(axis=1).argmax()
     guess = np.array([1 - 1 / len(np.unique(v)) if k in unordered else 1 for k, v in enumerate(learnt.factors.T)])
     return DCIES(
-        *dci_from_importance(importance[best]),
+        *dci_from_importance(importance[best], codes.shape[1]),
         max(0.0, float(scores[best].mean())),
         float(explicitness_of_curves(1 - scores.T, np.array(depths), guess).mean()),
         factors.shape[1] / codes.shape[1],

@@ -4,9 +4,7 @@ import numpy as np
 from jaxtyping import Int
 
 from vaestudy.errors import InputError
-from vaestudy.metrics.table import Codes, Labels, Table
-
-CHUNK = 2**20  # numbers gathered at a time: few enough to stay in a core's cache
+from vaestudy.metrics.table import CHUNK, Codes, Labels, Table
 
 
 def factor_vae_score(

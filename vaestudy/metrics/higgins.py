@@ -9,9 +9,7 @@ from jaxtyping import Float, Int
 
 from vaestudy.errors import InputError
 from vaestudy.metrics.classifiers import Classifier, accuracies
-from vaestudy.metrics.table import Codes, Labels, Table
-
-CHUNK = 2**20  # numbers gathered at a time: few enough to stay in a core's cache
+from vaestudy.metrics.table import CHUNK, Codes, Labels, Table
 
 
 def higgins_score(
@@ -33,7 +31,8 @@ def higgins_score(
     is tested on `test`. The paper's classes on dSprites are scale, orientation, x and y (shape varies but is no class)
     and its classifier is "adagrad"; disentanglement_lib takes all factors (`classes=None`), 64 pairs and "logistic".
     The paper leaves the number of pairs open, and entangled codes score anything between chance and 1 as it grows: see
-    `higgins_curve`. Raises InputError for bad tables or settings.
+    `higgins_curve`. The classifier's penalty sees the scale: codes of a thousandth of the prior's are at chance unless
+    `standardise`d. Raises InputError for bad tables or settings.
     """
     settings = {"train": train, "test": test, "classifier": classifier, "standardise": standardise}
     return float(higgins_curve([codes], factors, seed=seed, pairs=[pairs], classes=classes, **settings)[0, 0])

@@ -57,7 +57,8 @@ def explicitness(
     """How well all latents together tell each value of a factor linearly: area under the ROC curve, 0.5 to 1.
 
     Ridgeway & Mozer (2018), sec. 2, as in disentanglement_lib: a softmax regression on standardised codes, one curve
-    per value, averaged over values and then factors. `rescale` maps chance to 0, as in the paper.
+    per value, averaged over values and then factors. Noise may fall just below 0.5. `rescale` maps 0.5 to 0, as in the
+    paper.
     """
     learnt, unseen = Table.split(codes, factors, seed, train, test, live=True)
     if not np.ptp(unseen.factors, axis=0).all():

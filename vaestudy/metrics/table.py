@@ -12,6 +12,7 @@ from vaestudy.errors import InputError
 Codes = Float[np.ndarray, "n d"]
 Labels = Integer[np.ndarray, "n k"]
 
+CHUNK = 2**20  # numbers gathered at a time: few enough to stay in a core's cache
 SMALLEST = 1e-6  # of a latent's largest magnitude, or of 1, the prior's standard deviation: less is rounding
 
 
