@@ -24,7 +24,7 @@ def train_vae(settings: Settings) -> list[runs.Run]:
     path = runs.folder(settings.runs, settings.stage, model, train, settings.training)
     run = trainer.fit(model, train, settings.training, path)
     if workers.rank() == 0:
-        codes, factors = run.codes(data.load(settings.dataset, **settings.data).within(100_000))
+        codes, factors = run.codes(data.load(settings.dataset, **settings.data).subsample(100_000))
         card = [] if factors is None else metrics.score_card(codes, factors, seed=settings.seed)
         run.record(test=run.bound(test), score_card=[score._asdict() for score in card])
     return [run]
@@ -38,7 +38,7 @@ def train_beta_vae(settings: Settings) -> list[runs.Run]:
         *sweep.fit(images, settings.other_grid, settings.training, settings.runs, **settings.model),
     ]
     if workers.rank() == 0:
-        seen = images.within(settings.sizes["grid_images"])
+        seen = images.subsample(settings.sizes["grid_images"])
         factors = seen.factors.values(slice(None))
         exam = {"seed": settings.seed, "classes": settings.classes(seen.factors.names), "pairs": settings.pairs}
         for run, codes in zip(found, sweep.codes(found, seen), strict=True):
