@@ -114,20 +114,3 @@ def test_moving_a_subset_keeps_its_images(pictures):
     subset = pictures.select([5, 6])
     assert (subset.to("cpu").batch([0, 1]) == pictures.batch([5, 6])).all()
     assert subset.to("meta").storage.shape == (2, 3, 4, 5)  # only its own rows travel to another device
-
-
-def test_unknown_names_list_what_there_is():
-    with pytest.raises(InputError, match=r"unknown dataset 'celebb': choose from dsprites, faces, faces_mild, mnist"):
-        data.load("celebb")
-
-
-def test_default_folder_is_the_repository_s(tmp_path, monkeypatch):
-    monkeypatch.setenv("VAESTUDY_DATA", "/somewhere")
-    assert str(data.default_dir()) == "/somewhere"
-    monkeypatch.delenv("VAESTUDY_DATA")
-    monkeypatch.chdir(tmp_path)
-    assert data.default_dir() == tmp_path / "data"
-    (tmp_path / "vaestudy" / "data").mkdir(parents=True)
-    (tmp_path / "notebooks").mkdir()
-    monkeypatch.chdir(tmp_path / "notebooks")
-    assert data.default_dir() == tmp_path / "data"

@@ -1,4 +1,3 @@
-import builtins
 import logging
 import os
 import signal
@@ -15,107 +14,11 @@ from vaestudy.data import celeba, decode, photos
 from vaestudy.data.decode import Recipe, decode_all, list_images
 from vaestudy.errors import InputError
 
-ATTRIBUTES = ("Smiling", "Eyeglasses", "Male")
-
 
 def gradient(width, height, seed=0):
     """A smooth picture, different for each seed, that survives JPEG."""
     corners = np.random.default_rng(seed).integers(0, 256, (2, 2, 3), dtype=np.uint8)
     return Image.fromarray(corners).resize((width, height), Image.Resampling.BILINEAR)
-
-
-@pytest.fixture
-def celeba_dir(tmp_path):
-    """A small tree as torchvision lays CelebA out: 20 faces, 14 train, 3 valid, 3 test."""
-    root = tmp_path / "celeba"
-    (root / "img_align_celeba").mkdir(parents=True)
-    names = [f"{number:06d}.jpg" for number in range(1, 21)]
-    for number, name in enumerate(names):
-        gradient(178, 218, number).save(root / "img_align_celeba" / name, quality=95)
-    parts = [0] * 14 + [1] * 3 + [2] * 3
-    lines = [f"{name} {part}\n" for name, part in zip(names, parts, strict=True)]
-    (root / "list_eval_partition.txt").write_text("".join(lines))
-    signs = np.random.default_rng(0).integers(0, 2, (20, 3)) * 2 - 1
-    rows = [f"{name} " + " ".join(f"{sign:2d}" for sign in row) for name, row in zip(names, signs, strict=True)]
-    (root / "list_attr_celeba.txt").write_text("\n".join(["20", " ".join(ATTRIBUTES) + " ", *rows]) + "\n")
-    return tmp_path, (signs + 1) // 2
-
-
-def test_celeba_is_cropped_resized_and_labelled(celeba_dir):
-    root, marks = celeba_dir
-    first = 0
-    for split, count in (("train", 14), ("valid", 3), ("test", 3)):
-        images = data.load("celeba", split=split, data_dir=root)
-        assert (len(images), images.shape) == (count, (3, 64, 64))
-        assert images.factors.names == ATTRIBUTES
-        assert images.factors.sizes == (2, 2, 2)
-        np.testing.assert_array_equal(images.factors.values(slice(None)), marks[first : first + count])
-        for number in range(count):
-            with Image.open(root / "celeba" / "img_align_celeba" / f"{first + number + 1:06d}.jpg") as photo:
-                face = photo.crop((15, 40, 163, 188)).resize((64, 64), Image.Resampling.BILINEAR)
-            expected = np.asarray(face, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
-            np.testing.assert_array_equal(images.batch([number])[0], expected)
-        first += count
-
-
-def test_celeba_is_decoded_once_for_all_splits(celeba_dir, monkeypatch):
-    root, _ = celeba_dir
-    train = data.load("celeba", image_size=16, data_dir=root)
-    monkeypatch.setattr(decode, "decode", lambda *_: pytest.fail("decoded again"))
-    valid = data.load("celeba", image_size=16, split="valid", data_dir=root)
-    assert train.checksum == valid.checksum
-    assert train.describe() != valid.describe()
-
-
-def edit(path, old, new):
-    path.write_text(path.read_text().replace(old, new))
-
-
-def drop(path, _, __):
-    path.unlink()
-
-
-@pytest.mark.parametrize(
-    ("file", "change", "old", "new", "says"),
-    [
-        ("list_eval_partition.txt", edit, "000020.jpg 2\n", "", "1 images are not listed, such as 000020.jpg"),
-        ("list_eval_partition.txt", edit, "000020", "000021", "1 images are absent, such as 000021.jpg"),
-        ("list_eval_partition.txt", edit, "000003.jpg 0", "000003.jpg 7", "a file name and 0, 1 or 2"),
-        ("list_eval_partition.txt", edit, "000003.jpg 0", "000003.jpg", "a file name and 0, 1 or 2"),
-        ("list_eval_partition.txt", edit, "000003", "000002", "1 images are not listed"),
-        ("list_eval_partition.txt", drop, "", "", "lacks list_eval_partition.txt or .csv"),
-        ("list_attr_celeba.txt", edit, "000004.jpg", "000044.jpg", "do not list the same images"),
-        ("list_attr_celeba.txt", edit, "-1", "-2", "3 times 1 or -1"),
-        ("list_attr_celeba.txt", edit, "Male", "", "2 times 1 or -1"),
-        ("list_attr_celeba.txt", drop, "", "", "lacks list_attr_celeba.txt or .csv"),
-    ],
-)
-def test_lists_that_disagree_with_the_images_are_refused(celeba_dir, file, change, old, new, says):
-    root, _ = celeba_dir
-    change(root / "celeba" / file, old, new)
-    with pytest.raises(InputError, match=says) as caught:
-        data.load("celeba", data_dir=root)
-    assert "\n" not in str(caught.value)
-    assert not list(root.glob("celeba-*"))
-
-
-def test_celeba_without_files_says_what_to_fetch(tmp_path):
-    with pytest.raises(InputError, match=rf"{tmp_path / 'celeba'} lacks img_align_celeba.*mmlab"):
-        data.load("celeba", data_dir=tmp_path)
-
-
-def test_a_download_that_fails_says_what_to_fetch_by_hand(tmp_path, monkeypatch):
-    imported = builtins.__import__
-
-    def without_gdown(name, *rest, **named):
-        if name == "gdown":
-            raise ModuleNotFoundError(name)
-        return imported(name, *rest, **named)
-
-    monkeypatch.setattr(builtins, "__import__", without_gdown)
-    with pytest.raises(InputError, match=r"download of celeba failed \(.*gdown.*mmlab") as caught:
-        data.load("celeba", data_dir=tmp_path, download=True)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture
