@@ -1,7 +1,9 @@
 import gzip
 import hashlib
 import pickle
+import shutil
 import struct
+import tarfile
 import urllib.error
 
 import numpy as np
@@ -175,3 +177,57 @@ def test_a_changed_cifar_pickle_is_never_opened(cifar):
     (root / "cifar-10-batches-py" / "data_batch_3").write_bytes(pickle.dumps(Trap()))
     with pytest.raises(InputError, match="cannot read cifar10"):
         data.load("cifar10", data_dir=root)
+
+
+def archive(root, change=lambda tar: None):
+    """The batches as the published archive holds them, in place of their folder; returns its digest."""
+    folder = root / "cifar-10-batches-py"
+    with tarfile.open(root / "cifar-10-python.tar.gz", "w:gz") as tar:
+        tar.add(folder, folder.name)
+        change(tar)
+    shutil.rmtree(folder)
+    return hashlib.md5((root / "cifar-10-python.tar.gz").read_bytes()).hexdigest()
+
+
+def test_the_cifar_archive_is_read_without_being_unpacked(cifar, monkeypatch):
+    root, pixels, _ = cifar
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", archive(root))
+    images = data.load("cifar10", split="test", data_dir=root)
+    np.testing.assert_array_equal(images.storage, pixels[5])
+    assert [path.name for path in root.iterdir()] == ["cifar-10-python.tar.gz"]
+
+
+def climb(tar):
+    tar.addfile(tarfile.TarInfo("../../climbed"))
+
+
+def link(tar):
+    entry = tarfile.TarInfo("cifar-10-batches-py/test_batch")
+    entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/hostname"
+    tar.addfile(entry)
+
+
+@pytest.mark.parametrize("change", [climb, link])
+def test_an_archive_that_is_not_the_published_one_is_never_opened(cifar, change):
+    root, *_ = cifar
+    archive(root, change)
+    with pytest.raises(InputError, match="is not the published file"):
+        data.load("cifar10", split="test", data_dir=root)
+    (root / "cifar-10-python.tar.gz").write_text("<html>quota exceeded</html>")
+    with pytest.raises(InputError, match="is not the published file"):
+        data.load("cifar10", split="test", data_dir=root)
+    assert [path.name for path in root.iterdir()] == ["cifar-10-python.tar.gz"]
+
+
+def test_a_link_in_a_trusted_archive_leads_nowhere_outside(cifar, monkeypatch):
+    root, *_ = cifar
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", archive(root, link))
+    with pytest.raises(InputError, match="cannot read cifar10"):
+        data.load("cifar10", split="test", data_dir=root)
+
+
+def test_packed_files_are_read_and_left_as_they_are(tmp_path):
+    write_idx(tmp_path, "MNIST", pack=True)
+    before = sorted(tmp_path.rglob("*"))
+    data.load("mnist", data_dir=tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before

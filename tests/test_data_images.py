@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from vaestudy import data
 from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
 
