@@ -160,11 +160,12 @@ def test_checkpointing_changes_neither_numbers_nor_statistics(kind, resample):
         for mode in ("none", "norm_act", "cell")
     }
     initial = copy.deepcopy(cells["none"].state_dict())
-    x, results = torch.randn(2, 8, 6, 6, dtype=torch.float64), {}
+    batches, results = torch.randn(3, 2, 8, 6, 6, dtype=torch.float64), {}
     for mode, cell in cells.items():
         cell.load_state_dict(initial)
-        leaf = x.clone().requires_grad_()
-        cell(leaf).square().sum().backward()
+        leaf = batches.clone().requires_grad_()
+        for x in leaf:  # the statistics move with every batch, once, also after a backward pass
+            cell(x).square().sum().backward()
         results[mode] = [leaf.grad, *(p.grad for p in cell.parameters()), *cell.buffers()]
     for mode in ("norm_act", "cell"):
         assert all(torch.allclose(a, b) for a, b in zip(results["none"], results[mode], strict=True)), mode

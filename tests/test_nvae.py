@@ -495,6 +495,17 @@ def test_batch_norm_statistics_stay_finite(monkeypatch):
     assert not model.training
 
 
+def test_a_failed_reestimation_leaves_the_model_as_it_was():
+    model = NVAE(TINY).eval()
+    momenta = [m.momentum for m in model.modules() if isinstance(m, NormAct)]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError, match="temperature"):
+        model.reestimate_batch_norm(passes=2, n=4, temperature=-1.0)
+    assert not model.training
+    assert [m.momentum for m in model.modules() if isinstance(m, NormAct)] == momenta
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_adamax_of_the_paper_is_that_of_torch():
     # u <- max(β2 u, |g| + ε), p <- p - lr / (1 - β1^t) m / u, with the decay added to the gradient.
     torch.manual_seed(0)

@@ -1,7 +1,7 @@
 """The residual cells of NVAE (Vahdat & Kautz 2020, sec. 3.1), with their gates and skips."""
 
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import cache, partial
 
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from vaestudy.models.layers import Conv, NormAct, NormActConv, doubled
+from vaestudy.models.layers import Conv, NormAct, NormActConv, batch_norm_momentum, doubled
 
 BRANCH_SCALE = 0.1
 # What a compiled network keeps for its backward pass under "norm_act": products, but nothing made from them by element.
@@ -150,18 +150,8 @@ class Cell(nn.Module):
         return torch.addcmul(skip, branch, self.gate(branch), value=BRANCH_SCALE)
 
     def _contexts(self):
-        return nullcontext(), self._frozen_statistics()
-
-    @contextmanager
-    def _frozen_statistics(self):
-        """A second pass over a batch must not count it twice in the running statistics."""
-        norms = [module for module in self.modules() if isinstance(module, NormAct)]
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.momentum = 0.0
-        yield
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        # A second pass over a batch must not count it twice in the running statistics.
+        return nullcontext(), batch_norm_momentum(self, 0.0)
 
 
 @cache

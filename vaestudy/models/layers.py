@@ -1,6 +1,7 @@
 """The layers of NVAE's cells: weight-normalised and depthwise convolutions, batch norm with its activation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -212,6 +213,20 @@ class NormAct(nn.Module):
         if self.activation == "swish":
             return torch.ops.aten.silu_backward(grad, x)
         return torch.ops.aten.elu_backward(grad, 1, 1, 1, False, x) if self.activation == "elu" else grad
+
+
+@contextmanager
+def batch_norm_momentum(module: nn.Module, momentum: float) -> Iterator[None]:
+    """Inside the block, every batch norm of `module` gives a new batch this share in its running statistics."""
+    norms = [part for part in module.modules() if isinstance(part, NormAct)]
+    usual = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = momentum
+        yield
+    finally:  # the block may end by an exception, as each recomputation of a checkpoint does
+        for norm, own in zip(norms, usual, strict=True):
+            norm.momentum = own
 
 
 class NormActConv(nn.Module):

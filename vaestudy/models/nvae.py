@@ -14,7 +14,7 @@ from vaestudy.models.base import Terms
 from vaestudy.models.cells import Cell
 from vaestudy.models.flows import Flow
 from vaestudy.models.latents import Normal, normal, residual_normal
-from vaestudy.models.layers import Conv, NormAct
+from vaestudy.models.layers import Conv, batch_norm_momentum
 from vaestudy.models.nvae_config import NVAEConfig
 
 
@@ -216,25 +216,24 @@ class NVAE(nn.Module):
         Returns:
             The statistics that were replaced: `load_state_dict(them, strict=False)` puts them back.
         """
-        norms = [module for module in self.modules() if isinstance(module, NormAct) and module.weight is not None]
-        names = {name for name, _ in self.named_buffers() if name.endswith(("running_mean", "running_var"))}
-        statistics = {name: buffer for name, buffer in self.named_buffers() if name in names}
+        statistics = {name: buffer for name, buffer in self.named_buffers() if ".running_" in name}
         replaced = {name: buffer.clone() for name, buffer in statistics.items()}
-        was_training, momenta, kept = self.training, [norm.momentum for norm in norms], 0
+        was_training, kept = self.training, 0
         self.train()
-        for _ in range(passes):
-            before = {name: buffer.clone() for name, buffer in statistics.items()}
-            for norm in norms:
-                norm.momentum = 1 / (kept + 1)
-            self.sample(n, temperature)
-            if all(buffer.isfinite().all() for buffer in statistics.values()):
-                kept += 1
-                continue
-            for name, buffer in statistics.items():
-                buffer.copy_(before[name])
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        self.train(was_training)
+        try:
+            for _ in range(passes):
+                before = {name: buffer.clone() for name, buffer in statistics.items()}
+                with batch_norm_momentum(self, 1 / (kept + 1)):
+                    self.sample(n, temperature)
+                if all(buffer.isfinite().all() for buffer in statistics.values()):
+                    kept += 1
+                else:
+                    self.load_state_dict(before, strict=False)
+        except BaseException:
+            self.load_state_dict(replaced, strict=False)
+            raise
+        finally:
+            self.train(was_training)
         return replaced
 
     def _read(self, x: Tensor) -> list[Tensor]:
