@@ -125,12 +125,13 @@ class NVAE(nn.Module):
         """The terms that `forward` sums: nats of each latent variable, (n, z, h, w) for each group."""
         return self._infer(x)[1]
 
-    def encode(self, x: Float[Tensor, "n c h w"]) -> list[Tensor]:
-        """Posterior means, each given the means above it: (n, z, h, w) for each group."""
+    def encode(self, x: Float[Tensor, "n c h w"], draw: bool = False) -> list[Tensor]:
+        """Posterior means, each given the means above it, or draws, each given those: (n, z, h, w) for each group."""
         sides, latents = self._read(x), []
 
         def choose(step: Step) -> Tensor:
-            latents.append(step.group.flow(step.posterior(sides).mean))
+            posterior = step.posterior(sides)
+            latents.append(step.group.flow(posterior.sample() if draw else posterior.mean))
             return latents[-1]
 
         self._generate(len(x), choose)

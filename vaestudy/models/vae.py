@@ -106,9 +106,7 @@ class VAE(nn.Module):
         `analytic` takes the KL in closed form (SGVB estimator B, eq. 7); otherwise it is log q(z|x) - log p(z) at
         the draws themselves (estimator A, eq. 6).
         """
-        mean, log_std = self.posterior(x)
-        noise = torch.randn(samples, *mean.shape, device=mean.device)
-        z = mean + log_std.exp() * noise
+        mean, log_std, noise, z = self._draw(x, samples)
         nll = -self._log_likelihood(z, x).mean(0)
         if analytic:
             kl = gaussian_kl(mean, log_std).sum(1)
@@ -116,9 +114,9 @@ class VAE(nn.Module):
             kl = (0.5 * (z.square() - noise.square()) - log_std).sum(2).mean(0)
         return Terms(nll, kl[None], Posterior(mean, log_std, z[0]))
 
-    def encode(self, x: Float[Tensor, "n c h w"]) -> list[Tensor]:
-        """Posterior means, one group: [(n, d)]."""
-        return [self.posterior(x)[0]]
+    def encode(self, x: Float[Tensor, "n c h w"], draw: bool = False) -> list[Tensor]:
+        """Posterior means or, with `draw`, one draw from each posterior; a single group: [(n, d)]."""
+        return [self._draw(x, 1)[3][0] if draw else self.posterior(x)[0]]
 
     def decode(self, latents: list[Tensor]) -> Float[Tensor, "n c h w"]:
         """The mean image of p(x|z), in [0, 1]."""
@@ -135,11 +133,15 @@ class VAE(nn.Module):
 
     def log_weights(self, x: Float[Tensor, "n c h w"], samples: int) -> Float[Tensor, "n samples"]:
         """log p(x, z) - log q(z|x) at `samples` draws of z for each image, nats (Burda et al., 2016, eq. 8)."""
-        mean, log_std = self.posterior(x)
-        noise = torch.randn(samples, *mean.shape, device=mean.device)
-        z = mean + log_std.exp() * noise
+        _, log_std, noise, z = self._draw(x, samples)
         log_prior_ratio = (0.5 * (noise.square() - z.square()) + log_std).sum(2)
         return (self._log_likelihood(z, x) + log_prior_ratio).T
+
+    def _draw(self, x: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mean and log standard deviation of q(z|x), and the noise and the latents of `samples` draws."""
+        mean, log_std = self.posterior(x)
+        noise = torch.randn(samples, *mean.shape, device=mean.device)
+        return mean, log_std, noise, mean + log_std.exp() * noise
 
     def _log_likelihood(self, z: Tensor, x: Tensor) -> Tensor:
         samples = len(z)
