@@ -13,9 +13,7 @@ from vaestudy.models import NVAE, VAE, Model, NVAEConfig, Terms, Trainable, miss
 from vaestudy.models.base import identity
 
 MEMBERS = ("shape", "config", "forward", "encode", "decode", "sample", "kl_per_latent", "log_weights")
-TINY = NVAEConfig(
-    **{"shape": (1, 8, 8), "likelihood": "bernoulli", "channels": 4, "latents": 2, "groups": (1, 2), "flows": 1},
-)
+TINY = NVAEConfig((1, 8, 8), likelihood="bernoulli", channels=4, latents=2, groups=(1, 2), flows=1)
 
 
 class Own(nn.Module):

@@ -19,14 +19,6 @@ CHOICES = {
 }
 
 
-def adaptive_groups(scales: int, most: int, least: int = 1) -> tuple[int, ...]:
-    """Groups of each scale, top first: `most` at the highest resolution, half as many at each scale above it."""
-    groups = [most]
-    while len(groups) < scales:
-        groups.append(max(least, groups[-1] // 2))
-    return tuple(reversed(groups))
-
-
 @dataclass(frozen=True)
 class NVAEConfig:
     """What an NVAE is made of. The defaults are the paper's choices, at a small size.
