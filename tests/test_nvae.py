@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vaestudy.errors import InputError
-from vaestudy.models.cells import Cell
+from vaestudy.models.cells import Cell, SqueezeExcitation
 from vaestudy.models.layers import Conv, NormAct
 from vaestudy.models.likelihoods import Bernoulli
 from vaestudy.models.nvae import NVAE
@@ -189,9 +189,39 @@ def test_every_switch_trains_encodes_and_samples(changes):
 
 
 def test_group_shapes():
-    assert NVAEConfig.preset("laptop32").group_shapes == ((16, 2, 2), (16, 4, 4), (4, 8, 8))
     assert replace(SMALL, groups=(2, 1), latents=(5, 3)).group_shapes == ((5, 8, 8), (5, 8, 8), (3, 16, 16))
     assert NVAEConfig.preset("laptop32", shape=(3, 64, 96)).group_shapes[0] == (16, 4, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "total"),
+    [
+        ("laptop32", ((16, 2, 2), (16, 4, 4), (4, 8, 8)), 739_256),
+        ("laptop32_cells", ((16, 2, 2), (16, 4, 4), (4, 8, 8)), 713_804),
+        ("hierarchy32", ((8, 1, 1), (4, 2, 2), (2, 4, 4)), 860_568),
+        ("hierarchy32_top", ((8, 1, 1),), 835_840),
+    ],
+)
+def test_the_studys_own_presets(name, shapes, total):
+    config = NVAEConfig.preset(name)
+    assert config.group_shapes == shapes
+    assert count(on_meta(config)) == total
+
+
+def test_the_flat_reference_has_the_cells_of_the_hierarchy_in_their_order():
+    def cells(name):
+        model = on_meta(NVAEConfig.preset(name))
+        return [[(n, p.shape) for n, p in m.named_parameters()] for m in model.modules() if isinstance(m, Cell)]
+
+    names = ("hierarchy32", "hierarchy32_top")
+    assert cells(names[0]) == cells(names[1])
+    # What a group adds by itself: its heads, and the ways in and out of the decoder's state.
+    hierarchy, flat = (on_meta(NVAEConfig.preset(name)) for name in names)
+    own = [(g.posterior_head, g.prior_head, g.merge_state, g.merge_latent) for g in hierarchy.groups[1:]]
+    assert count(hierarchy) - count(flat) == sum(count(*parts) for parts in own)
+    kinds = {type(m) for model in (hierarchy, flat) for m in model.modules()}
+    assert SqueezeExcitation not in kinds
+    assert all(m.log_norm is None for model in (hierarchy, flat) for m in model.modules() if isinstance(m, Conv))
 
 
 def test_first_weights_depend_on_the_seed_alone():
@@ -378,7 +408,7 @@ for mode in ("norm_act", "cell"):
 COMPILED_IN_PARTS = """
 import copy, torch
 from torch._dynamo.utils import counters
-from vaestudy.models.cells import Cell
+from vaestudy.models.cells import Cell, SqueezeExcitation
 from vaestudy.models.nvae import NVAE
 from vaestudy.models.nvae_config import NVAEConfig
 
