@@ -19,14 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-ENABLED = {
-    "depthwise",
-    "depthwise_tiles",
-    "norm_act_conv",
-    "weight_norm",
-    "full_precision_conv",
-    "upsample_products",
-}
+ENABLED = {"depthwise", "depthwise_tiles", "norm_act_conv", "weight_norm", "full_precision_conv", "upsample_products"}
 # Channels that a CPU's matrix unit multiplies with each other at once, in bf16; 1 where it has none.
 _TILE = 16 if torch.cpu._is_amx_tile_supported() else 1
 

@@ -131,13 +131,8 @@ class DiscretizedLogisticMixture:
         """E[x|z] of the mixture before its tails are folded in, clipped to [0, 1]."""
         params = _wide(params).contiguous()
         logits, means, _, coefficients = self._split(params, self._channels(params))
-        coefficients, planes = torch.tanh(coefficients), []
-        for channel in range(means.shape[1]):
-            plane = means[:, channel]
-            for lower in range(channel):
-                plane = plane + coefficients[:, _pair(lower, channel)] * planes[lower]
-            planes.append(plane)
-        mean = (torch.softmax(logits, dim=1)[:, None] * torch.stack(planes, dim=1)).sum(2)
+        means = self._shift(means, torch.tanh(coefficients))
+        mean = (torch.softmax(logits, dim=1)[:, None] * means).sum(2)
         return (0.5 * mean + 0.5).clamp(0, 1)
 
     def _channels(self, params: Tensor) -> int:
@@ -151,13 +146,14 @@ class DiscretizedLogisticMixture:
         return logits[:, 0], means, log_scales, coefficients
 
     @staticmethod
-    def _shift(means: Tensor, coefficients: Tensor, x: Tensor) -> Tensor:
-        """Means given the true lower channels."""
-        planes = list(means.unbind(1))
-        for channel in range(means.shape[1]):
+    def _shift(means: Tensor, coefficients: Tensor, x: Tensor | None = None) -> Tensor:
+        """Means given the lower channels: those of x, or without it their own means."""
+        planes = []
+        for channel, plane in enumerate(means.unbind(1)):
             for lower in range(channel):
-                shift = coefficients[:, _pair(lower, channel)] * (2 * x[:, lower, None] - 1)
-                planes[channel] = planes[channel] + shift
+                known = planes[lower] if x is None else 2 * x[:, lower, None] - 1
+                plane = plane + coefficients[:, _pair(lower, channel)] * known
+            planes.append(plane)
         return torch.stack(planes, dim=1)
 
     def _edges(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,6 +164,15 @@ class DiscretizedLogisticMixture:
 
 
 Likelihood = Bernoulli | Gaussian | DiscretizedLogisticMixture
+LIKELIHOODS = ("bernoulli", "gaussian", "mixture")
+
+
+def make_likelihood(name: str, *mixture: int) -> Likelihood:
+    """One of LIKELIHOODS; what follows the name is for the mixture, in the order of its fields."""
+    if name == "mixture":
+        return DiscretizedLogisticMixture(*mixture)
+    return Bernoulli() if name == "bernoulli" else Gaussian()
+
 
 # At the lower end a logistic fits inside one of 256 levels; at the upper end a level still has some mass.
 _LOG_SCALES = (-7.0, 30.0)

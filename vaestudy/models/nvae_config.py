@@ -6,7 +6,7 @@ from typing import Any
 
 from vaestudy.errors import InputError
 from vaestudy.models.layers import NORM_ACTIVATIONS
-from vaestudy.models.likelihoods import Bernoulli, DiscretizedLogisticMixture, Gaussian, Likelihood
+from vaestudy.models.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
 
 CHOICES = {
     "encoder_cell": ("regular", "depthwise"),
@@ -14,7 +14,7 @@ CHOICES = {
     "norm_activation": NORM_ACTIVATIONS,
     "sigma": ("exp_floor", "softplus"),
     "upsampling": ("bilinear", "nearest"),
-    "likelihood": ("mixture", "bernoulli", "gaussian"),
+    "likelihood": LIKELIHOODS,
     "checkpoint": ("none", "norm_act", "cell"),
 }
 
@@ -127,9 +127,7 @@ class NVAEConfig:
         return replace(config, shape=shape or config.shape, **changes)
 
     def make_likelihood(self) -> Likelihood:
-        if self.likelihood == "mixture":
-            return DiscretizedLogisticMixture(self.mixtures, self.bits, self.official_edges)
-        return Bernoulli() if self.likelihood == "bernoulli" else Gaussian()
+        return make_likelihood(self.likelihood, self.mixtures, self.bits, self.official_edges)
 
     def width(self, halvings: int) -> int:
         """Channels of the maps that were halved so often since the stem."""
