@@ -6,13 +6,14 @@ model. What mathematics says is tested with the code, and what a machine measure
 
 `evaluate` reads one tidy table (pandas), one row a trained model:
 
-| columns | what they hold |
-|---|---|
-| part | the experiment: `gradients`, `samples`, `overfitting`, `latents`, `codes` (stage 1); `sweep32`, `faces`, `sizes`, `paper64`, `ica64`, `dropping`, `spectra` (stage 2); `hierarchy`, `devices` (stage 3) |
-| piece, seed, cpu | the piece of the run, in which every setting is trained for the same seeds on one machine; the model's seed; the machine |
-| record_version, metric_version | of one kind throughout |
-| settings | as far as they exist for a model, else empty: `vaestudy.claims.records.SETTINGS` |
-| scores | numbers, any name: a claim names the columns that it reads, or an expression of them |
+- `part`: the experiment, whose models differ in nothing but what claims compare: `gradients, samples, overfitting,
+  latents, codes` (stage 1), `sweep32, faces, sizes, paper64, ica64, dropping, spectra` (stage 2), `hierarchy, devices`
+  (stage 3).
+- `piece, seed, cpu`: the piece of the run, which holds every setting of a part for the same seeds on one machine; the
+  model's seed; the machine.
+- `record_version, metric_version`: one of each throughout.
+- The settings, `vaestudy.claims.records.SETTINGS`, empty where a model has no such thing.
+- Scores: numbers under any name. A claim names those that it reads, or an expression of them.
 
 Scores that the catalogue reads, `*_rotated` being the mean score of random rotations of the same live latents, and
 `*_draws` a score of posterior draws:

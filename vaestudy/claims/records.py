@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from vaestudy.claims.statistics import Pieces
 from vaestudy.errors import InputError
 
 NAMES = ("part", "piece", "seed", "cpu", "record_version", "metric_version")
@@ -15,7 +16,6 @@ SETTINGS = (
 )
 
 Where = tuple[tuple[str, object], ...]
-Pieces = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class NotTestable(Exception):

@@ -19,6 +19,7 @@ DRAWS = 99_999
 LEVEL = 0.05
 _CHUNK = 4_000_000  # numbers held at once: 16 MB in float32
 
+Pieces = tuple[tuple[int, ...], tuple[int, ...]]
 Tails = tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]
 
 
@@ -45,10 +46,25 @@ def mean_estimate(values: Float[np.ndarray, "rows n"]) -> Estimate:
     return Estimate(values.mean(axis=1), values.std(axis=1, ddof=1) / np.sqrt(n), np.full(len(values), n - 1.0))
 
 
+def two_setting_p(
+    a: Float[np.ndarray, "rows n"], b: Float[np.ndarray, "rows m"], pieces: Pieces | None = None, draws: int = DRAWS
+) -> Tails:
+    """P2: one-sided p of "a is above b" and of "a is below b", the larger one of Welch's t-test and its permutation.
+
+    Neither alone holds its level. The t-test trusts in bell shapes. Permuting trusts in equal spread: at a ratio of 2.5
+    between the standard deviations, which the pilot had, ten models against ten pass .002 in 38 of 10,000 runs without
+    a difference, the larger p in 20; at equal spread it costs 1 of 100 in power at .01 (tests/benchmarks).
+    """
+    effect, se, df = welch(a, b)
+    t = np.divide(effect, se, out=np.sign(effect) * 1e9, where=se > 0)
+    up, down = permutation_p(a, b, pieces, draws)
+    return np.maximum(up, stats.t.sf(t, df)), np.maximum(down, stats.t.cdf(t, df))
+
+
 def permutation_p(
     a: Float[np.ndarray, "rows n"],
     b: Float[np.ndarray, "rows m"],
-    pieces: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
+    pieces: Pieces | None = None,
     draws: int = DRAWS,
 ) -> Tails:
     """One-sided p of "a is above b" and of "a is below b": Welch's t with the labels permuted over the models.

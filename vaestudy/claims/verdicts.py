@@ -144,7 +144,12 @@ def _models(draw: Draw) -> int:
 def _row(claim: Claim, verdict: str, exploratory: bool, reason: str | None, **values) -> dict:
     empty = dict.fromkeys(("n", "effect", "interval", "p", "p_adjusted", "smallest_visible"))
     return {
-        "id": claim.id, "claim": claim.sentence, "source": claim.source, "test": claim.test.text,
+        "id": claim.id,
+        "claim": claim.sentence,
+        "source": claim.source,
+        "test": claim.test.text,
         **(empty | {"family": claim.family, "margin": claim.margin, "verdict": verdict, "decidable": False} | values),
-        "unit": claim.unit, "exploratory": exploratory, "reason": reason,
+        "unit": claim.unit,
+        "exploratory": exploratory,
+        "reason": reason,
     }
