@@ -82,7 +82,7 @@ def device(name: str) -> Above:
 
 
 SWITCHED_OFF = AllOf(
-    tuple(Above(a, b, "live", margin=1) for a, b in (LATENTS, LATENTS[::-1]))
+    tuple(Above(a, b, "live", margin=1.0) for a, b in (LATENTS, LATENTS[::-1]))
     + tuple(Positive(where, value) for where in LATENTS for value in ("live", "20 - live"))
 )
 
@@ -96,9 +96,9 @@ CATALOGUE = (
           Positive(setting(part="gradients"), "log10(score_function_variance / pathwise_variance) - 1"),
           "powers of ten", 10, VAE, True),
     Claim("1.2", "One noise sample is enough at batches of 100", f"{AEVB}, 2.3",
-          Above(*BATCHES, "elbo", margin=1), "nats", 20, VAE, True),
+          Above(*BATCHES, "elbo", margin=1.0), "nats", 20, VAE, True),
     Claim("1.3", "Superfluous latents do not overfit", f"{AEVB}, 5",
-          Above(*OVERFIT, "train_elbo - test_elbo", margin=1), "nats", 10, VAE, True),
+          Above(*OVERFIT, "train_elbo - test_elbo", margin=1.0), "nats", 10, VAE, True),
     Claim("1.4", "Unused latents switch off", BURDA, SWITCHED_OFF, "latents", 20, VAE, True),
     Claim("1.5", "Uncorrelated is not disentangled: codes score above their random rotations (MIG)", HIGGINS,
           Positive(setting(part="codes", beta=1), "mig - mig_rotated"), "score", 10, VAE, True),
@@ -106,9 +106,9 @@ CATALOGUE = (
     Claim("2.1", f"{RISE} (Higgins score, L = 5)", f"{HIGGINS}, figure 6, table 2",
           BestOf(SWEEP, "higgins_5"), "score", 20, BETA, True),
     Claim("2.2", f"{FALL} (Higgins score, L = 5)", f"{HIGGINS}, figure 6",
-          BestOf(SWEEP, "higgins_5", held=1), "score", 20, BETA, True),
+          BestOf(SWEEP, "higgins_5", held=1.0), "score", 20, BETA, True),
     Claim("2.3", f"{RISE} (MIG)", f"{HIGGINS}, figure 6", BestOf(SWEEP, "mig"), "score", 20, BETA, True),
-    Claim("2.4", f"{FALL} (MIG)", f"{HIGGINS}, figure 6", BestOf(SWEEP, "mig", held=1), "score", 20, BETA, True),
+    Claim("2.4", f"{FALL} (MIG)", f"{HIGGINS}, figure 6", BestOf(SWEEP, "mig", held=1.0), "score", 20, BETA, True),
     Claim("2.5", "β-VAE scores above PCA", f"{HIGGINS}, table 2",
           Chosen(PAPER, by="higgins_5", value="higgins_5 - pca_higgins_5"), "score", 20, BETA, True),
     Claim("2.6", f"{RISE} (Higgins score, L = 1)", HIGGINS, BestOf(SWEEP, "higgins_1"), "score", 20, BETA),
@@ -118,11 +118,11 @@ CATALOGUE = (
     Claim("2.9", "Larger latents need more normalised pressure: the best β grows with M", f"{HIGGINS}, figure 6",
           BestMoves(SIZES, "higgins_5"), "log β per log M", 10, BETA),
     Claim("2.10", "Choosing β by the bound costs score", f"{HIGGINS}, 4.3",
-          Chosen(SWEEP, by="higgins_5", value="higgins_5", rival="elbo", base=1), "score", 20, BETA),
+          Chosen(SWEEP, by="higgins_5", value="higgins_5", rival="elbo", base=1.0), "score", 20, BETA),
     Claim("2.11", "β-VAE scores above ICA", f"{HIGGINS}, table 2",
           Chosen(PAPER, by="higgins_5", value="higgins_5", fits=ICA), "score", 20, BETA),
     Claim("2.12", "β chosen from weak labels beats β = 1", f"{HIGGINS}, 4.3",
-          Chosen(SWEEP, by="weak_higgins_5", value="higgins_5", base=1), "score", 20, BETA),
+          Chosen(SWEEP, by="weak_higgins_5", value="higgins_5", base=1.0), "score", 20, BETA),
     Claim("2.13", "Pressure drops factors in the order of their worth in nats", BURGESS,
           Positive(setting(part="dropping"), "worth_tau"), "Kendall's tau", 10, BETA),
     Claim("2.14", "Pressure is paid in high frequencies", HIGGINS,
@@ -139,7 +139,7 @@ CATALOGUE = (
                   curve=ONE_GROUP, curve_value="higgins_5_draws", margin=0.05),
           "score", 10, NVAE, True, ("width",)),
     Claim("3.5", "All groups together are read best below β = 1 (linear R²)", VAFAII,
-          BestOf(hierarchy("none"), "all_linear_r2", base=0.15, least=1, contrary=True), "R²", 8, NVAE, True),
+          BestOf(hierarchy("none"), "all_linear_r2", base=0.15, least=1.0, contrary=True), "R²", 8, NVAE, True),
     Claim("3.6", "Without a schedule too, pressure moves the code to the top group", STUDY,
           top_share("none"), "share per log β", 8, NVAE),
     Claim("3.7", "Under NVAE's balancing too, pressure moves the code to the top group", STUDY,
