@@ -3,6 +3,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -176,6 +177,63 @@ def test_a_failing_cell_is_named_and_the_last_report_survives(tmp_path):
     assert "\n" not in str(error.value)
     assert output.read_text() == "the last one"
     assert "ZeroDivisionError" in partial.read_text()
+
+
+def test_only_the_first_line_of_a_long_error_is_said(tmp_path):
+    source = write(tmp_path / "01_vae.ipynb", cells=["# One", ["raise ValueError('one\\ntwo')"]])
+    with pytest.raises(execute.NotebookError, match=r"^ValueError: one \(stage vae[^\n]*$"):
+        execute.run_notebook(source, {}, tmp_path / "x.ipynb")
+
+
+def test_a_failed_run_leaves_the_old_pages_and_the_index_says_so(tmp_path):
+    notebooks, folder = tmp_path / "notebooks", tmp_path / "smoke"
+    second = write(notebooks / "02_vae.ipynb", cells=["# Two", ["figures = 2"]])
+    write(notebooks / "01_vae.ipynb", cells=["# One", ["1"]])
+    site.study("smoke", tmp_path, notebooks, say=lambda line: None)
+    pages_before = {path.name: path.read_text() for path in folder.glob("0*.html")}
+    assert "partial" not in (folder / "index.html").read_text()
+    write(second, cells=["# Two", ["1 / 0"]])
+    with pytest.raises(execute.NotebookError):
+        site.study("smoke", tmp_path, notebooks, say=lambda line: None)
+    assert {path.name: path.read_text() for path in folder.glob("0*.html")} == pages_before
+    text = (folder / "index.html").read_text()
+    assert '<a href="02_vae.partial.ipynb">' in text
+    assert "stopped in cell 3: ZeroDivisionError: division by zero" in text
+    assert '<a href="02_vae.html">Two</a>' in text
+    write(second, cells=["# Two", ["2"]])
+    site.study("smoke", tmp_path, notebooks, say=lambda line: None)
+    assert "partial" not in (folder / "index.html").read_text()
+
+
+def test_notebooks_run_on_this_interpreter_whatever_is_called_python3(tmp_path, monkeypatch):
+    spec = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(json.dumps({"argv": ["/bin/false"], "display_name": "another", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    source = write(tmp_path / "01_vae.ipynb", cells=["# One", ["import sys\n", "print(sys.executable)"]])
+    executed = nbformat.read(execute.run_notebook(source, {}, tmp_path / "x.ipynb"), as_version=4)
+    assert executed.cells[-1].outputs[0].text.strip() == sys.executable
+
+
+def test_nothing_heavy_is_imported_before_a_notebook_runs():
+    """So that a mistyped name is refused at once."""
+    heavy = {"torch", "matplotlib", "sklearn", "nbconvert", "nbformat", "papermill", "pandas"}
+    code = "import sys, vaestudy.report.site, vaestudy.report.papermill_plugin; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not heavy & set(loaded.split())
+
+
+def test_a_refusal_imports_nothing_heavy_either(tmp_path):
+    pytest.importorskip("vaestudy.settings")
+    source = write(tmp_path / "01_vae.ipynb")
+    code = f"""import sys
+from vaestudy.report import site
+try:
+    site.run_one({str(source)!r}, {{"bta": 1}})
+except ValueError:
+    print(*sys.modules)"""
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"torch", "matplotlib", "sklearn", "nbconvert", "papermill"} & set(loaded.split())
 
 
 def test_bad_input_inside_of_a_notebook_stays_bad_input(tmp_path):
