@@ -1,6 +1,10 @@
 """The figures and computed sentences of the stages: what they say must follow from the numbers that go in."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -10,14 +14,32 @@ from vaestudy.errors import InputError
 from vaestudy.models import NVAE, VAE, NVAEConfig
 
 
-def sweep_rows(curve, sizes=(4,), noise=0.01):
+def sweep_rows(curve, sizes=(4,), noise=0.01, kind="beta"):
     rows = []
     for size in sizes:
         for beta, score in curve.items():
             for seed in range(3):
-                row = {"beta": beta, "beta_norm": beta * size / 256, "latent_dim": size, "seed": seed, "kind": "beta"}
-                rows.append(row | {"higgins": score + noise * (seed - 1), "nll_nats": 10 + beta, "kl_nats": 5 / beta})
+                row = {"kind": kind, "beta": beta, "beta_norm": beta * size / 256, "latent_dim": size, "seed": seed}
+                row |= {"higgins": score + noise * (seed - 1), "nll_nats": 10 + beta, "kl_nats": 5 / beta}
+                rows.append(row | {"capacity": 0.0})
     return rows
+
+
+def image_set(channels=1, side=16, count=40):
+    storage = torch.randint(0, 256, (count, channels, side, side), dtype=torch.uint8)
+    table = np.random.default_rng(0).integers(0, 3, (count, 2))
+    return ImageSet("noise", (channels, side, side), storage, factors_of_rows=Factors(("a", "b"), (3, 3), table))
+
+
+def shows(output):
+    """Renders an output, and checks what every one owes a report."""
+    bundle = output._repr_mimebundle_()
+    json.dumps(bundle, allow_nan=False)
+    assert bundle[figures.MIME]["data"]
+    if isinstance(output, figures.Figure):
+        assert "<svg" in bundle["text/html"]
+        assert "<figcaption>" in bundle["text/html"]
+    return output
 
 
 @pytest.mark.parametrize(
@@ -28,8 +50,9 @@ def sweep_rows(curve, sizes=(4,), noise=0.01):
         ({0.1: 0.3, 1.0: 0.5, 10.0: 0.9}, False, "does not clearly fall"),
     ],
 )
-def test_the_verdict_on_the_inverted_u_follows_from_the_curve(curve, verdict, words):
-    said = figures.inverted_u(sweep_rows(curve), "higgins")
+@pytest.mark.parametrize("form", [list, pd.DataFrame])
+def test_the_verdict_on_the_inverted_u_follows_from_the_curve(curve, verdict, words, form):
+    said = shows(figures.inverted_u(form(sweep_rows(curve)), "higgins"))
     assert words in said.caption
     assert said.data[4]["inverted_u"] is verdict
     assert said.data[4]["spread"] == pytest.approx(0.01)
@@ -37,77 +60,139 @@ def test_the_verdict_on_the_inverted_u_follows_from_the_curve(curve, verdict, wo
 
 def test_a_rise_within_the_spread_of_seeds_is_none():
     said = figures.inverted_u(sweep_rows({0.1: 0.5, 1.0: 0.55, 10.0: 0.5}, noise=0.2), "higgins")
-    assert "0 of 1 latent sizes" in said.caption
+    assert not said.data[4]["inverted_u"]
 
 
 def test_the_optimum_is_read_in_both_units():
     rows = sweep_rows({1.0: 0.9, 4.0: 0.5}, sizes=(4,)) + sweep_rows({1.0: 0.5, 4.0: 0.9}, sizes=(10,))
-    said = figures.optimum_by_size(rows, "higgins")
+    said = shows(figures.optimum_by_size(rows, "higgins"))
     assert said.data == {4: {"beta": 1, "beta_norm": 4 / 256}, 10: {"beta": 4, "beta_norm": 40 / 256}}
     assert "needs more β and more β_norm" in said.caption
-
-
-def test_means_are_means_over_seeds():
-    assert figures.means(sweep_rows({1.0: 0.9, 4.0: 0.5}), "higgins") == pytest.approx({1.0: 0.9, 4.0: 0.5})
+    assert figures.means(rows[:6], "higgins") == pytest.approx({1.0: 0.9, 4.0: 0.5})
 
 
 def test_factors_that_are_lost_are_named_with_their_beta():
     known = {1.0: np.array([0.9, 0.8, 0.01]), 4.0: np.array([0.3, 0.8, 0.0]), 16.0: np.array([0.0, 0.7, 0.0])}
-    said = figures.factors_over_beta(known, ("scale", "x", "orientation"))
+    said = shows(figures.factors_over_beta(known, ("scale", "x", "orientation")))
     assert said.alt == "Half of what was known is lost: scale at β = 4; x never. Known at no β: orientation."
 
 
 def test_the_answer_about_beta_compares_group_by_group():
-    rows = [
-        {"model": "NVAE", "beta": b, "group": g, "mig": v}
-        for b, g, v in ((1.0, 1, 0.1), (1.0, 2, 0.2), (4.0, 1, 0.3), (4.0, 2, 0.1))
-    ]
+    scores = ((1.0, 1, 0.1), (1.0, 2, 0.2), (4.0, 1, 0.3), (4.0, 2, 0.1))
+    rows = [{"model": "NVAE", "beta": b, "group": g, "mig": v} for b, g, v in scores]
     rows.append({"model": "flat VAE", "beta": 1.0, "group": 1, "mig": 0.5})
-    said = figures.does_beta_disentangle(rows, "mig", "MIG").caption
-    assert "+0.200 in group 1, -0.100 in group 2" in said
-    assert "largest gain is +0.200, at β = 4 in group 1" in said
-    assert "0.300, not above the flat VAE (0.500)" in said
+    said = shows(figures.does_beta_disentangle(rows, "mig", "MIG"))
+    assert said.data["gains"][4.0] == pytest.approx({1: 0.2, 2: -0.1})
+    assert "+0.200 in group 1, −0.100 in group 2" in said.caption
+    assert "0.300, not above the flat VAE (0.500)" in said.caption
+    shown = shows(figures.score_by_group(rows, {"mig": "MIG"}, chance={"mig": 0.0}))
+    assert shown.alt == "Best MIG: 0.5000 for flat VAE, β = 1, group 1."
+    assert ">chance<" in shown.svg
+    assert ">flat VAE<" in shown.svg
 
 
-def image_set(channels=1, side=16, count=40):
-    storage = torch.randint(0, 256, (count, channels, side, side), dtype=torch.uint8)
-    table = np.random.default_rng(0).integers(0, 3, (count, 2))
-    return ImageSet("noise", (channels, side, side), storage, factors_of_rows=Factors(("a", "b"), (3, 3), table))
+def test_scores_stand_at_the_trained_betas():
+    rows = sweep_rows({0.1: 0.5, 3.0: 0.9, 10.0: 0.3}, sizes=(10, 4))
+    shown = shows(figures.score_over_beta(rows, {"higgins": "Higgins"}, chance={"higgins": 0.25}))
+    over_beta, _ = shown.fig.axes
+    assert [label.get_text() for label in over_beta.get_xticklabels()] == ["0.1", "3", "10"]
+    assert shown.alt == "Higgins, M = 4: best 0.90 at β = 3; Higgins, M = 10: best 0.90 at β = 3."
+    assert ">chance<" in shown.svg
+    assert ">M = 10<" in shown.svg
+    rows_of_two = [*rows, *sweep_rows({2.0: 0.6, 4.0: 0.7}, kind="total_correlation")]
+    shown = shows(figures.objectives(rows_of_two, "higgins", "Higgins"))
+    assert shown.alt == "Best mean score: β-VAE 0.90; β-TCVAE 0.70."
+    assert shows(figures.reconstruction_against_score(rows, "higgins", "Higgins")).alt == (
+        "The best reconstruction scores 0.49; the best score is 0.91."
+    )
+    picks = {"all labels": {1.0: 0.2, 4.0: 0.5}, "weak labels": {1.0: 0.3, 4.0: 0.1}}
+    assert shows(figures.weak_labels(picks)).alt == "all labels choose β = 4; weak labels choose β = 1."
+
+
+def test_figures_of_the_codes_of_a_sweep_name_what_is_strongest():
+    pairs = (1, 5, 20)
+    curves = {
+        name: np.array([0.5, score, score]) for name, score in (("true", 1.0), ("without b", 0.7), ("turned", 0.9))
+    }
+    assert "turned: 0.50, 0.90, 0.90" in shows(figures.score_over_pairs(curves, pairs, 0.25)).alt
+    assert "0.30 below the true factors: the score notices" in shows(figures.what_pairs_do(curves, pairs, 4)).caption
+    share = np.array([[0.9, 0.1], [0.0, 0.6]])
+    assert shows(figures.information({"VAE": share}, ("a", "b"))).alt == "VAE: a in z0, b in z1."
+    factors = np.stack([axis.ravel() for axis in np.meshgrid(*[np.arange(n) for n in (4, 3, 5, 2)])], 1)
+    codes = np.stack([factors[:, 0], factors[:, 2], factors[:, 1]], 1).astype(float)
+    shown = shows(figures.latent_responses(codes, factors, [0, 1], ("x", "y", "orientation", "shape")))
+    assert shown.alt == "Latents that swing with orientation: z1."
+    assert shown.data["z0"] == pytest.approx({"x": 3, "orientation": 0})
+    # Where those four are not known: by the number of values.
+    shown = figures.latent_responses(codes, factors, [0, 2], ("b", "a", "c", "d"))
+    assert shown.alt == "Latents that swing with a: z2."
+    with pytest.raises(InputError, match="4 known factors"):
+        figures.latent_responses(codes, factors[:, :2], [0], ("a", "b"))
+
+
+def test_tables_of_a_sweep_give_mean_and_deviation():
+    rows = [
+        {"beta": beta, "images": where, "nll": 20.0 + seed, "higgins": 0.5}
+        for where, beta, seed in (("seen", 4.0, 0), ("seen", 4.0, 2), ("never", 4.0, 0), ("seen", 1.0, 0))
+    ]
+    shown = figures.novelty_table(rows, {"shape": [2], "y": [3, 4]})
+    assert [(row["β"], row["combinations"], row["reconstruction, nats"]) for row in shown.data] == [
+        (1.0, "seen", "20.00 ± 0.00"),
+        (4.0, "seen", "21.00 ± 1.41"),
+        (4.0, "never", "20.00 ± 0.00"),
+    ]
+    assert "shape 2 and y 3 to 4" in shown.caption
+    report = SimpleNamespace(mean=0.5, std=0.01, best_mean=0.6, best_std=0.02)
+    shown = figures.score_table({"VAE": {5: report}}, {"VAE": "61.58", "InfoGAN": "73.5"})
+    assert shown.data[0] == {
+        "code": "VAE",
+        "L = 5, all": "50.0 ± 1.0",
+        "L = 5, best half": "60.0 ± 2.0",
+        "published": "61.58",
+    }
+    assert shown.data[1] == {"code": "InfoGAN", "published": "73.5"}
 
 
 def test_figures_of_a_vae_render_and_describe_themselves():
     model, images = VAE((1, 16, 16), latent_dim=2, network="kingma", width=16), image_set()
-    shown = [
-        figures.examples(images, count=8, columns=4),
-        figures.reconstructions(model, images, count=5),
-        figures.manifold(model, side=4),
-        figures.kl_spectrum(np.array([0.5, 2.0]), np.array([False, True])),
-        figures.importance_ladder((1, 5), np.array([[-10.0, -11.0, -9.0], [-9.5, -10.0, -8.0]])),
-        figures.correlations({"a": np.eye(3), "b": np.ones((3, 3))}, {"a": 0.5, "b": 0.1}, "score"),
-    ]
-    for figure in shown:
-        assert "<svg" in figure._repr_html_()
-        assert figure.alt in figure._repr_html_()
-    assert "1 of 2 latents are active and share 2.5 nats" in shown[3].alt
-    assert "mean 0.00" in shown[5].alt
-    assert "mean 1.00" in shown[5].alt
+    shows(figures.examples(images, count=8, columns=4))
+    shows(figures.reconstructions(model, images, count=5))
+    shows(figures.manifold(model, side=4))
+    shown = shows(figures.kl_spectrum(np.array([0.5, 2.0]), np.array([False, True])))
+    assert shown.alt == "1 of 2 latents are active; all share 2.5 nats."
+    shown = shows(figures.importance_ladder((1, 5), np.array([[-10.0, -11.0, -9.0], [-9.5, -10.0, -8.0]])))
+    assert shown.data["standard_error_of_gain"] == pytest.approx([0, 1 / 6])
+    codes = {"a": np.eye(3), "b": np.ones((3, 3))}
+    shown = shows(figures.correlations(codes, {"a": 0.5}, "score"))
+    assert shown.alt == "a: mean 0.00, score 0.50; b: mean 1.00."
+    shown = shows(figures.gradient_spread({"A": {1: 4.0, 10: 0.4}, "B": {1: 2.0, 10: 0.2}}))
+    assert shown.alt == "At L = 1 the variance is 2.000 for B and 4.000 for A."
+    with pytest.raises(InputError, match="2 latents"):
+        figures.manifold(VAE((1, 16, 16), latent_dim=3))
+
+
+@pytest.mark.parametrize(("last", "end"), [(40, -50.0), (100, -80.0)])
+def test_training_curves_leave_out_a_last_interval_that_is_shorter(last, end):
+    seen = np.array([100, 200, 300, 300 + last])
+    nll = np.array([90.0, 60.0, 40.0, 70.0])
+    run = SimpleNamespace(
+        history={"images_seen": seen, "nll_nats": nll, "kl_nats": nll * 0 + 10, "elbo_nats": -nll - 10}
+    )
+    shown = shows(figures.training_curves({"VAE": run}))
+    assert shown.alt == f"Curves that end at VAE: ELBO −{-end:.1f} nats."
+    assert len(shown.data["VAE"]) == (4 if last == 100 else 3)
 
 
 def test_a_traversal_moves_one_latent_and_keeps_the_others():
     model, images = VAE((1, 16, 16), latent_dim=3, network="kingma", width=16), image_set()
     x = images.batch([0])
     (mean,) = model.encode(x)
-    frames = figures.vae.traversal_frames(model, x, [1], torch.tensor([mean[0, 1].item(), 2.0]))
+    frames = figures.vae.traversal_frames(model, x, [1, 2], torch.tensor([mean[0, 1].item(), 2.0]))
     torch.testing.assert_close(frames[0, :1], model.decode([mean]))
     moved = mean.clone()
     moved[0, 1] = 2
     torch.testing.assert_close(frames[0, 1:], model.decode([moved]))
-    assert "z" in figures.traversal(model, images, frames=3)._repr_html_()
-
-
-def test_the_manifold_needs_two_latents():
-    with pytest.raises(InputError, match="2 latents"):
-        figures.manifold(VAE((1, 16, 16), latent_dim=3))
+    assert "z = −3.00" in shows(figures.traversal(model, images, frames=3))._repr_html_()
 
 
 def test_figures_of_a_hierarchy_render():
@@ -115,23 +200,20 @@ def test_figures_of_a_hierarchy_render():
     model, images = NVAE(config).eval(), image_set(channels=3)
     x = images.batch(slice(0, 4))
     with torch.no_grad():
-        kl = {"β = 1": [group.numpy() for group in model.kl_per_latent(x)]}
-    shown = [
-        figures.architecture(config),
-        figures.kl_by_group(kl),
-        figures.samples_by_temperature(model, (0.5, 1.0), count=3, passes=2),
-        figures.below_a_fixed_top(model, x, count=2),
-        figures.interpolation(model, x, count=3),
-        figures.reconstructions_by_depth(model, x),
-    ]
-    for figure in shown:
-        assert "<svg" in figure._repr_html_()
-    assert shown[2].data["finite"] is True
-    assert len(shown[0].data["group_shapes"]) == 3
+        kl = [group.numpy() for group in model.kl_per_latent(x)]
+    shown = shows(figures.architecture(config))
+    assert len(shown.data["group_shapes"]) == 3
+    assert "p(x|z)" in shown.svg
+    shown = shows(figures.kl_by_group({"β = 1": kl, "β = 2": [2 * group for group in kl]}))
+    assert sum(shown.data["β = 1"]["kl_nats"]) == pytest.approx(sum(group.sum() for group in kl) / 4, rel=1e-5)
+    assert shows(figures.samples_by_temperature(model, (0.5, 1.0), count=3, passes=2)).data["finite"] is True
+    shows(figures.below_a_fixed_top(model, x, count=2))
+    shows(figures.interpolation(model, x, count=3))
+    shows(figures.reconstructions_by_depth(model, x))
 
 
 def test_the_nearest_training_image_of_a_copy_is_the_original():
     images = image_set(channels=3)
-    found = figures.nearest_in_training(images.batch([7, 30]), images, batch=9)
+    found = shows(figures.nearest_in_training(images.batch([7, 30]), images, batch=9))
     assert found.data["index"].tolist() == [7, 30]
     assert found.data["root_mean_squared_difference"] == pytest.approx([0, 0], abs=1e-3)

@@ -1,11 +1,9 @@
-"""Every size that a stage uses, one row a profile, in one table."""
+"""Every size that a stage uses: a base row for each stage, and what each profile changes in it."""
 
 from typing import Any
 
-from vaestudy.training.config import Training
-from vaestudy.training.objective import Objective
-
-PROFILES = ("smoke", "laptop", "gpu", "paper")
+from vaestudy.settings import PROFILES
+from vaestudy.training import Objective, Training
 
 # What the ablations change: fields of the configuration, and of the objective.
 ABLATIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -17,41 +15,62 @@ ABLATIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "regular": ("3 x 3 cells in the decoder", {"decoder_cell": "regular"}, {}),
 }
 
-SIZES: dict[str, dict[str, dict[str, Any]]] = {
+_SETTLES = {"lr_decay_from": 0.5, "min_lr_ratio": 0.02}
+_LAPTOP = {"optimizer": "adamw", "betas": (0.9, 0.99), "lr_warmup": 0.05, "lr_decay_from": 0.05, "min_lr_ratio": 0.01}
+_LAPTOP |= {"ema": 0.995, "log_every": 1_600}
+_KINGMA = {"optimizer": "adagrad", "learning_rate": 0.01}
+# Vahdat & Kautz (2020), sec. 4 and appendix A.
+_NVAE = {"learning_rate": 1e-2, "optimizer": "adamax", "eps": 1e-3, "weight_decay": 3e-4, "min_lr_ratio": 0.01}
+_NVAE |= {"grad_skip_factor": 10.0, "flip": True, "compile": True}
+_NVAE |= {"objective": Objective(warmup=0.3, min_kl_weight=1e-4, balance=True, spectral=0.1)}
+_FLAT, _ABLATION = Objective(warmup=0.1), Objective(warmup=0.3, spectral=0.01)
+
+BASE: dict[str, dict[str, Any]] = {
+    "vae": {"image_size": 64, "width": 1200, "test_images": 10_000, "ladder": (1, 5, 50, 500, 5000)},
+    "beta_vae": {
+        "image_size": 64,
+        "width": 0,
+        "capacities": (6.0, 12.0, 25.0),
+        "correlation_betas": (2.0, 4.0, 8.0),
+        "grid_images": 100_000,
+        "pairs": (1, 2, 5, 10, 20, 50, 100, 200),
+        "classifier": "logistic",
+    },
+    "nvae": {
+        "image_size": 64,
+        "preset": "celeba64",
+        "checkpoint": "norm_act",
+        "betas": (2.0, 8.0),
+        "flat": {"width": 64, "latent_dim": 128},
+        "ablations": tuple(ABLATIONS),
+        "temperatures": (0.5, 0.6, 0.7, 1.0),
+    },
+}
+
+OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
     "vae": {
         "smoke": {
             "image_size": 16,
             "width": 32,
-            "training": Training(images=2_000, batch=100, learning_rate=1e-3, log_every=500),
+            "training": Training(images=2_000, batch=100, log_every=500),
             "plane_images": 2_000,
             "test_images": 200,
             "ladder": (1, 5, 25),
         },
         "laptop": {
-            "image_size": 64,
             "width": 0,
-            "training": Training(images=400_000, learning_rate=1e-3, decay_from=0.5, decay_to=0.02),
+            "training": Training(images=400_000, **_SETTLES),
             "plane_images": 100_000,
             "test_images": 2_000,
             "ladder": (1, 5, 50, 500),
         },
         "gpu": {
-            "image_size": 64,
-            "width": 1200,
-            "training": Training(images=30_000_000, batch=256, decay_from=0.5, decay_to=0.02, compile=True),
+            "training": Training(images=30_000_000, batch=256, compile=True, **_SETTLES),
             "plane_images": 5_000_000,
-            "test_images": 10_000,
-            "ladder": (1, 5, 50, 500, 5000),
         },
         "paper": {
-            "image_size": 64,
-            "width": 1200,
-            "training": Training(
-                images=100_000_000, batch=100, learning_rate=0.01, optimizer="adagrad", precision="fp32"
-            ),
+            "training": Training(images=100_000_000, batch=100, precision="fp32", **_KINGMA),
             "plane_images": 10_000_000,
-            "test_images": 10_000,
-            "ladder": (1, 5, 50, 500, 5000),
         },
     },
     "beta_vae": {
@@ -66,7 +85,6 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "training": Training(images=1_500, batch=50, log_every=500),
             "grid_images": 6_000,
             "pairs": (1, 5, 20),
-            "classifier": "logistic",
         },
         "laptop": {
             "image_size": 16,
@@ -77,43 +95,22 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "capacities": (4.0, 8.0),
             "correlation_betas": (4.0, 8.0),
             "training": Training(
-                images=720_000,
-                learning_rate=2e-3,
-                decay_from=0.5,
-                decay_to=0.02,
-                save_every=240_000,
-                objective=Objective(warmup=0.3, gamma=30.0),
+                images=720_000, learning_rate=2e-3, objective=Objective(warmup=0.3, gamma=30.0), **_SETTLES
             ),
-            "grid_images": 100_000,
-            "pairs": (1, 2, 5, 10, 20, 50, 100, 200),
-            "classifier": "logistic",
         },
         "gpu": {
-            "image_size": 64,
-            "width": 0,
             "seeds": 5,
             "latent_dims": (10, 32),
             "betas": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
-            "capacities": (6.0, 12.0, 25.0),
-            "correlation_betas": (2.0, 4.0, 8.0),
-            "training": Training(images=8_000_000, batch=256, decay_from=0.5, decay_to=0.02, log_every=500_000),
-            "grid_images": 100_000,
-            "pairs": (1, 2, 5, 10, 20, 50, 100, 200),
-            "classifier": "logistic",
+            "training": Training(images=8_000_000, batch=256, log_every=500_000, **_SETTLES),
         },
         "paper": {
-            "image_size": 64,
             "width": 1200,
             "seeds": 10,
             "latent_dims": (10, 100, 200),
             "betas": (0.1, 0.5, 1.0, 4.0, 10.0, 40.0, 100.0, 400.0),
-            "capacities": (6.0, 12.0, 25.0),
-            "correlation_betas": (2.0, 4.0, 8.0),
-            "training": Training(
-                images=25_600_000, batch=256, optimizer="adagrad", learning_rate=0.01, log_every=1_000_000
-            ),
+            "training": Training(images=25_600_000, batch=256, log_every=1_000_000, **_KINGMA),
             "grid_images": 1_000_000,
-            "pairs": (1, 2, 5, 10, 20, 50, 100, 200),
             "classifier": "adagrad",
         },
     },
@@ -146,38 +143,13 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
                 images=19_200,
                 batch=8,
                 learning_rate=4e-3,
-                optimizer="adamw",
-                betas=(0.9, 0.99),
-                rise=0.05,
-                decay_from=0.05,
-                decay_to=0.01,
-                ema=0.995,
-                skip_above=10.0,
-                log_every=1_600,
-                objective=Objective(warmup=0.3, top_first=4.0),
+                grad_skip_factor=10.0,
+                objective=Objective(warmup=0.3, group_kl_anneal=4.0),
+                **_LAPTOP,
             ),
             "flat": {"width": 16, "latent_dim": 64},
-            "flat_training": Training(
-                images=104_000,
-                batch=16,
-                learning_rate=2e-3,
-                optimizer="adamw",
-                betas=(0.9, 0.99),
-                rise=0.05,
-                decay_from=0.05,
-                decay_to=0.01,
-                ema=0.995,
-                log_every=1_600,
-                objective=Objective(warmup=0.1),
-            ),
-            "ablation": Training(
-                images=600,
-                batch=8,
-                learning_rate=4e-3,
-                log_every=200,
-                objective=Objective(warmup=0.3, spectral=0.01),
-            ),
-            "ablations": tuple(ABLATIONS),
+            "flat_training": Training(images=104_000, batch=16, learning_rate=2e-3, objective=_FLAT, **_LAPTOP),
+            "ablation": Training(images=600, batch=8, learning_rate=4e-3, log_every=200, objective=_ABLATION),
             "test_images": 500,
             "weighted_images": 100,
             "weights": 20,
@@ -187,74 +159,41 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "gpu": {
             "dataset": "faces",
-            "image_size": 64,
-            "preset": "celeba64",
-            "checkpoint": "norm_act",
-            "betas": (2.0, 8.0),
-            "training": Training(
-                images=60_000,
-                batch=64,
-                learning_rate=1e-2,
-                optimizer="adamax",
-                eps=1e-3,
-                weight_decay=3e-4,
-                rise=0.05,
-                decay_from=0.05,
-                decay_to=0.01,
-                ema=0.999,
-                skip_above=10.0,
-                flip=True,
-                compile=True,
-                objective=Objective(warmup=0.3, floor=1e-4, balance=True, spectral=0.1),
-            ),
-            "flat": {"width": 64, "latent_dim": 128},
-            "flat_training": Training(images=2_000_000, batch=256, objective=Objective(warmup=0.1), log_every=50_000),
-            "ablation": Training(
-                images=100_000, batch=64, learning_rate=4e-3, objective=Objective(warmup=0.3, spectral=0.01)
-            ),
-            "ablations": tuple(ABLATIONS),
+            "training": Training(images=60_000, batch=64, lr_warmup=0.05, lr_decay_from=0.05, ema=0.999, **_NVAE),
+            "flat_training": Training(images=2_000_000, batch=256, objective=_FLAT, log_every=50_000),
+            "ablation": Training(images=100_000, batch=64, learning_rate=4e-3, objective=_ABLATION),
             "test_images": 4_000,
             "weighted_images": 500,
             "weights": 50,
             "scored_images": 20_000,
-            "temperatures": (0.5, 0.6, 0.7, 1.0),
             "passes": 100,
         },
         "paper": {
             "dataset": "celeba",
-            "image_size": 64,
-            "preset": "celeba64",
-            "checkpoint": "norm_act",
-            "betas": (2.0, 8.0),
             "training": Training(
                 images=90 * 162_770,
                 batch=128,
-                shards=8,
-                learning_rate=1e-2,
-                optimizer="adamax",
-                eps=1e-3,
-                weight_decay=3e-4,
-                rise=5 / 90,
-                decay_from=6 / 90,
-                decay_to=0.01,
-                skip_above=10.0,
-                flip=True,
-                compile=True,
+                micro_batches=8,
+                lr_warmup=5 / 90,
+                lr_decay_from=6 / 90,
                 log_every=100_000,
-                objective=Objective(warmup=0.3, floor=1e-4, balance=True, spectral=0.1),
+                **_NVAE,
             ),
-            "flat": {"width": 64, "latent_dim": 128},
-            "flat_training": Training(images=20_000_000, batch=256, objective=Objective(warmup=0.1), log_every=500_000),
-            "ablation": Training(
-                images=1_000_000, batch=64, learning_rate=4e-3, objective=Objective(warmup=0.3, spectral=0.01)
-            ),
-            "ablations": tuple(ABLATIONS),
+            "flat_training": Training(images=20_000_000, batch=256, objective=_FLAT, log_every=500_000),
+            "ablation": Training(images=1_000_000, batch=64, learning_rate=4e-3, objective=_ABLATION),
             "test_images": 19_867,
             "weighted_images": 1_000,
             "weights": 1_000,
             "scored_images": 50_000,
-            "temperatures": (0.5, 0.6, 0.7, 1.0),
             "passes": 500,
         },
     },
 }
+
+
+def sizes(stage: str, profile: str) -> dict[str, Any]:
+    """A profile's row of sizes for a stage."""
+    return {**BASE[stage], **OVERRIDES[stage][profile]}
+
+
+__all__ = ["ABLATIONS", "BASE", "OVERRIDES", "PROFILES", "sizes"]

@@ -9,12 +9,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from vaestudy.errors import InputError
-from vaestudy.figures.figure import Shown, png, rgba
+from vaestudy.figures.draw import png, rgba
+from vaestudy.figures.figure import Captioned, with_minus
 
+__all__ = ["Player", "player"]
+
+_SIDE = 96  # of an image, in CSS pixels
 # `--f` is the frame in view; the handlers set it, the style of each strip reads it.
 _SHOW = (
-    "const p=this.closest('.play');p.style.setProperty('--f',this.value);"
-    "p.querySelector('output').value=p.dataset.steps.split('\\n')[this.value]"
+    "const p=this.closest('.play'),t=p.dataset.steps.split('\\n')[this.value];"
+    "p.style.setProperty('--f',this.value);p.querySelector('output').value=t;this.setAttribute('aria-valuetext',t)"
 )
 _PLAY = (
     "const b=this,s=b.closest('.play').querySelector('input');let d=1;"
@@ -25,7 +29,7 @@ _PLAY = (
 
 
 @dataclass(frozen=True, eq=False)
-class Player(Shown):
+class Player(Captioned):
     """Image strips that move together, with a slider and a play button whose handlers are all the script there is."""
 
     strips: np.ndarray = field(repr=False)  # uint8 (strips, frames, h, w, 4)
@@ -34,13 +38,18 @@ class Player(Shown):
     data: Any
     labels: Sequence[str]
     steps: Sequence[str]
-    size: int
+    slider: str
     kind: ClassVar[str] = "player"
+
+    @property
+    def opening(self) -> int:
+        """The frame in view at first: the one whose emptiest image has most to see."""
+        return int(self.strips[..., :3].std(axis=(2, 3, 4)).min(axis=0).argmax())
 
     def body(self) -> str:
         strips, frames, h, w, _ = self.strips.shape
         # One embedded PNG holds all: a strip a row, a frame a column.
-        sheet = self.strips.transpose(0, 2, 1, 3, 4).reshape(strips * h, frames * w, 4)
+        sheet = png(self.strips.transpose(0, 2, 1, 3, 4).reshape(strips * h, frames * w, 4))
         columns = math.ceil(strips / math.ceil(strips / 7))  # rows of about the same length
         view = (
             f"aspect-ratio:{w}/{h};background-image:var(--sheet);image-rendering:pixelated;"
@@ -48,25 +57,20 @@ class Player(Shown):
             f"background-position:calc(var(--f)*{100 / max(frames - 1, 1):.6g}%) "
         )
         cells = "".join(
-            f'<div style="flex:0 1 {self.size}px;text-align:center;font-size:.8em">'
+            f'<div style="flex:0 1 {_SIDE}px;text-align:center;font-size:.8em">'
             f'<div style="{view}{100 * row / max(strips - 1, 1):.6g}%"></div>{html.escape(label)}</div>'
             for row, label in enumerate(self.labels)
         )
+        steps, first = [html.escape(step) for step in self.steps], self.opening
         return (
-            f'<div class="play" data-steps="{html.escape(chr(10).join(self.steps))}" '
-            f'style="--f:{frames // 2};--sheet:url({png(sheet)})">'
+            f'<div class="play" data-steps="{chr(10).join(steps)}" style="--f:{first};--sheet:url({sheet})">'
             f'<div role="img" aria-label="{html.escape(self.alt)}" style="display:flex;flex-wrap:wrap;gap:8px;'
-            f'justify-content:center;max-width:{columns * (self.size + 8)}px">{cells}</div>{self._controls()}</div>'
-        )
-
-    def _controls(self) -> str:
-        last, middle = len(self.steps) - 1, len(self.steps) // 2
-        return (
+            f'justify-content:center;max-width:{columns * (_SIDE + 8)}px">{cells}</div>'
             '<p class="controls" style="display:flex;gap:10px;align-items:center;margin:8px 0">'
             f'<button type="button" onclick="{_PLAY}">Play</button>'
-            f'<input type="range" min="0" max="{last}" value="{middle}" aria-label="frame" '
-            f'style="flex:1;max-width:20rem" oninput="{_SHOW}">'
-            f"<output>{html.escape(self.steps[middle])}</output></p>"
+            f'<input type="range" min="0" max="{frames - 1}" value="{first}" aria-label="{html.escape(self.slider)}" '
+            f'aria-valuetext="{steps[first]}" style="flex:1;max-width:20rem" oninput="{_SHOW}">'
+            f"<output>{steps[first]}</output></p></div>"
         )
 
 
@@ -78,15 +82,16 @@ def player(
     *,
     labels: Sequence[str],
     steps: Sequence[str],
-    size: int = 96,
+    slider: str = "frame",
 ) -> Player:
     """Image strips (strips, frames, c, h, w) in [0, 1] that play side by side: one strip for each latent, say.
 
-    `labels` names the strips, `steps` the frames (beside the slider), `size` is a strip's width in CSS pixels.
+    `labels` names the strips, `steps` the frames, and `slider` what the steps are values of.
     """
     shape = tuple(frames.shape)
     if len(shape) != 5 or shape[:2] != (len(labels), len(steps)):
         raise InputError(f"frames {shape} must be ({len(labels)} labels, {len(steps)} steps, c, h, w)")
     pixels = rgba(frames.reshape(-1, *shape[2:]))
     pixels = pixels.reshape(*shape[:2], *pixels.shape[1:])
-    return Player(pixels, caption, alt, data, tuple(labels), tuple(steps), size)
+    labels, steps = (tuple(map(with_minus, texts)) for texts in (labels, steps))
+    return Player(pixels, caption, alt, data, labels, steps, slider)

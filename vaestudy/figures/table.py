@@ -3,21 +3,25 @@
 import html
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 
 from vaestudy.errors import InputError
-from vaestudy.figures.figure import Shown
+from vaestudy.figures.figure import Captioned, with_minus
+
+__all__ = ["HEADLINE", "Headline", "Provenance", "Table", "headline", "number", "provenance", "table"]
 
 HEADLINE = ("quantity", "ours", "published", "source")
+Rows = pd.DataFrame | Iterable[Mapping]
 
 
 @dataclass(frozen=True, eq=False)
-class Table(Shown):
-    """Rows as dicts; the columns are their keys in order of first appearance."""
+class Table(Captioned):
+    """Rows as dicts; the columns are their keys in order of first appearance, and the first one names the rows."""
 
     data: list[dict]
     caption: str
@@ -26,31 +30,29 @@ class Table(Shown):
     kind: ClassVar[str] = "table"
 
     @property
-    def columns(self) -> list[str]:
-        return list(dict.fromkeys(key for row in self.data for key in row))
-
-    def cells(self) -> list[list[str]]:
-        """The table's text, row by row."""
-        return [[cell(row.get(name), self.formats.get(name)) for name in self.columns] for row in self.data]
+    def cells(self) -> pd.DataFrame:
+        """The table's text."""
+        frame = pd.DataFrame(self.data, dtype=object)
+        return frame.apply(lambda column: column.map(lambda value: cell(value, self.formats.get(column.name))))
 
     def body(self) -> str:
-        numeric = [any(_reads_as_number(row.get(name)) for row in self.data) for name in self.columns]
-        kinds = [' class="number"' if is_numeric else "" for is_numeric in numeric]
-        names = zip(self.columns, kinds, strict=True)
-        head = "".join(f'<th scope="col"{kind}>{html.escape(name)}</th>' for name, kind in names)
-        rows = []
-        for row in self.cells():
-            first, *rest = (html.escape(text) for text in row)
-            cells = "".join(f"<td{kind}>{text}</td>" for text, kind in zip(rest, kinds[1:], strict=True))
-            rows.append(f'<tr><th scope="row"{kinds[0]}>{first}</th>{cells}</tr>')
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        text = self.cells
+        number = [' class="number"' if text[name].map(_is_number).any() else "" for name in text]
+
+        def row(values: Iterable[str], head: str, rest: str) -> str:
+            tags = [head, *[rest] * (len(number) - 1)]
+            # A header without words says nothing to a screen reader: an empty one becomes a plain cell.
+            tags = [tag if value else "td" for tag, value in zip(tags, values, strict=True)]
+            cells = zip(tags, number, values, strict=True)
+            return "".join(f"<{tag}{kind}>{html.escape(value)}</{tag[:2]}>" for tag, kind, value in cells)
+
+        head = row([str(name) for name in text], 'th scope="col"', 'th scope="col"')
+        rows = "</tr><tr>".join(row(values, 'th scope="row"', "td") for values in text.to_numpy())
+        table = f"<table><thead><tr>{head}</tr></thead><tbody><tr>{rows}</tr></tbody></table>"
         return f'<div class="wide" style="overflow-x:auto">{table}</div>'
 
     def __str__(self) -> str:
-        lines = [self.columns, *self.cells()]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        lines = ["  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)) for line in lines]
-        return "\n".join([self.caption, *(line.rstrip() for line in lines)])
+        return f"{self.caption}\n{self.cells.to_string(index=False)}"
 
 
 class Headline(Table):
@@ -68,75 +70,68 @@ class Provenance(Table):
         # What all runs share is said once, so that a column stands for a difference.
         shared = {k: v for k, v in self.data[0].items() if all(row.get(k) == v for row in self.data)}
         own = [{k: v for k, v in row.items() if k not in shared} for row in self.data]
-        text = " · ".join(f"{html.escape(k)} {html.escape(cell(v))}" for k, v in shared.items() if v is not None)
+        text = " · ".join(html.escape(f"{k} {cell(v)}") for k, v in shared.items() if v is not None)
         table = Table(own, self.caption, self.alt, self.formats).body() if any(own) else ""
         return f'<p class="shared">{text}</p>{table}'
 
 
-def table(rows: Sequence[Mapping], caption: str, alt: str = "", formats: Mapping[str, str] | None = None) -> Table:
-    """A table from dicts. A number shows four significant digits unless `formats` names its column's, as ".1f"."""
+def table(rows: Rows, caption: str, alt: str = "", formats: Mapping[str, str] | None = None) -> Table:
+    """A table from dicts or a DataFrame. A number shows four significant digits unless `formats` says ".1f", say."""
     return _make(Table, rows, caption, alt, formats)
 
 
-def headline(rows: Sequence[Mapping], caption: str = "This stage's headline numbers.") -> Headline:
+def headline(rows: Rows, caption: str = "This stage's headline numbers.") -> Headline:
     """A stage's rows on the report's first page: dicts with the keys of `HEADLINE`.
 
     `ours` and `published` are numbers or text ("0.43 ± 0.02"); what nobody has published is None.
     """
-    for row in rows:
+    made = _make(Headline, rows, caption)
+    for row in made.data:
         if set(row) != set(HEADLINE):
             raise InputError(f"a headline row has the keys {', '.join(HEADLINE)}, not {', '.join(row)}")
-    return _make(Headline, [{name: row[name] for name in HEADLINE} for row in rows], caption)
+    return _make(Headline, [{name: row[name] for name in HEADLINE} for row in made.data], caption)
 
 
-def provenance(rows: Sequence[Mapping], caption: str = "The runs behind this page.") -> Provenance:
+def provenance(rows: Rows, caption: str = "The runs behind this page.") -> Provenance:
     """What made each run: dicts of run, commit, device, seed, seconds, data and versions (a dict is spelt out)."""
+    made = _make(Provenance, rows, caption)
     # A notebook's file keeps its objects by the alphabet; the run comes first, and its figures last.
-    return _make(Provenance, [dict(sorted(row.items(), key=_run_first)) for row in rows], caption)
+    order = [sorted(row.items(), key=lambda item: (item[0] != "run", isinstance(item[1], float))) for row in made.data]
+    return _make(Provenance, [dict(row) for row in order], caption)
 
 
-def _run_first(item: tuple[str, Any]) -> tuple[bool, bool]:
-    return item[0] != "run", isinstance(item[1], float)
-
-
-def _make(kind: type, rows: Sequence[Mapping], caption: str, alt: str = "", formats: Mapping | None = None):
+def _make(kind: type, rows: Rows, caption: str, alt: str = "", formats: Mapping | None = None) -> Any:
+    rows = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else [dict(row) for row in rows]
     if not rows:
         raise InputError(f"the table {caption!r} has no rows")
-    return kind([dict(row) for row in rows], caption, alt or caption, formats or {})
+    return kind(rows, caption, alt or caption, formats or {})
 
 
 def number(value: float | int | np.number, digits: int = 4) -> str:
     """A number for people: `digits` significant ones, whole from 10^(digits-1) on, a power of ten below 0.001."""
     if not math.isfinite(value):
         return "undefined" if math.isnan(value) else ("∞" if value > 0 else "−∞")
-    size = abs(value)
-    if size == 0 or isinstance(value, int | np.integer) or size >= 10 ** (digits - 1):
-        text = f"{value + 0:,.0f}"  # + 0 turns −0 into 0
-    elif size < 1e-3:
+    if value == 0 or isinstance(value, int | np.integer) or abs(value) >= 10 ** (digits - 1):
+        return with_minus(f"{value + 0:,.0f}")  # + 0 turns −0 into 0
+    if abs(value) < 1e-3:
         mantissa, exponent = f"{value:.1e}".split("e")
-        text = f"{mantissa}e{int(exponent)}"
-    else:
-        text = f"{value:.{digits - 1 - math.floor(math.log10(size))}f}"
-    return text.replace("-", "−")
+        return with_minus(f"{mantissa}e{int(exponent)}")
+    return with_minus(f"{value:#.{digits}g}".rstrip("."))
 
 
 def cell(value: Any, spec: str | None = None) -> str:
     """The text of one cell: numbers by `spec` or by `number`, dicts spelt out, checksums by their head."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if _is_number(value):
-        return format(value, spec).replace("-", "−") if spec else number(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {cell(item)}" for name, item in value.items())
-    text = re.sub(r"(?<![\w)])-(?=\d)", "−", str(value))
-    return text[:12] if re.fullmatch("[0-9a-f]{32,}", text) else text
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    is_number = isinstance(value, int | float | np.number)
+    if value is None or (is_number and math.isnan(value)):
+        return "–"
+    if is_number:
+        return with_minus(format(value, spec)) if spec else number(value)
+    return with_minus(str(value)[:12] if re.fullmatch("[0-9a-f]{32,}", str(value)) else str(value))
 
 
-def _reads_as_number(value: Any) -> bool:
-    return _is_number(value) or (isinstance(value, str) and bool(re.fullmatch(r"[-−+]?\d[\d.,]*( ± [\d.]+)?", value)))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+def _is_number(text: str) -> bool:
+    return bool(re.fullmatch(r"[−+]?(\d[\d.,]*(e−?\d+)?|∞)( ± [\d.]+)?", text))

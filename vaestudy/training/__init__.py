@@ -1,8 +1,9 @@
-"""Training: one model, or many as one program, into the folder of a run."""
+"""Training: one model, or many as one program, each into the folder of its run."""
 
 from vaestudy.training.config import Training
 from vaestudy.training.objective import Objective
 from vaestudy.training.run import Run, folder
-from vaestudy.training.trainer import fit, fit_together
+from vaestudy.training.sweep import Grid, fit_many
+from vaestudy.training.trainer import Job, fit
 
-__all__ = ["Objective", "Run", "Training", "fit", "fit_together", "folder"]
+__all__ = ["Grid", "Job", "Objective", "Run", "Training", "fit", "fit_many", "folder"]

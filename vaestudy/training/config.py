@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vaestudy.errors import InputError
@@ -26,29 +27,31 @@ class Training:
 
     Attributes:
         images: images to be seen in all, counting repetitions.
-        batch: images a step.
+        batch: images a step; a set with fewer images is one batch.
         learning_rate: at its highest.
         optimizer: one of OPTIMIZERS.
         betas: decay rates of the moments (adam, adamw, adamax).
         eps: added to the denominator (adam, adamw, adamax).
         weight_decay: decoupled for adamw, otherwise added to the gradient.
-        rise: fraction of the images over which the learning rate rises linearly from 0.
-        decay_from: fraction of the images after which it falls along a half cosine; 1 keeps it constant.
-        decay_to: share of the learning rate that is left at the end.
+        lr_warmup: fraction of the images over which the learning rate rises linearly from 0.
+        lr_decay_from: fraction of the images after which it falls along a half cosine; 1 keeps it constant.
+        min_lr_ratio: share of the learning rate that is left at the end.
         ema: decay of the averaged weights a step; 0 keeps the last weights.
-        skip_above: a step whose gradient norm is this many times its running mean, or not finite, is left out; 0
-            never leaves one out.
+        grad_skip_factor: a step whose gradient norm is this many times its running mean, or not finite, is left out;
+            0 never leaves one out.
         flip: mirror each image with probability 1/2.
         precision: fp32, bf16, or auto (bf16 on CUDA, and on CPUs that have it for models that gain from it).
         compile: compile the model with torch.compile: whole, or on CUDA, if many of its parts are alike, these.
-        shards: equal parts of each batch, each with noise and batch statistics of its own. Processes share them out,
-            so their number does not change the result; one process takes them in turn, with memory for one.
+        micro_batches: equal parts of each batch, each with noise and batch statistics of its own. Processes share them
+            out, so their number does not change the result; one process takes them in turn, with memory for one.
         sync_norm: batch norm takes its statistics from the parts that all processes have at hand, not from its own;
             for small parts, at the price of a message for each layer.
         log_every: images between two lines of the log.
-        save_every: images between two checkpoints.
         seed: of the order of the images and of the noise.
         objective: what is minimised.
+
+    Raises:
+        InputError: an unknown optimiser or precision, or a number out of its range.
     """
 
     images: int
@@ -58,18 +61,17 @@ class Training:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
-    rise: float = 0.0
-    decay_from: float = 1.0
-    decay_to: float = 0.0
+    lr_warmup: float = 0.0
+    lr_decay_from: float = 1.0
+    min_lr_ratio: float = 0.0
     ema: float = 0.0
-    skip_above: float = 0.0
+    grad_skip_factor: float = 0.0
     flip: bool = False
     precision: str = "auto"
     compile: bool = False
-    shards: int = 1
+    micro_batches: int = 1
     sync_norm: bool = False
     log_every: int = 20_000
-    save_every: int = 1_000_000
     seed: int = 0
     objective: Objective = field(default_factory=Objective)
 
@@ -78,65 +80,83 @@ class Training:
             raise InputError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
         if self.images < 1 or self.batch < 1 or not self.learning_rate > 0:
             raise InputError("images and batch must be 1 or more and learning_rate above 0")
-        if self.shards < 1 or self.batch % self.shards:
-            raise InputError(f"shards must divide the batch of {self.batch}, not {self.shards}")
+        if self.micro_batches < 1 or self.batch % self.micro_batches:
+            raise InputError(f"micro_batches must divide the batch of {self.batch}, not {self.micro_batches}")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise InputError(f"precision must be auto, fp32 or bf16, not {self.precision!r}")
 
-    @property
-    def steps(self) -> int:
-        return math.ceil(self.images / self.batch)
-
 
 def learning_rate(training: Training, progress: float) -> float:
-    """Linear rise, a plateau, a half cosine down to `decay_to` of the peak."""
+    """Linear rise, a plateau, a half cosine down to `min_lr_ratio` of the peak."""
     rate = training.learning_rate
-    if progress < training.rise:
-        return rate * progress / training.rise
-    if progress > training.decay_from:
-        fall = (progress - training.decay_from) / (1 - training.decay_from)
-        rate *= training.decay_to + (1 - training.decay_to) * 0.5 * (1 + math.cos(math.pi * fall))
+    if progress < training.lr_warmup:
+        return rate * progress / training.lr_warmup
+    if progress > training.lr_decay_from:
+        fall = (progress - training.lr_decay_from) / (1 - training.lr_decay_from)
+        rate *= training.min_lr_ratio + (1 - training.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * fall))
     return rate
 
 
 def make_optimizer(training: Training, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser of a configuration, in its fused or multi-tensor form."""
-    rates = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
+    """The optimiser of a configuration, in its fused or multi-tensor form; on CUDA its rate is a tensor."""
+    on_cpu = parameters[0].device.type == "cpu"
+    rate = training.learning_rate if on_cpu else torch.tensor(training.learning_rate, device=parameters[0].device)
+    rates = {"lr": rate, "weight_decay": training.weight_decay}
     if training.optimizer == "adagrad":
-        return torch.optim.Adagrad(parameters, **rates, fused=parameters[0].device.type == "cpu")
+        return torch.optim.Adagrad(parameters, **rates, fused=on_cpu)
     rates |= {"betas": training.betas, "eps": training.eps}
     if training.optimizer == "adamax":
-        return torch.optim.Adamax(parameters, **rates, foreach=True)
+        return torch.optim.Adamax(parameters, **rates, foreach=True, capturable=not on_cpu)
     make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
     return make(parameters, **rates, fused=True)
 
 
-class Order:
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Put a rate in force without a word between host and device."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+class EpochSampler:
     """Which images each step sees: a function of (seed, step) alone, so that nothing of it has to be saved."""
 
     def __init__(self, count: int, batch: int, seed: int, device: torch.device):
         self.count, self.batch, self.seed, self.device = count, min(batch, count), seed, device
         self.epoch, self.permutation = -1, torch.empty(0)
 
-    def __call__(self, step: int) -> Tensor:
+    def __call__(self, step: int) -> Int[Tensor, " batch"]:
         epoch, place = divmod(step, self.count // self.batch)
         if epoch != self.epoch:
-            generator = torch.Generator().manual_seed(mix(self.seed, epoch))
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
             self.epoch = epoch
             self.permutation = torch.randperm(self.count, generator=generator).to(self.device)
         return self.permutation[place * self.batch : (place + 1) * self.batch]
 
 
-def mix(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """A 32-bit seed from several whole numbers."""
     return zlib.crc32(",".join(map(str, numbers)).encode())
 
 
-def seed_noise(seed: int) -> None:
-    """torch.manual_seed for the generators that a training draws from: it visits every backend, 0.2 ms a step."""
-    torch.default_generator.manual_seed(seed)
+def seed_step(seed: int, step: int, micro_batch: int = 0, generator: torch.Generator | None = None) -> None:
+    """Start the noise of a step, that of `generator` or the global one, from (seed, step, micro batch) alone."""
+    number = derive_seed(seed, step, 1 + micro_batch)
+    if generator is not None:
+        generator.manual_seed(number)
+        return
+    # torch.manual_seed would visit every backend, 0.2 ms a step.
+    torch.default_generator.manual_seed(number)
     if torch.cuda.is_initialized():
-        torch.cuda.manual_seed(seed)
+        torch.cuda.manual_seed(number)
+
+
+def flipped(x: Float[Tensor, "n c h w"], generator: torch.Generator | None = None) -> Float[Tensor, "n c h w"]:
+    """Each image mirrored with probability 1/2."""
+    mirrored = torch.rand(len(x), 1, 1, 1, device=x.device, generator=generator) < 0.5
+    return torch.where(mirrored, x.flip(3), x)
 
 
 def autocast(training: Training, model: nn.Module, device: torch.device) -> torch.autocast:

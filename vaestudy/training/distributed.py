@@ -52,6 +52,7 @@ def gather(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 class _Gather(torch.autograd.Function):
+    # torch's own differentiable all_gather is deprecated, and its successor wants compiled code.
     @staticmethod
     def forward(ctx, value: Tensor) -> Tensor:
         parts = [torch.empty_like(value) for _ in range(world())]

@@ -77,14 +77,32 @@ def kept_bytes(model: nn.Module, images: int) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can still be had on the device."""
+    """Memory that can still be had on the device, in a container within its limit."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     known = Path("/proc/meminfo")
-    if known.exists():
-        lines = dict(line.split(":") for line in known.read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    if not known.exists():
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    lines = dict(line.split(":") for line in known.read_text().splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = (_cgroup(name) for name in ("memory.max", "memory.current"))
+    return free if limit is None or used is None else min(free, max(0, limit - used))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: those it is bound to, in a container within its share of them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, period = _cgroup("cpu.max"), _cgroup("cpu.max", 1)
+    return cores if quota is None or not period else max(1, min(cores, round(quota / period)))
+
+
+def _cgroup(name: str, word: int = 0) -> int | None:
+    """A limit of the control group that a container is (version 2); None where there is none."""
+    try:
+        text = (Path("/sys/fs/cgroup") / name).read_text().split()[word]
+    except (OSError, IndexError):
+        return None
+    return int(text) if text.isdigit() else None
 
 
 def peak(device: torch.device) -> int:
@@ -122,11 +140,12 @@ def keep_freed() -> None:
 
 
 @contextmanager
-def enough_for(what: str) -> Iterator[None]:
+def explain_oom(what: str) -> Iterator[None]:
     """Says in one line what did not fit where memory runs out, on a CPU or a CUDA device."""
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+        words = ("not enough memory", "can't allocate memory")  # of torch's allocator, on Windows and elsewhere
+        if isinstance(error, torch.OutOfMemoryError) or any(part in str(error) for part in words):
             raise InputError(f"too little memory for {what}") from error
         raise

@@ -1,15 +1,19 @@
-"""A run's folder: configuration, log, weights, results and provenance. Written whole or not at all."""
+"""A run's folder: configuration, log, weights, and the record of what came out. Written whole or not at all."""
 
 import hashlib
 import json
 import math
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -21,40 +25,67 @@ from vaestudy.files import canonical, replacing, write_json
 def folder(root: Path | str, stage: str, *parts: Any) -> Path:
     """`<root>/<stage>-<hash of the parts>`: the same configuration always finds the same folder.
 
-    A part is anything with `.config` (a model), `.describe()` (images), a dataclass or plain JSON.
+    A part is a model, an ImageSet, a dataclass or plain JSON (see `describe`).
     """
     digest = hashlib.sha256(json.dumps(describe(*parts), sort_keys=True).encode()).hexdigest()
     return Path(root) / f"{stage}-{digest[:12]}"
 
 
 def describe(*parts: Any) -> list:
-    """What identifies a run: the configuration of each of its parts, as JSON."""
+    """What identifies a run: the configuration of each of its parts, as JSON.
+
+    A model without `.config` is known by its class and its first weights.
+    """
     known = []
     for part in parts:
         if hasattr(part, "config"):
             known.append({type(part).__name__: canonical(part.config)})
         elif hasattr(part, "describe"):
             known.append({type(part).__name__: canonical(part.describe())})
+        elif isinstance(part, nn.Module):
+            known.append({type(part).__name__: _digest(part)})
         else:
             known.append(canonical(part))
     return known
 
 
+def _digest(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def provenance(**more: Any) -> dict:
-    """Commit, versions and machine of what runs now."""
-    source = Path(vaestudy.__file__).parent
-    git = ["git", "-C", str(source)]
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    dirty = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=False)
+    """Commit, versions and machine of what runs now; the commit is None outside of a checkout or without git."""
     return {
-        "commit": commit.stdout.strip() or None,
-        "modified": bool(dirty.stdout.strip()),
+        "commit": _git("rev-parse", "HEAD") if _git("ls-files", "__init__.py") else None,
+        "modified": bool(_git("status", "--porcelain", ".")),
         "vaestudy": vaestudy.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
         **more,
     }
+
+
+def _git(*words: str) -> str | None:
+    command = ["git", "-C", str(Path(vaestudy.__file__).parent), *words]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def cpu_name() -> str:
+    """What a person calls the processor."""
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 class Run:
@@ -65,7 +96,7 @@ class Run:
         model: the trained model in evaluation mode.
     """
 
-    def __init__(self, path: Path, model: nn.Module):
+    def __init__(self, path: Path | str, model: nn.Module):
         self.path = Path(path)
         self.model = model
 
@@ -82,23 +113,28 @@ class Run:
         return json.loads((self.path / "config.json").read_text())
 
     @property
-    def provenance(self) -> dict:
-        return json.loads((self.path / "provenance.json").read_text())
-
-    @property
-    def result(self) -> dict:
-        return json.loads((self.path / "result.json").read_text())
-
-    @property
     def finished(self) -> bool:
-        return (self.path / "result.json").exists()
+        return (self.path / "record.json").exists()
 
     @property
-    def history(self) -> dict[str, np.ndarray]:
-        """The log as one array for each quantity, in the order of training."""
-        lines = (self.path / "metrics.jsonl").read_text().splitlines()
-        rows = [json.loads(line) for line in lines]
-        return {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {}
+    def record(self) -> dict:
+        """What came out: "config", "provenance", "training" (the last line of the log), and what was added."""
+        return json.loads((self.path / "record.json").read_text())
+
+    def update_record(self, **values: Any) -> dict:
+        """Add entries to the record, and return all of it."""
+        record = {**(self.record if self.finished else {}), **canonical(values)}
+        write_json(self.path / "record.json", record)
+        return record
+
+    @property
+    def provenance(self) -> dict:
+        return self.record["provenance"]
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """The log, one row an interval of training; see `log_row` for its columns."""
+        return pd.DataFrame([json.loads(line) for line in self._whole_lines()])
 
     def append(self, row: dict) -> None:
         """Add one line to the log."""
@@ -111,7 +147,7 @@ class Run:
         lines = self._whole_lines()
         return json.loads(lines[-1])["images_seen"] if lines else 0
 
-    def keep_log_until(self, images_seen: int) -> None:
+    def truncate_log(self, images_seen: int) -> None:
         """Drop the lines that a checkpoint at `images_seen` does not know of."""
         kept = [line for line in self._whole_lines() if json.loads(line)["images_seen"] <= images_seen]
         with replacing(self.path / "metrics.jsonl") as temporary:
@@ -131,54 +167,72 @@ class Run:
         about |= {"seconds": known["seconds"], "peak memory, GiB": known["peak_memory_gib"]}
         return about | {"data": known["data_checksum"][:12], "versions": versions}
 
-    def record(self, **values: Any) -> dict:
-        """Add numbers to result.json, and return all of it."""
-        result = {**(self.result if self.finished else {}), **canonical(values)}
-        write_json(self.path / "result.json", result)
-        return result
-
-    def codes(self, images: Any, index: Any = None, batch: int = 1024) -> tuple[np.ndarray, np.ndarray | None]:
-        """Posterior means (n, d) beside the true factors (n, k), or None where no factors are known."""
-        groups, factors = self.codes_by_group(images, index, batch)
+    def codes(
+        self, images: Any, index: Any = None, *, draws: int = 0, batch: int = 1024
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Posterior means (n, d), or `draws` samples for each image (n · draws, d), beside the true factors (n, k)."""
+        groups, factors = self.codes_by_group(images, index, draws=draws, batch=batch)
         return np.concatenate(groups, axis=1), factors
 
     @torch.no_grad()
     def codes_by_group(
-        self, images: Any, index: Any = None, batch: int = 1024
+        self, images: Any, index: Any = None, *, draws: int = 0, pooled: bool = True, batch: int = 1024, seed: int = 0
     ) -> tuple[list[np.ndarray], np.ndarray | None]:
-        """The same for each latent group apart, top first; maps of latents are pooled to their mean over space."""
+        """The same for each latent group apart, top first.
+
+        Maps of latents are pooled to their mean over space, or flattened whole. Factors are None where none are known.
+        """
         index = np.arange(len(images)) if index is None else np.asarray(index)
         parts = []
-        for start in range(0, len(index), batch):
-            means = self.model.encode(images.batch(index[start : start + batch]).to(self.device))
-            parts.append([(m.flatten(2).mean(2) if m.ndim > 2 else m).cpu().numpy() for m in means])
+        with self._reproducible(seed):
+            for start in range(0, len(index), batch):
+                x = images.batch(index[start : start + batch]).to(self.device)
+                if draws:
+                    latents = self.model.encode(x.repeat_interleave(draws, 0), draw=True)
+                else:
+                    latents = self.model.encode(x)
+                parts.append([_code(group, pooled).cpu().numpy() for group in latents])
         groups = [np.concatenate(group) for group in zip(*parts, strict=True)]
-        return groups, None if images.factors is None else images.factors.values(index)
+        return groups, None if images.factors is None else images.factors.values(index).repeat(max(draws, 1), axis=0)
+
+    @torch.no_grad()
+    def kl_by_latent(self, images: Any, index: Any = None, batch: int = 500) -> list[np.ndarray]:
+        """Mean KL in nats of each latent variable over some images, one array a group, top first."""
+        index, totals = np.arange(len(images)) if index is None else np.asarray(index), 0
+        for start in range(0, len(index), batch):
+            groups = self.model.kl_per_latent(images.batch(index[start : start + batch]).to(self.device))
+            sums = [group.double().sum(0).cpu().numpy() for group in groups]
+            totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
+        return [total / len(index) for total in totals]
 
     @torch.no_grad()
     def bound(self, images: Any, batch: int = 500, seed: int = 0) -> dict[str, float]:
         """The ELBO and its parts over a set of images: means in nats per image, and bits per dimension."""
-        device, totals = self.device, torch.zeros(2, dtype=torch.float64)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        totals = torch.zeros(2, dtype=torch.float64)
+        with self._reproducible(seed):
             for start in range(0, len(images), batch):
-                terms = self.model(images.batch(slice(start, start + batch)).to(device))
+                terms = self.model(images.batch(slice(start, start + batch)).to(self.device))
                 totals += torch.stack([terms.nll.double().sum(), terms.kl.double().sum()]).cpu()
         nll, kl = (totals / len(images)).tolist()
-        bits = (nll + kl) / math.log(2) / math.prod(self.model.shape)
+        bits = (nll + kl) / math.log(2) / math.prod(images.shape)
         return {"elbo_nats": -nll - kl, "nll_nats": nll, "kl_nats": kl, "bits_per_dim": bits}
 
     @torch.no_grad()
     def log_weights(self, images: Any, samples: int, batch: int = 25, seed: int = 0) -> np.ndarray:
         """log p(x, z) - log q(z|x) at `samples` draws of z for each image, nats (n, samples)."""
-        device, parts = self.device, []
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        parts = []
+        with self._reproducible(seed):
             for start in range(0, len(images), batch):
-                x = images.batch(slice(start, start + batch)).to(device)
+                x = images.batch(slice(start, start + batch)).to(self.device)
                 draws = [self.model.log_weights(x, min(100, samples - k)) for k in range(0, samples, 100)]
                 parts.append(torch.cat(draws, 1).cpu())
         return torch.cat(parts).double().numpy()
+
+    @contextmanager
+    def _reproducible(self, seed: int) -> Iterator[None]:
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
 
     def load(self) -> None:
         """Put the finished weights into the model."""
@@ -189,8 +243,36 @@ class Run:
         self.model.load_state_dict(weights)
         self.model.eval()
 
+    def save_weights(self, state: dict[str, torch.Tensor]) -> None:
+        """Weights in safetensors form; every tensor is stored contiguous and on its own."""
+        with replacing(self.path / "model.safetensors") as temporary:
+            save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, temporary)
 
-def save_weights(path: Path, state: dict[str, torch.Tensor]) -> None:
-    """Weights in safetensors form; every tensor is stored contiguous and on its own."""
-    with replacing(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, temporary)
+
+def _code(latents: torch.Tensor, pooled: bool) -> torch.Tensor:
+    """Latents (n, d) or maps of them (n, d, h, w) as one row an image."""
+    if latents.ndim > 2 and pooled:
+        return latents.flatten(2).mean(2)
+    return latents.flatten(1)
+
+
+@contextmanager
+def owned(runs: list[Run]) -> Iterator[None]:
+    """Own the folders of some runs: a second process waits, and says for which one. A lock dies with its owner.
+
+    Raises:
+        InputError: a folder that cannot be written, or a file system without locks.
+    """
+    with ExitStack() as stack:
+        for run in sorted(runs, key=lambda run: str(run.path)):
+            lock = FileLock(run.path / ".lock")
+            try:
+                run.path.mkdir(parents=True, exist_ok=True)
+                try:
+                    stack.enter_context(lock.acquire(timeout=0))
+                except Timeout:
+                    print(f"waiting for the process that trains {run.path}", flush=True)  # noqa: T201
+                    stack.enter_context(lock.acquire())
+            except OSError as error:
+                raise InputError(f"cannot write to {run.path}: {error.strerror or error}") from error
+        yield

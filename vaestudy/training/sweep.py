@@ -1,48 +1,36 @@
-"""Many β-VAEs trained as one program: a grid over the objective, its pressure, the latent size and the seed.
+"""Many trainings: VAEs of one architecture as one program, everything else side by side on the cores.
 
-Every member is the same run as its model trained alone: the same first weights, order of images and noise, the same
-folder, files and numbers. So a sweep finds members that were trained alone, and the trainer finds a sweep's.
+Every member of a sweep is the same run as its model trained alone: the same first weights, order of images and noise,
+the same folder, files and numbers. So a sweep finds members that were trained alone, and the trainer finds a sweep's.
 """
 
+import hashlib
 import itertools
+import json
 import math
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
+from joblib import Parallel, delayed
 
-from vaestudy import metrics
 from vaestudy.errors import InputError
+from vaestudy.files import write_json
 from vaestudy.models.stack import Stack
 from vaestudy.models.vae import VAE
-from vaestudy.training import distributed as workers
-from vaestudy.training import run as runs
-from vaestudy.training import stacked
+from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import Training
 from vaestudy.training.objective import Objective, beta_norm
-
-
-@dataclass(frozen=True)
-class Member:
-    """One model of a grid: what distinguishes it from the others."""
-
-    kind: str
-    latent_dim: int
-    beta: float
-    capacity: float
-    seed: int
-
-    def model(self, shape: tuple[int, int, int], **network) -> VAE:
-        """The member's model, as it is before training."""
-        return VAE(shape, latent_dim=self.latent_dim, seed=self.seed, **network)
-
-    def training(self, shared: Training) -> Training:
-        """The shared training with the member's own seed and objective."""
-        own = replace(shared.objective, kind=self.kind, beta=self.beta, capacity=self.capacity)
-        return replace(shared, seed=self.seed, objective=own)
+from vaestudy.training.progress import progress_bar
+from vaestudy.training.run import Run, describe, folder, owned
+from vaestudy.training.steps import StackStep
+from vaestudy.training.trainer import Job, Loop, device_of, fit, unchanged_noise
 
 
 @dataclass(frozen=True)
@@ -72,137 +60,209 @@ class Grid:
             if len(set(values)) < len(values):
                 raise InputError(f"{name} of the grid has a value twice: {values}")
             object.__setattr__(self, name, values)
-        for kind in self.objectives:
-            pressures = "capacities" if kind == "capacity" else "betas"
-            for name in (pressures, "latent_dims", "seeds"):
-                if not getattr(self, name):
-                    raise InputError(f"the grid is empty: give {name} at least one value")
-        if not self.members:
-            raise InputError("the grid is empty: give objectives at least one value")
-        for member in self.members:
-            Objective(member.kind, member.beta, capacity=member.capacity)
-            if member.latent_dim < 1:
-                raise InputError(f"latent_dims must be 1 or more, not {member.latent_dim}")
+        if not self.objectives or any(not list(self.pressures(kind)) for kind in self.objectives):
+            raise InputError("the grid is empty: give betas (or capacities) and objectives at least one value")
+        if not self.latent_dims or not self.seeds or min(self.latent_dims) < 1:
+            raise InputError("the grid is empty: give latent_dims (1 or more) and seeds at least one value")
 
-    @property
-    def members(self) -> tuple[Member, ...]:
-        """All members: by objective, then latent size, then pressure, then seed."""
-        plain, found = Objective(), []
+    def pressures(self, kind: str) -> Iterator[Objective]:
+        """The objectives of one kind, in order."""
+        if kind == "capacity":
+            return (Objective(kind, capacity=float(capacity)) for capacity in self.capacities)
+        return (Objective(kind, beta=float(beta)) for beta in self.betas)
+
+    def jobs(self, images, training: Training, runs_dir: Path | str, **network) -> list[Job]:
+        """A training for each member: by objective, then latent size, then pressure, then seed.
+
+        Args:
+            images: an ImageSet.
+            training: for all of them; kind, beta, capacity and seed come from the member.
+            runs_dir: root of the members' folders.
+            network: other settings of VAE: network, width, likelihood, ...
+        """
+        jobs = []
         for kind, latents in itertools.product(self.objectives, self.latent_dims):
-            if kind == "capacity":
-                pressures = [(plain.beta, float(capacity)) for capacity in self.capacities]
-            else:
-                pressures = [(float(beta), plain.capacity) for beta in self.betas]
-            for (beta, capacity), seed in itertools.product(pressures, self.seeds):
-                found.append(Member(kind, int(latents), beta, capacity, int(seed)))
-        return tuple(found)
+            for pressure, seed in itertools.product(self.pressures(kind), self.seeds):
+                pressed = {name: getattr(pressure, name) for name in ("kind", "beta", "capacity")}
+                own = replace(training, seed=int(seed), objective=replace(training.objective, **pressed))
+                model = VAE(images.shape, latent_dim=int(latents), seed=int(seed), **network)
+                jobs.append(Job(model, images, own, folder(runs_dir, "beta_vae", model, images, own)))
+        return jobs
 
 
-def fit(
-    images,
-    grid: Grid | Sequence[Grid],
-    training: Training,
-    runs_dir: Path | str,
+def fit_many(
+    jobs: Sequence[Job],
     *,
-    chunk: int | None = None,
     device: torch.device | str | None = None,
+    at_once: int | None = None,
+    checkpoint_seconds: float | None = None,
     on_step: Callable[[int], None] | None = None,
-    **network,
-) -> list[runs.Run]:
-    """Train every member of a grid that is not trained yet, as many at once as memory holds.
+) -> list[Run]:
+    """`fit` for many: VAEs of one architecture as one program, other models side by side on the cores of a CPU.
 
-    Under torchrun each process trains its share of the members (`runs_dir` must be one folder for all machines) and
-    waits for the others, so that every process returns the whole grid.
+    Under torchrun each process trains its share of the VAEs (their folders must be the same for all machines) and waits
+    for the others, so that every process returns all runs.
 
     Args:
-        images: an ImageSet.
-        grid: the members; those of several grids are trained side by side as well.
-        training: for all of them; kind, beta, capacity and seed come from the member.
-        runs_dir: root of the members' folders (see `member_folder`).
-        chunk: models trained at once; by default what fits into half of the free memory.
-        device: where to train; by default CUDA if there is one (of LOCAL_RANK under torchrun).
-        on_step: called after each step with the number of steps done by the models then in training.
-        network: other settings of VAE: network, width, likelihood, ...
+        jobs: what to train; two jobs may not share a folder.
+        device: where to train; by default CUDA if there is one.
+        at_once: VAEs trained as one program; by default what fits into half of the free memory.
+        checkpoint_seconds: time between two checkpoints; by default 30 s on a CPU, 5 minutes on CUDA.
+        on_step: called after each step of stacked VAEs with the number of steps done.
 
     Returns:
-        One finished run for each member, in the order of `grid.members`, one grid after another.
+        One finished run for each job, in their order.
 
     Raises:
-        InputError: settings that a sweep does not offer or that cannot be, a member that diverged, or too little
-            memory.
+        InputError: as `fit` does.
     """
-    objective = training.objective
-    if training.ema or training.skip_above or training.shards > 1 or objective.balance or objective.spectral:
-        raise InputError("a sweep trains without ema, skip_above, shards, balance and spectral: leave them out")
-    if chunk is not None and chunk < 1:
-        raise InputError(f"chunk must be 1 or more models, not {chunk}")
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    grids = [grid] if isinstance(grid, Grid) else list(grid)
-    members = [member for one in grids for member in one.members]
-    if len(set(members)) < len(members):
-        raise InputError("a member stands in several of the grids: give each of them once")
-    models = [member.model(images.shape, **network) for member in members]
-    found = [
-        runs.Run(member_folder(runs_dir, member, model, images, training), model)
-        for member, model in zip(members, models, strict=True)
-    ]
-    share = range(workers.rank(), len(members), workers.world())
-    if not all(found[i].finished for i in share):
-        # Neighbours see the same images, and among those with the same noise.
-        share = sorted(share, key=lambda i: (members[i].seed, members[i].latent_dim))
-        largest = max(models, key=lambda model: model.config.latent_dim)
-        chunk = chunk or stacked.models_at_once(largest, training, {member.kind for member in members}, device)
-        for part in np.array_split(share, math.ceil(len(share) / chunk)):
-            own = [(found[i], members[i].training(training)) for i in part]
-            stacked.train(own, images.to(device), device, on_step)
-    _wait_for(found)
-    for run in found:
+    if at_once is not None and at_once < 1:
+        raise InputError(f"at_once must be 1 or more models, not {at_once}")
+    if len({Path(job.run_dir) for job in jobs}) < len(jobs):
+        raise InputError("two of the jobs are one and the same: give each of them once")
+    device, runs = device_of(device), [Run(job.run_dir, job.model) for job in jobs]
+    stackable = [job for job in jobs if _stacks(job)]
+    for _, alike in itertools.groupby(sorted(stackable, key=_kind), key=_kind):
+        own = [job for i, job in enumerate(alike) if i % distributed.world() == distributed.rank()]
+        with owned([run for run in map(_run, own) if not run.finished]):
+            for part, path in _parts(own, device, at_once):
+                _train_stack(part, path, device, checkpoint_seconds, on_step)
+    _wait_for([Run(job.run_dir, job.model) for job in stackable])
+    _fit_side_by_side([job for job in jobs if not _stacks(job)], device, checkpoint_seconds)
+    for run in runs:
         run.model.to(device)
         run.load()
-    return found
+    return runs
 
 
-def member_folder(runs_dir: Path | str, member: Member, model: VAE, images, training: Training) -> Path:
-    """Where a member's run is, trained in a sweep or alone."""
-    return runs.folder(runs_dir, "beta_vae", model, images, member.training(training))
+def _run(job: Job) -> Run:
+    return Run(job.run_dir, job.model)
+
+
+def _stacks(job: Job) -> bool:
+    """Whether a training can share one program with others of its kind."""
+    own = job.training
+    plain = not (own.ema or own.grad_skip_factor or own.micro_batches > 1)
+    return type(job.model) is VAE and plain and not (own.objective.balance or own.objective.spectral)
+
+
+def _kind(job: Job) -> str:
+    """What stacked trainings have in common: all but the seed and the pressure."""
+    shared = replace(job.training, seed=0, objective=replace(job.training.objective, kind="beta", beta=1, capacity=0))
+    return json.dumps(describe(replace(job.model.config, seed=0), job.images, shared), sort_keys=True)
+
+
+def _parts(jobs: Sequence[Job], device: torch.device, at_once: int | None) -> Iterator[tuple[list[Job], Path]]:
+    """Unfinished jobs as they are trained together, and where their state is kept: first those that have one."""
+    left = {Path(job.run_dir).name: job for job in jobs if not _run(job).finished}
+    for state in sorted({path.parent for job in jobs for path in Path(job.run_dir).parent.glob("sweep-*/runs.json")}):
+        names = json.loads((state / "runs.json").read_text())
+        everyone = {Path(job.run_dir).name: job for job in jobs}
+        if set(names) <= set(everyone) and set(names) & set(left) and checkpoint.load(state) is not None:
+            yield [everyone[name] for name in names], state
+            left = {name: job for name, job in left.items() if name not in names}
+    if not left:
+        return
+    some = next(iter(left.values()))
+    tc = any(job.training.objective.kind == "total_correlation" for job in left.values())
+    at_once = at_once or models_at_once(some.model, some.training, device, total_correlation=tc)
+    for names in np.array_split(sorted(left), math.ceil(len(left) / at_once)):
+        digest = hashlib.sha256(",".join(names).encode()).hexdigest()[:12]
+        yield [left[name] for name in names], Path(some.run_dir).parent / f"sweep-{digest}"
+
+
+def _train_stack(jobs: Sequence[Job], path: Path, device: torch.device, seconds: float | None, on_step) -> None:
+    """Bring some VAEs to their end at once, from the start or from where an interruption has left them."""
+    runs = [_run(job) for job in jobs]
+    for job, run in zip(jobs, runs, strict=True):
+        write_json(run.path / "config.json", describe(job.model, job.images, job.training))
+    write_json(path / "runs.json", [run.path.name for run in runs])
+    with memory.explain_oom(f"{len(jobs)} models at once: set at_once below it"), unchanged_noise(device):
+        images, trainings = jobs[0].images.to(device), [job.training for job in jobs]
+        step = StackStep([job.model for job in jobs], trainings, images, device)
+        Loop(step, runs, trainings, images, device, path, seconds, on_step).run()
+    for file in path.iterdir():
+        file.unlink()
+    path.rmdir()
+
+
+def models_at_once(model: VAE, training: Training, device: torch.device, *, total_correlation: bool = False) -> int:
+    """How many models of this size are trained at once within half of the free memory, at least one."""
+    weights = sum(p.numel() for p in model.parameters())
+    # The tensors kept for the backward pass, as much again for their gradients, and images of their own.
+    images = training.batch * (2 * memory.needed(model, training).per_image + 8 * math.prod(model.shape))
+    pairs = 6 * 4 * training.batch**2 * model.config.latent_dim if total_correlation else 0
+    # Weight, gradient, two moments and half-precision copies.
+    return max(1, memory.free_bytes(device) // 2 // (weights * 20 + images + pairs))
+
+
+def _wait_for(runs: Sequence[Run]) -> None:
+    """Until the other processes have finished their share: torchrun ends all of them if one is lost."""
+    while not all(run.finished for run in runs):
+        time.sleep(0.2)
+
+
+def _fit_side_by_side(jobs: Sequence[Job], device: torch.device, seconds: float | None) -> None:
+    """One thread each: measured on a small convolutional network, two cores took 49 ms a step together and 62 alone, so
+    two trainings on a core each end long before two that take turns. With CUDA, or under torchrun, they take turns."""
+    waiting = [job for job in jobs if not _run(job).finished]
+    cores = min(len(waiting), memory.usable_cores())
+    if cores < 2 or device.type != "cpu" or distributed.world() > 1:
+        for job in waiting:
+            fit(*job, device=device, checkpoint_seconds=seconds)
+        return
+    with _watched(waiting):
+        Parallel(cores, backend="loky")(delayed(_fit_alone)(job, seconds) for job in waiting)
+
+
+def _fit_alone(job: Job, seconds: float | None) -> None:
+    torch.set_num_threads(1)
+    fit(*job, device="cpu", checkpoint_seconds=seconds)
+
+
+@contextmanager
+def _watched(jobs: Sequence[Job]) -> Iterator[None]:
+    """Show by their logs how far trainings in other processes are."""
+    runs, ended = [_run(job) for job in jobs], threading.Event()
+
+    def watch(bar) -> None:
+        while not ended.wait(1):
+            bar.update(sum(run.images_seen for run in runs) - bar.n)
+
+    with progress_bar(f"{len(jobs)} models", sum(job.training.images for job in jobs), 0) as bar:
+        thread = threading.Thread(target=watch, args=(bar,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 @torch.no_grad()
-def codes(found: Sequence[runs.Run], images, index=None, batch: int = 512) -> list[np.ndarray]:
-    """Posterior means (n, d) of every run of a sweep, all computed at once."""
-    stack = Stack([run.model for run in found])
-    device = stack.weights[0].device
-    index = np.arange(len(images)) if index is None else np.asarray(index)
-    latents = max(run.model.config.latent_dim for run in found)
-    means = np.empty((len(stack), len(index), latents), dtype=np.float32)
-    for start in range(0, len(index), batch):
-        x = images.batch(index[start : start + batch]).to(device)
-        means[:, start : start + batch] = stack.posterior(x[None])[0].cpu().numpy()
-    return [own[:, : run.model.config.latent_dim] for own, run in zip(means, found, strict=True)]
+def codes(runs: Sequence[Run], images, index=None, batch: int = 512) -> list[np.ndarray]:
+    """Posterior means (n, d) of every run of a sweep, those of one latent size computed at once."""
+    index, found = np.arange(len(images)) if index is None else np.asarray(index), {}
+    sizes = [run.model.config.latent_dim for run in runs]
+    for size in set(sizes):
+        members = [i for i, own in enumerate(sizes) if own == size]
+        stack = Stack([runs[i].model for i in members]).to(runs[0].device)
+        means = np.empty((len(members), len(index), size), dtype=np.float32)
+        for start in range(0, len(index), batch):
+            x = images.batch(index[start : start + batch]).to(runs[0].device)
+            means[:, start : start + batch] = stack.posterior(x.expand(len(members), *x.shape))[0].cpu().numpy()
+        found |= dict(zip(members, means, strict=True))
+    return [found[i] for i in range(len(runs))]
 
 
-def rows(found: Sequence[runs.Run]) -> list[dict]:
-    """One row a run: what distinguishes it, and what its training ended at, in nats per image."""
-    table = []
-    for run in found:
-        model, training = run.model.config, run.config[2]
-        objective = training["objective"]
-        row = {name: objective[name] for name in ("kind", "beta", "capacity")}
+def table(runs: Iterable[Run]) -> pd.DataFrame:
+    """One row a run of VAEs: what distinguishes it, and what its training ended at, in nats per image."""
+    rows = []
+    for run in runs:
+        record, model = run.record, run.model.config
+        training = record["config"][2]
+        row = {name: training["objective"][name] for name in ("kind", "beta", "capacity")}
         row |= {"latent_dim": model.latent_dim, "seed": training["seed"]}
         row["beta_norm"] = beta_norm(row["beta"], model.latent_dim, math.prod(model.shape))
-        table.append(row | run.result["train"])
-    return table
-
-
-def agreement(found: Sequence[runs.Run], images, seed: int) -> float:
-    """How far models that differ by their seed have found the same latents: the median of their UDR scores."""
-    with torch.no_grad():
-        x = images.batch(slice(0, 2000))
-        kls = [run.model.kl_per_latent(x.to(run.device))[0].mean(0).cpu().numpy() for run in found]
-    return float(np.median(metrics.udr(codes(found, images), kls, seed=seed).scores))
-
-
-def _wait_for(found: Sequence[runs.Run]) -> None:
-    """Until the other processes have finished their share: torchrun ends all of them if one is lost."""
-    while not all(run.finished for run in found):
-        time.sleep(0.2)
+        rows.append(row | record["training"])
+    return pd.DataFrame(rows)

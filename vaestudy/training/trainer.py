@@ -1,30 +1,36 @@
-"""The trainer: one loop for every model. Progress is counted in images; the same call again resumes or returns."""
+"""One loop for one model or many. Progress is counted in images; the same call again resumes or returns."""
 
 import math
-import os
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import nullcontext
-from multiprocessing import get_context
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import nn
 
 from vaestudy.errors import InputError
 from vaestudy.files import write_json
-from vaestudy.models.layers import NormAct
-from vaestudy.models.spectral import SpectralPenalty
-from vaestudy.training import distributed as workers
-from vaestudy.training import memory
-from vaestudy.training import run as runs
-from vaestudy.training.config import Order, Training, autocast, compiled, make_optimizer, mix, seed_noise
-from vaestudy.training.loop import Loop, conclude, log_row
-from vaestudy.training.objective import Parts, balance_sizes, bound
+from vaestudy.training import checkpoint, distributed, memory
+from vaestudy.training.config import Training, learning_rate, set_learning_rate
 from vaestudy.training.progress import progress_bar
+from vaestudy.training.run import Run, describe, owned, provenance
+from vaestudy.training.steps import ModelStep, Step
+
+CHECKPOINT_SECONDS = {"cpu": 30.0, "cuda": 300.0}
+MOST_SKIPPED_IN_A_ROW = 100
+
+
+class Job(NamedTuple):
+    """A model, what it is trained on and how, and the folder of the run (see `run.folder`)."""
+
+    model: nn.Module
+    images: Any
+    training: Training
+    run_dir: Path | str
 
 
 def fit(
@@ -34,225 +40,256 @@ def fit(
     run_dir: Path | str,
     *,
     device: torch.device | str | None = None,
-    on_step: Callable[[int, Parts], None] | None = None,
-) -> runs.Run:
+    checkpoint_seconds: float | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> Run:
     """Train `model` on `images`, or go on with, or return, the run that `run_dir` already holds.
 
     Args:
-        model: any model that answers `x -> Terms`.
+        model: any module that answers `x -> Terms`.
         images: an ImageSet of the model's shape.
         training: sizes, optimiser and objective.
-        run_dir: the run's folder (see `runs.folder`).
+        run_dir: the run's folder (see `run.folder`).
         device: where to train; by default CUDA if there is one.
-        on_step: called after each step with the step's number and its parts.
+        checkpoint_seconds: time between two checkpoints; by default 30 s on a CPU, 5 minutes on CUDA.
+        on_step: called after each step with the number of steps done.
 
     Raises:
-        InputError: if the folder holds another run, cannot be written, or the images do not fit the model.
+        InputError: if the folder holds another run or cannot be written, the images do not fit the model, or the
+            training diverges.
     """
-    run = runs.Run(Path(run_dir), model)
-    config = runs.describe(model, images, training)
+    run, device = Run(run_dir, model), device_of(device)
+    config = describe(model, images, training)
     if (run.path / "config.json").exists() and run.config != config:
         raise InputError(f"{run.path} holds a run with another configuration: choose another folder")
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if run.finished:
-        run.load()
-        return run
-    if training.shards % workers.world():
-        raise InputError(f"{workers.world()} processes cannot share {training.shards} shards: set shards to a multiple")
-    if tuple(images.shape) != tuple(model.shape):
-        raise InputError(f"the images are {tuple(images.shape)}, the model wants {tuple(model.shape)}")
-    if training.sync_norm and getattr(getattr(model, "config", None), "checkpoint", None) == "norm_act":
-        raise InputError("sync_norm recomputes whole cells or nothing: set checkpoint to cell or none")
-    if hasattr(getattr(model, "likelihood", None), "check"):
-        model.likelihood.check(images.batch(slice(0, 100)))
-    if workers.rank() == 0:
-        write_json(run.path / "config.json", config)
-    workers.barrier()
-    model.to(device)
-    if device.type == "cpu":
-        memory.keep_freed()
-    parts = f"a batch of {training.batch} in {training.shards} parts of {training.batch // training.shards}"
-    untouched = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-    with untouched, memory.enough_for(f"{parts}: raise shards, or lower batch or image_size"):
-        _Loop(run, images.to(device), training, device, on_step).run_to_end()
-    workers.barrier()
+    if not run.finished:
+        _check(model, images, training)
+        with owned([run] if distributed.rank() == 0 else []):
+            if not run.finished:
+                _train(run, config, images, training, device, checkpoint_seconds, on_step)
+        distributed.barrier()
     run.load()
     return run
 
 
-Job = tuple[nn.Module, Any, Training, Path | str]
+def _train(run: Run, config: list, images, training: Training, device: torch.device, seconds, on_step) -> None:
+    if distributed.rank() == 0:
+        write_json(run.path / "config.json", config)
+    distributed.barrier()
+    run.model.to(device)
+    parts = (
+        f"a batch of {training.batch} in {training.micro_batches} parts of {training.batch // training.micro_batches}"
+    )
+    with memory.explain_oom(f"{parts}: raise micro_batches, or lower batch or image_size"), unchanged_noise(device):
+        images = images.to(device)
+        step = ModelStep(run.model, images, training, device)
+        Loop(step, [run], [training], images, device, run.path, seconds, on_step).run()
 
 
-def fit_together(jobs: Sequence[Job]) -> list[runs.Run]:
-    """`fit` for several (model, images, training, run_dir), side by side on the cores of a CPU.
+def _check(model: nn.Module, images, training: Training) -> None:
+    """Raise InputError for what cannot be trained, before anything is written."""
+    if training.micro_batches % distributed.world():
+        raise InputError(
+            f"{distributed.world()} processes cannot share {training.micro_batches} micro batches: "
+            "set micro_batches to a multiple"
+        )
+    if tuple(images.shape) != tuple(getattr(model, "shape", images.shape)):
+        raise InputError(f"the images are {tuple(images.shape)}, the model wants {tuple(model.shape)}")
+    if len(images) < 2:
+        raise InputError(f"training needs 2 images or more, not {len(images)}")
+    if training.sync_norm and getattr(getattr(model, "config", None), "checkpoint", None) == "norm_act":
+        raise InputError("sync_norm recomputes whole cells or nothing: set checkpoint to cell or none")
+    if hasattr(getattr(model, "likelihood", None), "check"):
+        model.likelihood.check(images.batch(slice(0, 100)))
 
-    One thread each: measured on a small convolutional network, two cores took 49 ms a step together and 62 alone, so
-    two trainings on a core each end long before two that take turns. With CUDA, or under torchrun, they take turns.
+
+class Loop:
+    """Steps until all images are seen, with a log and checkpoints between them, and what is recorded at the end.
+
+    Args:
+        step: how one or many models move by a batch.
+        runs: a run for each model; what is logged and recorded goes there.
+        trainings: how each is trained; alike but for seed and objective.
+        images: an ImageSet on `device`.
+        device: where to train.
+        folder: of the checkpoints.
+        checkpoint_seconds: time between two of them.
+        on_step: called after each step with the number of steps done.
     """
-    waiting = [job for job in jobs if not runs.Run(job[3], job[0]).finished]
-    lanes = min(len(waiting), os.cpu_count() or 1)
-    if lanes > 1 and not torch.cuda.is_available() and workers.world() == 1:
-        # Fresh processes: a fork of one whose thread pools have started may never wake up.
-        with ProcessPoolExecutor(lanes, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-            _watch([pool.submit(_fit_alone, job) for job in waiting], waiting)
-    return [fit(*job) for job in jobs]
 
+    def __init__(
+        self,
+        step: Step,
+        runs: Sequence[Run],
+        trainings: Sequence[Training],
+        images,
+        device: torch.device,
+        folder: Path,
+        checkpoint_seconds: float | None = None,
+        on_step: Callable[[int], None] | None = None,
+    ):
+        self.take_step, self.runs, self.trainings, self.training = step, runs, trainings, trainings[0]
+        self.images, self.device, self.folder, self.on_step = images, device, folder, on_step
+        own = CHECKPOINT_SECONDS.get(device.type, 300.0)
+        self.checkpoint_seconds = own if checkpoint_seconds is None else checkpoint_seconds
+        self.batch = min(self.training.batch, len(images))
+        self.steps = math.ceil(self.training.images / self.batch)
+        self.step, self.seconds, self.totals, self.counted = 0, 0.0, None, None
 
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-def _fit_alone(job: Job) -> None:
-    model, images, training, run_dir = job
-    fit(model, images, training, run_dir, device="cpu")
-
-
-def _watch(running: Collection[Future], jobs: Sequence[Job]) -> None:
-    """Show by their logs how far trainings in other processes are, until all have ended; raise what one raised."""
-    logs = [runs.Run(path, model) for model, _, _, path in jobs]
-    images = sum(training.steps * training.batch for _, _, training, _ in jobs)
-    with progress_bar(f"{len(jobs)} models", images, 0) as bar:
-        while running:
-            ended, running = wait(running, timeout=1, return_when=FIRST_COMPLETED)
-            for future in ended:
-                future.result()
-            bar.update(sum(run.images_seen for run in logs) - bar.n)
-
-
-class _Loop(Loop):
-    """The state of one training, and the steps that change it."""
-
-    def __init__(self, run, images, training, device, on_step):
-        super().__init__(training, run.path.name)
-        self.run, self.model, self.images = run, run.model.train(), images
-        self.device, self.on_step = device, on_step
-        self.channels_last = any(p.ndim == 4 for p in self.model.parameters())
-        if self.channels_last:
-            self.model.to(memory_format=torch.channels_last)
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(training, self.parameters)
-        average = get_ema_multi_avg_fn(training.ema)
-        self.ema = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True) if training.ema else None
-        self.order = Order(len(images), training.batch, training.seed, device)
-        self.cast = autocast(training, self.model, device)
-        objective = training.objective
-        self.penalty = SpectralPenalty(self.model) if objective.spectral else None
-        self.sizes = balance_sizes(self.model.group_shapes) if objective.balance else None
-        self.shards = range(workers.rank(), training.shards, workers.world())
-        for norm in (module for module in self.model.modules() if isinstance(module, NormAct)):
-            norm.gather = workers.gather if training.sync_norm and workers.world() > 1 else None
-        self.net = self.model
-        if workers.world() > 1:
-            self.net = DistributedDataParallel(self.model, [device] if device.type == "cuda" else None)
-        # What a CPU trains is small enough to be compiled whole, which pays more there.
-        if training.compile and device.type != "cpu" and hasattr(self.model, "compile_parts"):
-            self.model.compile_parts()
-        elif training.compile:
-            self.net = compiled(self.net, device)
-        self.skipped, self.norm = 0, None
-        self.sums: list[Tensor] = []
+    def run(self) -> None:
+        """Train to the end, from the start or from where an interruption has left it."""
         self.resume()
+        log_steps = max(1, self.training.log_every // self.batch)
+        images = self.batch * len(self.runs)
+        name = self.runs[0].path.name if len(self.runs) == 1 else f"{len(self.runs)} models"
+        with progress_bar(name, self.steps * images, self.step * images) as bar, stop_requests() as requested:
+            self.began = saved = time.perf_counter()
+            while self.step < self.steps:
+                self.advance()
+                bar.update(images)
+                if self.step % log_steps == 0 or self.step == self.steps:
+                    self.log()
+                if requested or time.perf_counter() - saved > self.checkpoint_seconds:
+                    self.save()
+                    saved = time.perf_counter()
+                if requested:
+                    raise requested[0](
+                        f"stopped after {self.step * self.batch:,} images: the same command goes on there"
+                    )
+                if self.on_step is not None:
+                    self.on_step(self.step)
+            self.save()
+        self.finalize()
 
     def advance(self) -> None:
-        """One step; all of its randomness is a function of (seed, step, shard)."""
-        training = self.training
-        self.set_learning_rate()
-        self.optimizer.zero_grad(set_to_none=True)
-        shares = self.order(self.step).tensor_split(training.shards)
-        total = torch.zeros((), device=self.device)
-        for shard in self.shards:
-            seed_noise(mix(training.seed, self.step, 1 + shard))
-            # Gradients meet once, after this process's last part.
-            alone = workers.world() > 1 and shard != self.shards[-1]
-            with self.net.no_sync() if alone else nullcontext():
-                parts = self.cost(shares[shard])
-                (parts.loss / len(self.shards)).backward()
-            total = total + torch.cat([parts.loss[None], parts.nll[None], parts.kl]).detach() / len(self.shards)
-        if self.keeps_step():
-            self.optimizer.step()
-            if self.ema is not None:
-                self.ema.update_parameters(self.model)
+        """One step; what is not finite stays out of the means of the log."""
+        progress = self.step / self.steps
+        set_learning_rate(self.take_step.optimizer, learning_rate(self.training, progress))
+        terms = self.take_step(self.step, progress).detach()
+        finite = terms.isfinite().all(1, keepdim=True)
+        if self.totals is None:
+            self.totals = torch.zeros_like(terms)
+            self.counted = torch.zeros(len(terms), 1, device=terms.device)
+        self.totals += torch.where(finite, terms, 0)
+        self.counted += finite
         self.step += 1
-        self.sums.append(total)
-        if self.on_step is not None:
-            self.on_step(self.step, parts)
-
-    def cost(self, index: Tensor) -> Parts:
-        """What the images at `index` cost."""
-        x = self.images.batch(index)
-        if self.training.flip:
-            mirrored = torch.rand(len(x), 1, 1, 1, device=self.device) < 0.5
-            x = torch.where(mirrored, x.flip(3), x)
-        if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
-        with self.cast:
-            terms = self.net(x)
-        objective, progress = self.training.objective, self.step / self.training.steps
-        parts = bound(terms, objective, progress, len(self.images), self.sizes)
-        if self.penalty is None:
-            return parts
-        return parts._replace(loss=parts.loss + objective.penalty(progress) * self.penalty())
-
-    def keeps_step(self) -> bool:
-        """Adaptive gradient skipping: leave out a step that is not finite or far above the running norm."""
-        limit = self.training.skip_above
-        if not limit:
-            return True
-        norm = float(nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None]))
-        keeps = math.isfinite(norm) and (self.norm is None or norm < limit * self.norm)
-        if math.isfinite(norm):
-            # A refused norm still moves the mean, so that a lasting change of scale is followed.
-            self.norm = norm if self.norm is None else 0.98 * self.norm + 0.02 * min(norm, 10 * self.norm)
-        self.skipped += not keeps
-        return keeps
 
     def log(self) -> None:
-        loss, nll, *kl = workers.mean(torch.stack(self.sums).mean(0)).tolist()
-        self.sums.clear()
-        row = log_row(self.training, self.step, loss, nll, kl, self.seconds, self.skipped)
-        if not math.isfinite(loss) and not self.training.skip_above:
-            seen = row["images_seen"]
-            raise InputError(f"training diverged after {seen} images: lower learning_rate or set skip_above")
-        if workers.rank() == 0:
-            self.run.append(row)
+        """A line for each run: means since the line before, in nats per image."""
+        self.seconds, self.began = self.elapsed(), time.perf_counter()
+        means = (self.totals / self.counted).tolist()
+        skipped, in_a_row = self.take_step.skipped()
+        missing = self.counted.min().item() + skipped < 1 or in_a_row >= MOST_SKIPPED_IN_A_ROW
+        for run, own, (loss, nll, *kl) in zip(self.runs, self.trainings, means, strict=True):
+            if not math.isfinite(loss) or missing:
+                advice = "lower learning_rate" + ("" if own.grad_skip_factor else " or set grad_skip_factor")
+                which = f" ({own.objective}, seed {own.seed})" if len(self.runs) > 1 else ""
+                raise InputError(f"training diverged after {self.step * self.batch:,} images: {advice}{which}")
+            if self.take_step.writes:
+                run.append(self.row(loss, nll, kl, skipped))
+        self.totals.zero_()
+        self.counted.zero_()
+
+    def row(self, loss: float, nll: float, kl: list[float], skipped: int) -> dict:
+        """One line of a run's log."""
+        row = {"images_seen": self.step * self.batch, "loss": loss, "nll_nats": nll}
+        row |= {"kl_nats": sum(kl), "elbo_nats": -nll - sum(kl), "kl_nats_by_group": kl}
+        row |= {"learning_rate": learning_rate(self.training, (self.step - 1) / self.steps)}
+        return row | {"seconds": round(self.seconds / len(self.runs), 3), "steps_skipped": skipped}
+
+    def elapsed(self) -> float:
+        """Seconds of training so far, those before an interruption included."""
+        return self.seconds + time.perf_counter() - self.began
 
     def save(self) -> None:
-        """A checkpoint; every process could write it, and one does."""
-        if workers.rank() > 0:
-            return
-        state = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "skipped": self.skipped,
-            "norm": self.norm,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "ema": None if self.ema is None else self.ema.state_dict(),
-            "penalty": None if self.penalty is None else self.penalty.state_dict(),
-            "sums": list(self.sums),
-        }
-        self.checkpoint(self.run.path / "state.pt", state)
+        """A checkpoint to go on from; every process could write it, and one does."""
+        if self.take_step.writes:
+            state = {"step": self.step, "seconds": self.elapsed(), "totals": self.totals, "counted": self.counted}
+            checkpoint.save(self.folder, self.step, {**state, "state": self.take_step.state_dict()})
 
     def resume(self) -> None:
-        path = self.run.path / "state.pt"
-        if path.exists():
-            self.restore(torch.load(path, map_location=self.device, weights_only=True))
-        if workers.rank() == 0:
-            self.run.keep_log_until(self.step * self.training.batch)
+        """Take up the newest whole checkpoint, and drop what the log says beyond it."""
+        state = checkpoint.load(self.folder, self.device)
+        if state is not None:
+            self.take_step.load_state_dict(state["state"])
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.totals, self.counted = state["totals"], state["counted"]
+        if self.take_step.writes:
+            for run in self.runs:
+                run.truncate_log(self.step * self.batch)
 
-    def restore(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.ema is not None:
-            self.ema.load_state_dict(state["ema"])
-        if self.penalty is not None:
-            self.penalty.load_state_dict(state["penalty"])
-        self.step, self.seconds, self.skipped = state["step"], state["seconds"], state["skipped"]
-        self.norm, self.sums = state["norm"], list(state["sums"])
-
-    def finish(self) -> None:
-        if workers.rank() > 0:
+    def finalize(self) -> None:
+        """The trained weights and, last of all, the record that makes a run a finished one."""
+        if not self.take_step.writes:
             return
-        best = self.model if self.ema is None else self.ema.module
-        runs.save_weights(self.run.path / "model.safetensors", best.state_dict())
-        conclude(self.run, self.training, self.images, self.device, self.cast, self.seconds, workers.world())
+        processes = 1 if len(self.runs) > 1 else distributed.world()
+        seconds = self.seconds / len(self.runs)
+        about = {"device": device_name(self.device), "seconds": round(seconds, 1), "models_at_once": len(self.runs)}
+        about |= {"data_checksum": self.images.checksum, "processes": processes}
+        about |= {"precision": "bf16" if self.take_step.cast._enabled else "fp32"}
+        about |= {"peak_memory_gib": round(memory.peak(self.device) / 2**30, 2)}
+        seen, made_by = self.steps * self.batch, provenance(**about)
+        for run, own, weights in zip(self.runs, self.trainings, self.take_step.final_weights(), strict=True):
+            if not all(weight.isfinite().all() for weight in weights.values() if weight.is_floating_point()):
+                raise InputError(f"training diverged after {seen:,} images: the last weights are not finite")
+            run.save_weights(weights)
+            last = run.history.iloc[-1]
+            end = {name: float(last[name]) for name in ("nll_nats", "kl_nats", "elbo_nats")}
+            speed = round(seen / max(seconds, 1e-9), 1)
+            end |= {"images_seen": seen, "steps_skipped": int(last["steps_skipped"]), "images_per_second": speed}
+            run.update_record(config=run.config, training=end, provenance={"seed": own.seed, **made_by})
+        checkpoint.remove(self.folder)
+
+
+class Terminated(SystemExit):
+    """SIGTERM has stopped a training, whose checkpoint is written; the process ends with status 143."""
+
+    def __init__(self, words: str):
+        super().__init__(128 + signal.SIGTERM)
+        self.words = words
+
+    def __str__(self) -> str:
+        return self.words
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[type[BaseException]]]:
+    """A list that SIGTERM and Ctrl-C fill with what to raise after the step at hand; a second one acts at once."""
+    requested: list[type[BaseException]] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield requested
+        return
+
+    def note(number: int, _frame: Any) -> None:
+        if requested:
+            raise requested[0]("stopped at once")
+        requested.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield requested
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def device_of(device: torch.device | str | None) -> torch.device:
+    """The device asked for, or CUDA if there is one."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads != 1)}"
+
+
+@contextmanager
+def unchanged_noise(device: torch.device) -> Iterator[None]:
+    """Training draws from the global generators, and leaves them as they were."""
+    if device.type == "cpu":
+        memory.keep_freed()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield

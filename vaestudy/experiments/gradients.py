@@ -11,8 +11,8 @@ def gradient_draws(model: VAE, x: Float[Tensor, "n c h w"], draws: int) -> dict[
     """One-sample gradients of the ELBO by the 2·d variational parameters (mean, log std) of each image.
 
     All three are unbiased for the same gradient and share their noise:
-    `SGVB B` differentiates a sample and takes the KL in closed form (Kingma & Welling, 2014, eq. 7);
-    `SGVB A` differentiates log p(x, z) - log q(z|x) at the sample (eq. 6);
+    `estimator B` differentiates a sample and takes the KL in closed form (Kingma & Welling, 2014, eq. 7);
+    `estimator A` differentiates log p(x, z) - log q(z|x) at the sample (eq. 6);
     `score function` multiplies that difference by the gradient of log q(z|x) (sec. 2.2), which needs no derivative
     of the decoder.
     """
@@ -30,7 +30,7 @@ def gradient_draws(model: VAE, x: Float[Tensor, "n c h w"], draws: int) -> dict[
     analytic = torch.cat([slope - mean, slope * std * noise - std.square() + 1], dim=2)
     gain = log_likelihood + (0.5 * (noise.square() - z.square()) + log_std).sum(2)
     score = gain[:, :, None] * torch.cat([noise / std, noise.square() - 1], dim=2)
-    return {"SGVB B": analytic, "SGVB A": sampled, "score function": score}
+    return {"estimator B": analytic, "estimator A": sampled, "score function": score}
 
 
 def spread(draws: Float[Tensor, "draws n p"], samples: int) -> float:

@@ -1,0 +1,149 @@
+"""Stage 1: one VAE beside one with two latents; how noisy its gradients are, and what its latents do."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+
+from vaestudy import metrics, published
+from vaestudy.data import ImageSet
+from vaestudy.experiments.common import images, runs_root, sizes, train_and_test
+from vaestudy.experiments.gradients import gradient_draws, spread
+from vaestudy.models import VAE
+from vaestudy.settings import VAESettings
+from vaestudy.training import Job, Objective, Run, Training, distributed, fit, folder
+
+WARMUP = 0.1
+SCORED_IMAGES = 100_000
+
+
+class Runs(NamedTuple):
+    """The stage's trained models: with the latents asked for, and with two."""
+
+    main: Run
+    plane: Run
+
+    def named(self) -> dict[str, Run]:
+        """Both under the names that the figures give them."""
+        return {f"{run.model.config.latent_dim} latents": run for run in self}
+
+
+def check(settings: VAESettings) -> None:
+    """Raise InputError for settings that cannot work together, before any work."""
+    sizes(settings)
+
+
+def training(settings: VAESettings) -> Training:
+    """How the VAE is trained."""
+    objective = Objective(beta=settings.beta, warmup=WARMUP)
+    return replace(sizes(settings)["training"], seed=settings.seed, objective=objective)
+
+
+def model(settings: VAESettings, shape: tuple[int, int, int], latent_dim: int) -> VAE:
+    """The VAE before training."""
+    network = {"network": settings.network, "width": sizes(settings)["width"], "likelihood": settings.likelihood}
+    return VAE(shape, latent_dim=latent_dim, seed=settings.seed, **network)
+
+
+def train(settings: VAESettings, train_set: ImageSet) -> Runs:
+    """Train both models, or find them trained."""
+    main, plane = training(settings), replace(training(settings), images=sizes(settings)["plane_images"])
+    jobs = []
+    for latent_dim, recipe in ((settings.latent_dim, main), (2, plane)):
+        vae = model(settings, train_set.shape, latent_dim)
+        jobs.append(Job(vae, train_set, recipe, folder(runs_root(settings), "vae", vae, train_set, recipe)))
+    return Runs(*(fit(*job) for job in jobs))
+
+
+def train_and_score(settings: VAESettings) -> list[Run]:
+    """Train, and put the bound on held-out images and the score card into the record."""
+    train_set, test_set = train_and_test(settings)
+    runs = train(settings, train_set)
+    if distributed.rank() == 0:
+        codes, factors = runs.main.codes(images(settings).within(SCORED_IMAGES))
+        card = [] if factors is None else metrics.score_card(codes, factors, seed=settings.seed)
+        runs.main.update_record(test=runs.main.bound(test_set), score_card=[score._asdict() for score in card])
+    return list(runs)
+
+
+def factors_table(train_set: ImageSet) -> list[dict]:
+    """The factors that made the images, and how many values each has."""
+    if train_set.factors is None:
+        return [{"factor": "none known", "values": 0}]
+    known = zip(train_set.factors.names, train_set.factors.sizes, strict=True)
+    return [{"factor": name, "values": size} for name, size in known]
+
+
+def gradient_variances(run: Run, test_set: ImageSet, seed: int, draws: int = 1000) -> pd.DataFrame:
+    """Variance of each estimator of the bound's gradient, averaged over 1, 10 and 100 noise samples.
+
+    Columns: estimator, samples, variance (summed over an image's variational parameters, mean over images).
+    """
+    torch.manual_seed(seed)
+    found = gradient_draws(run.model.cpu(), test_set.batch(slice(0, 16)).cpu(), draws)
+    rows = [
+        {"estimator": name, "samples": samples, "variance": spread(gradients, samples)}
+        for name, gradients in found.items()
+        for samples in (1, 10, 100)
+    ]
+    return pd.DataFrame(rows)
+
+
+def held_out_bounds(runs: Mapping[str, Run], test_set: ImageSet) -> pd.DataFrame:
+    """The bound of each model on held-out images: a row a model, nats per image."""
+    return pd.DataFrame([{"model": name, **run.bound(test_set)} for name, run in runs.items()])
+
+
+def latents_in_use(run: Run, test_set: ImageSet) -> pd.DataFrame:
+    """A row a latent: its mean KL in nats, and whether it is active (Burda et al., 2016, sec. 5.2)."""
+    codes, _ = run.codes(test_set)
+    return pd.DataFrame({"kl_nats": run.kl_by_latent(test_set)[0], "active": metrics.active_units(codes)})
+
+
+def importance_ladder(
+    run: Run, test_set: ImageSet, samples: tuple[int, ...], count: int = 500
+) -> Float[np.ndarray, "sizes n"]:
+    """Importance-weighted bounds of held-out images for several numbers of samples, nats."""
+    weights = run.log_weights(test_set.select(slice(0, count)), samples=max(samples))
+    return metrics.importance_weighted_ladder(weights, samples)
+
+
+def rotated_codes(settings: VAESettings, run: Run, train_set: ImageSet) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+    """The VAE's code, the same whitened and rotated, and the true factors where known.
+
+    Returns:
+        the codes by name, and a row a code: mean absolute correlation between latents, mutual information gap.
+    """
+    seen = train_set if train_set.factors is None else images(settings).within(SCORED_IMAGES)
+    codes, factors = run.codes(seen)
+    whitened = metrics.pca(codes, codes.shape[1] - 1, seed=settings.seed).encode(codes)
+    named = {"VAE": codes, "VAE, whitened and rotated": metrics.rotated(whitened, seed=settings.seed)}
+    if factors is not None:
+        named["true factors"] = metrics.factor_codes(factors)
+    rows = []
+    for name, code in named.items():
+        off_diagonal = metrics.correlation(code) - np.eye(code.shape[1])
+        row = {"code": name, "mean correlation": float(np.abs(off_diagonal).mean())}
+        if factors is not None:
+            row["mutual information gap"] = metrics.mig(code, factors, seed=settings.seed)
+        rows.append(row)
+    return named, pd.DataFrame(rows)
+
+
+def headline(
+    settings: VAESettings, bounds: pd.DataFrame, ladder: np.ndarray, latents: pd.DataFrame, ratio: float
+) -> list[dict]:
+    """The stage's rows on the report's first page, beside the published bound where there is one."""
+    beside = published.aevb(settings.dataset, settings.latent_dim)
+    bound, samples = bounds["elbo_nats"].iloc[0], max(sizes(settings)["ladder"])
+    rows = [
+        ("ELBO on held-out images, nats per image", f"{bound:.1f}", beside.value, beside.source),
+        (f"ELBO to the bound of K = {samples}, nats gained", f"{np.mean(ladder[-1] - ladder[0]):.2f}", None, None),
+        (f"active latents of {settings.latent_dim}", int(latents["active"].sum()), None, None),
+        ("gradient variance, score function over estimator B", f"{ratio:,.0f}", None, None),
+    ]
+    return [dict(zip(("quantity", "ours", "published", "source"), row, strict=True)) for row in rows]
