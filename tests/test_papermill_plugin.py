@@ -1,5 +1,6 @@
 """The commands of the README, typed into a terminal (a pseudo-terminal here) or a pipe."""
 
+import base64
 import json
 import os
 import subprocess
@@ -78,17 +79,57 @@ def test_piped_without_an_output_path(project):
 
 
 def test_bad_input_is_one_line_and_nothing_is_written(project):
+    before = set(project.rglob("*"))
     status, stdout, stderr = piped(project, "notebooks/03_nvae.ipynb", "-p", "bta", "4")
     assert (status, stdout) == (2, "")
-    assert stderr == "vaestudy: 03_nvae.ipynb has no parameter 'bta': did you mean 'beta'?\n"
-    assert not (project / "reports").exists()
+    assert "no parameter 'bta': did you mean 'beta'?" in stderr
+    assert stderr.count("\n") == 1
+    assert set(project.rglob("*")) == before
+
+
+def test_a_loop_over_lines_runs_each_and_leaves_the_notebook_alone(project):
+    """In a shell's loop the lines that are left are standard input, which papermill reads as a notebook."""
+    source = (project / "notebooks" / "03_nvae.ipynb").read_bytes()
+    call = f'"{PAPERMILL}" notebooks/03_nvae.ipynb -p profile smoke -p beta $b'
+    loop = f"printf '2\\n3\\n' | while read b; do {call} || exit; done"
+    done = subprocess.run(["sh", "-c", loop], cwd=project, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert outputs(project / "reports" / "smoke" / "03_nvae_beta=2.ipynb") == [["4"]]
+    assert outputs(project / "reports" / "smoke" / "03_nvae_beta=3.ipynb") == [["9"]]
+    assert (project / "notebooks" / "03_nvae.ipynb").read_bytes() == source
+
+
+def test_parameters_come_in_every_form_that_papermill_takes(project, monkeypatch):
+    monkeypatch.chdir(project)
+    (project / "four.yaml").write_text("beta: 4\nseed: 1\n")
+    encoded = base64.b64encode(b"{beta: 3, dataset: dsprites}").decode()
+    words = ["-y", "{beta: 1e-3}", "-f", "four.yaml", "-b", encoded, "-p", "seed", "2", "-r", "data_dir", "7"]
+    call = papermill_plugin.read(["notebooks/03_nvae.ipynb", *words])
+    expected = {"beta": "1e-3", "seed": 2, "dataset": "dsprites", "data_dir": "7"}  # YAML 1.1 reads 1e-3 as text
+    assert papermill_plugin.parameters(call) == expected
+    status, stdout, stderr = piped(project, "notebooks/03_nvae.ipynb", "-y", "{beta: 1e-3, profile: smoke}")
+    assert status == 0, stderr
+    assert outputs(project / "reports" / "smoke" / "03_nvae_beta=0.001.ipynb") == [["1e-06"]]
+
+
+@pytest.mark.parametrize(
+    "words", [["-y", "beta"], ["-y", "{beta: [}"], ["-f", "none.yaml"], ["-b", "é"], ["-b", "abcde"]]
+)
+def test_parameters_that_are_no_mapping_are_one_line(project, monkeypatch, capfd, words):
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(sys, "argv", ["papermill_plugin.py", "notebooks/03_nvae.ipynb", *words])
+    with pytest.raises(SystemExit, match="2"):
+        papermill_plugin.main()
+    stderr = capfd.readouterr().err
+    assert stderr.startswith("vaestudy: parameters must be a YAML mapping")
+    assert stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
         (["-p", "beta", "-1"], 2, "vaestudy: beta must be 0 or more, not -1.0\n"),
-        (["-r", "beta", "4"], 2, "vaestudy: beta must be float, not '4'\n"),
+        (["-r", "beta", "four"], 2, "vaestudy: beta must be float, not 'four'\n"),
         (["-p", "profile", "smoke"], 1, "vaestudy: ZeroDivisionError: division by zero (stage vae, cell 3, '1 / 0'"),
     ],
 )
@@ -132,6 +173,24 @@ def test_help_and_stdin_are_papermills_own(project):
         status, _, stderr = piped(project, "out.ipynb", stdin=source.stdout)
     assert status == 0, stderr
     assert outputs(project / "out.ipynb") == [["1.0"]]
+
+
+def test_an_output_that_a_pipe_writes_anew_is_papermills_own(project):
+    executed = write(project / "out.ipynb", cells=CELLS)
+    assert papermill_plugin.read([str(executed)]) is not None
+    notebook = json.loads(executed.read_text())
+    notebook["metadata"]["papermill"] = {"parameters": {}}
+    executed.write_text(json.dumps(notebook))
+    assert papermill_plugin.read([str(executed)]) is None
+
+
+def test_a_terminal_shows_the_cell_and_how_far_its_training_is(project):
+    log = ["import time\n", "from pathlib import Path\n", "Path('runs/vae-1').mkdir(parents=True)\n"]
+    log += ["Path('runs/vae-1/metrics.jsonl').write_text('{\"images_seen\": 64000}\\n')\n", "time.sleep(4)"]
+    write(project / "notebooks" / "03_nvae.ipynb", cells=["# Small", ["1 + 1"], log])
+    status, shown = typed(project, "notebooks/03_nvae.ipynb", "-p", "profile", "smoke")
+    assert status == 0, shown
+    assert "cell 4 of 4, 2 s: vae-1, 64,000 images | import time" in shown
 
 
 @pytest.mark.parametrize(

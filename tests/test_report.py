@@ -3,6 +3,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -10,7 +11,7 @@ from small_notebook import CELLS, write
 from test_figure import Balanced
 
 from vaestudy.errors import InputError
-from vaestudy.report import execute as report
+from vaestudy.report import execute, site
 from vaestudy.report import html as pages
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -24,7 +25,7 @@ def project(tmp_path_factory):
     second = ("# Second: the next", ['figures.statement("Nothing but {n}.", n=2)'])
     write(root / "notebooks" / "02_vae_again.ipynb", cells=[CELLS[1], *second])
     said = []
-    index = report.study("smoke", root / "reports", root / "notebooks", say=said.append)
+    index = site.study("smoke", root / "reports", root / "notebooks", say=said.append)
     return root, index, said
 
 
@@ -47,7 +48,7 @@ def test_a_second_study_runs_nothing(project):
     root, index, _ = project
     executed = index.parent / "01_vae.ipynb"
     before, said = executed.stat().st_mtime_ns, []
-    report.study("smoke", root / "reports", root / "notebooks", say=said.append)
+    site.study("smoke", root / "reports", root / "notebooks", say=said.append)
     assert executed.stat().st_mtime_ns == before
     assert said[:2] == ["01_vae.ipynb: up to date", "02_vae_again.ipynb: up to date"]
 
@@ -55,11 +56,11 @@ def test_a_second_study_runs_nothing(project):
 def test_another_parameter_or_another_cell_is_not_fresh(project):
     root, index, _ = project
     source, executed = root / "notebooks" / "01_vae.ipynb", index.parent / "01_vae.ipynb"
-    assert report.is_fresh(source, {"profile": "smoke"}, executed)
-    assert not report.is_fresh(source, {"profile": "smoke", "beta": 4}, executed)
+    assert execute.is_fresh(source, {"profile": "smoke"}, executed)
+    assert not execute.is_fresh(source, {"profile": "smoke", "beta": 4}, executed)
     changed = write(root / "other" / "01_vae.ipynb", cells=[*CELLS, ["1 + 1"]])
-    assert not report.is_fresh(changed, {"profile": "smoke"}, executed)
-    assert not report.is_fresh(source, {"profile": "smoke"}, root / "none.ipynb")
+    assert not execute.is_fresh(changed, {"profile": "smoke"}, executed)
+    assert not execute.is_fresh(source, {"profile": "smoke"}, root / "none.ipynb")
 
 
 @pytest.mark.parametrize("name", ["index.html", "01_vae.html", "02_vae_again.html"])
@@ -135,8 +136,8 @@ def test_results_hold_every_number_shown(project):
 def test_run_one_names_its_files_by_what_was_changed(project, monkeypatch):
     root, _, _ = project
     monkeypatch.chdir(root)
-    executed, page = report.run_one("notebooks/01_vae.ipynb", {"profile": "smoke", "beta": 3, "data_dir": "a/b c"})
-    assert page == root / "reports" / "smoke" / "01_vae_beta=3_data_dir=a-b-c.html"
+    executed, page = site.run_one("notebooks/01_vae.ipynb", {"profile": "smoke", "beta": 3, "data_dir": "a/b c"})
+    assert page == root / "reports" / "smoke" / "01_vae_data_dir=a-b-c_beta=3.html"
     assert executed == page.with_suffix(".ipynb")
     assert "The square of 3 is 9." in page.read_text()
     assert page.name in (root / "reports" / "smoke" / "index.html").read_text()
@@ -148,19 +149,19 @@ def test_run_one_names_its_files_by_what_was_changed(project, monkeypatch):
 def test_wrong_parameters_stop_before_anything_is_written(project, tmp_path, given):
     source = project[0] / "notebooks" / "01_vae.ipynb"
     with pytest.raises(InputError):
-        report.run_notebook(source, given, tmp_path / "out" / "x.ipynb")
+        execute.run_notebook(source, given, tmp_path / "out" / "x.ipynb")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named_in_one_line(project, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"^cannot write to \S+file\S*: .+$"):
-        report.study("smoke", tmp_path / "file", project[0] / "notebooks", say=lambda line: None)
+        site.study("smoke", tmp_path / "file", project[0] / "notebooks", say=lambda line: None)
 
 
 def test_a_study_without_notebooks_says_so(tmp_path):
     with pytest.raises(InputError, match="no notebooks"):
-        report.study("smoke", tmp_path, tmp_path)
+        site.study("smoke", tmp_path, tmp_path)
 
 
 def test_a_failing_cell_is_named_and_the_last_report_survives(tmp_path):
@@ -168,8 +169,8 @@ def test_a_failing_cell_is_named_and_the_last_report_survives(tmp_path):
     output = tmp_path / "out" / "01_vae.ipynb"
     output.parent.mkdir()
     output.write_text("the last one")
-    with pytest.raises(report.NotebookError) as error:
-        report.run_notebook(source, {"profile": "smoke", "beta": 2}, output)
+    with pytest.raises(execute.NotebookError) as error:
+        execute.run_notebook(source, {"profile": "smoke", "beta": 2}, output)
     partial = tmp_path / "out" / "01_vae.partial.ipynb"
     for part in ("ZeroDivisionError", "stage vae", "cell 3", "'x = 1'", "profile=smoke, beta=2", str(partial)):
         assert part in str(error.value)
@@ -178,17 +179,74 @@ def test_a_failing_cell_is_named_and_the_last_report_survives(tmp_path):
     assert "ZeroDivisionError" in partial.read_text()
 
 
+def test_only_the_first_line_of_a_long_error_is_said(tmp_path):
+    source = write(tmp_path / "01_vae.ipynb", cells=["# One", ["raise ValueError('one\\ntwo')"]])
+    with pytest.raises(execute.NotebookError, match=r"^ValueError: one \(stage vae[^\n]*$"):
+        execute.run_notebook(source, {}, tmp_path / "x.ipynb")
+
+
+def test_a_failed_run_leaves_the_old_pages_and_the_index_says_so(tmp_path):
+    notebooks, folder = tmp_path / "notebooks", tmp_path / "smoke"
+    second = write(notebooks / "02_vae.ipynb", cells=["# Two", ["figures = 2"]])
+    write(notebooks / "01_vae.ipynb", cells=["# One", ["1"]])
+    site.study("smoke", tmp_path, notebooks, say=lambda line: None)
+    pages_before = {path.name: path.read_text() for path in folder.glob("0*.html")}
+    assert "partial" not in (folder / "index.html").read_text()
+    write(second, cells=["# Two", ["1 / 0"]])
+    with pytest.raises(execute.NotebookError):
+        site.study("smoke", tmp_path, notebooks, say=lambda line: None)
+    assert {path.name: path.read_text() for path in folder.glob("0*.html")} == pages_before
+    text = (folder / "index.html").read_text()
+    assert '<a href="02_vae.partial.ipynb">' in text
+    assert "stopped in cell 3: ZeroDivisionError: division by zero" in text
+    assert '<a href="02_vae.html">Two</a>' in text
+    write(second, cells=["# Two", ["2"]])
+    site.study("smoke", tmp_path, notebooks, say=lambda line: None)
+    assert "partial" not in (folder / "index.html").read_text()
+
+
+def test_notebooks_run_on_this_interpreter_whatever_is_called_python3(tmp_path, monkeypatch):
+    spec = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(json.dumps({"argv": ["/bin/false"], "display_name": "another", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    source = write(tmp_path / "01_vae.ipynb", cells=["# One", ["import sys\n", "print(sys.executable)"]])
+    executed = nbformat.read(execute.run_notebook(source, {}, tmp_path / "x.ipynb"), as_version=4)
+    assert executed.cells[-1].outputs[0].text.strip() == sys.executable
+
+
+def test_nothing_heavy_is_imported_before_a_notebook_runs():
+    """So that a mistyped name is refused at once."""
+    heavy = {"torch", "matplotlib", "sklearn", "nbconvert", "nbformat", "papermill", "pandas"}
+    code = "import sys, vaestudy.report.site, vaestudy.report.papermill_plugin; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not heavy & set(loaded.split())
+
+
+def test_a_refusal_imports_nothing_heavy_either(tmp_path):
+    pytest.importorskip("vaestudy.settings")
+    source = write(tmp_path / "01_vae.ipynb")
+    code = f"""import sys
+from vaestudy.report import site
+try:
+    site.run_one({str(source)!r}, {{"bta": 1}})
+except ValueError:
+    print(*sys.modules)"""
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"torch", "matplotlib", "sklearn", "nbconvert", "papermill"} & set(loaded.split())
+
+
 def test_bad_input_inside_of_a_notebook_stays_bad_input(tmp_path):
     bad = ["from vaestudy.errors import InputError\n", 'raise InputError("no images in ./photos")']
     source = write(tmp_path / "01_vae.ipynb", cells=["# One", bad])
     with pytest.raises(InputError, match=r"no images in \./photos"):
-        report.run_notebook(source, {"profile": "smoke"}, tmp_path / "x.ipynb")
+        execute.run_notebook(source, {"profile": "smoke"}, tmp_path / "x.ipynb")
 
 
 def test_a_kernel_that_dies_is_named(tmp_path):
     source = write(tmp_path / "01_vae.ipynb", cells=["# One", ["import os\n", "os._exit(1)"]])
-    with pytest.raises(report.NotebookError, match="the kernel of stage vae died"):
-        report.run_notebook(source, {}, tmp_path / "x.ipynb")
+    with pytest.raises(execute.NotebookError, match="the kernel of stage vae died"):
+        execute.run_notebook(source, {}, tmp_path / "x.ipynb")
 
 
 def test_a_name_that_papermill_injected_unchecked_stops_the_notebook(tmp_path):
@@ -199,12 +257,6 @@ def test_a_name_that_papermill_injected_unchecked_stops_the_notebook(tmp_path):
     source = write(tmp_path / "01_vae.ipynb", cells=cells)
     with pytest.raises(papermill.PapermillExecutionError, match="no parameter 'bta': did you mean 'beta'"):
         papermill.execute_notebook(str(source), str(tmp_path / "x.ipynb"), {"bta": 4}, progress_bar=False)
-
-
-def test_a_missing_template_is_a_clear_error(project, monkeypatch, tmp_path):
-    monkeypatch.setattr(pages, "TEMPLATES", tmp_path / "template")
-    with pytest.raises(InputError, match=r"template is not in .*: install a clone with pip install -e \."):
-        report.render(project[1].parent / "01_vae.ipynb", tmp_path / "x.html")
 
 
 @pytest.mark.parametrize(
@@ -249,9 +301,8 @@ def test_outputs_that_need_a_kernel_stay_out():
     }
     assert pages.shown(widget) == ""
     assert pages.shown({"output_type": "stream", "name": "stderr", "text": "warning"}) == ""
-    assert (
-        pages.shown({"output_type": "stream", "name": "stdout", "text": "a < b"}) == '<pre class="text">a &lt; b</pre>'
-    )
+    said = pages.shown({"output_type": "stream", "name": "stdout", "text": "a < b"})
+    assert re.sub(' tabindex="0"', "", said) == '<pre class="text">a &lt; b</pre>'
     image = {
         "output_type": "display_data",
         "data": {"image/png": base64.b64encode(b"x").decode(), "text/plain": "A dot"},

@@ -2,13 +2,21 @@
 
 import html
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import tostring
 
+import nbformat
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+import vaestudy
+from vaestudy import figures
 from vaestudy.errors import InputError
-from vaestudy.figures import MIME
+from vaestudy.report.execute import in_words
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -19,6 +27,14 @@ _MATH = re.compile(
     r"|\\\$|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\s](?:[^$]*?[^$\s\\])?)\$",
     re.S,
 )
+_HEADING = re.compile(r"<h([1-4])>(.*?)</h\1>", re.S)
+_FIGURE = re.compile(r'<figure class="(figure|player|table|headline|claims)">(.*?)</figure>', re.S)
+_SCROLLS = '<div class="wide"'
+
+
+def read(path: Path | str) -> Any:
+    """A notebook's file."""
+    return nbformat.read(path, as_version=4)
 
 
 def formula(latex: str, display: str = "inline") -> str:
@@ -48,6 +64,10 @@ def prose(source: str) -> str:
 
     text = markdown2html(_MATH.sub(keep, source)).replace("\\$", "$")
     text = re.sub(r'href="(\w+)\.ipynb"', r'href="\1.html"', text)
+    text = re.sub(r'<h(\d) id="[^"]*">(.*?)<a class="anchor-link".*?</a></h\1>', r"<h\1>\2</h\1>", text, flags=re.S)
+    text = re.sub(r"<th[^>]*></th>", "<td></td>", text)  # a header without words says nothing to a screen reader
+    text = text.replace("<table>", '<div class="scroll" tabindex="0" role="group" aria-label="table"><table>')
+    text = text.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
     return re.sub("\ue000(\\d+)\ue001", lambda match: formulas[int(match[1])], text)
 
 
@@ -58,7 +78,7 @@ def shown(output: Any) -> str:
     if output["output_type"] == "error":
         return _pre(f"{output['ename']}: {output['evalue']}", "error")
     data = output["data"]
-    if "application/vnd.jupyter.widget-view+json" in data or data.get(MIME, {}).get("kind") == "provenance":
+    if "application/vnd.jupyter.widget-view+json" in data or data.get(figures.MIME, {}).get("kind") == "provenance":
         return ""
     if "text/html" in data:
         return data["text/html"]
@@ -89,7 +109,13 @@ def blocks(notebook: Any) -> Iterator[tuple[str, str]]:
 def objects(notebook: Any, kind: str | None = None) -> list[dict]:
     """All that an executed notebook shows with numbers (of one kind), as {kind, caption, alt, data}, in order."""
     outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
-    return [data[MIME] for data in outputs if MIME in data and kind in (None, data[MIME]["kind"])]
+    found = [data[figures.MIME] for data in outputs if figures.MIME in data]
+    return [shown for shown in found if kind in (None, shown["kind"])]
+
+
+def rows(notebook: Any, kind: str) -> list[dict]:
+    """The rows of all tables of one kind that an executed notebook shows."""
+    return [row for shown in objects(notebook, kind) for row in shown["data"]]
 
 
 def title(notebook: Any) -> str:
@@ -101,30 +127,152 @@ def title(notebook: Any) -> str:
     raise InputError("a notebook of the report needs a first heading: a line '# Title' in a Markdown cell")
 
 
+def execution(notebook: Any) -> str:
+    """When, how long and with which parameters a notebook was executed."""
+    about, ours = notebook.metadata.papermill, notebook.metadata.vaestudy
+    values = ", ".join(f"{name} = {in_words(value)}" for name, value in about.parameters.items()) or "its defaults"
+    seconds, version = figures.number(about.duration, 3), ours.get("version", "of unknown version")
+    return f"Executed on {about.end_time[:10]} in {seconds} s with {values}; vaestudy {version}."
+
+
+def stopped(partial: Path) -> str:
+    """Where a notebook stopped that was not executed to its end."""
+    try:
+        notebook = read(partial)
+    except (OSError, ValueError):  # it is being written
+        return "is running"
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                said = next(iter(output.evalue.splitlines()), "")
+                return f"stopped in cell {cell.execution_count}: {output.ename}: {said}"
+    return "is running, or was cut short"
+
+
+def numbered(text: str) -> tuple[str, list[dict]]:
+    """A page's HTML with an id at each heading and figure, labelled scroll regions, and its contents (h2 and h3)."""
+    used, contents = Counter(), []
+
+    def unique(name: str) -> str:
+        used[name] += 1
+        return f"{name}-{used[name]}" if used[name] > 1 else name
+
+    def heading(match: re.Match) -> str:
+        level, inner = match.groups()
+        words = html.unescape(re.sub(r"<[^>]+>", "", inner))
+        name = unique(re.sub(r"\W+", "-", words.lower()).strip("-") or "section")
+        if level in "23":
+            contents.append({"level": level, "href": f"#{name}", "title": Markup(re.sub("</?a[^>]*>", "", inner))})
+        link = f'<a class="anchor-link" href="#{name}" aria-label="link to this section">#</a>' if level != "1" else ""
+        return f'<h{level} id="{name}">{inner}{link}</h{level}>'
+
+    def figure(match: re.Match) -> str:
+        kind, inner = match.groups()
+        place = "figure" if kind in ("figure", "player") else "table"
+        used[place] += 1
+        name = f"{place}-{used[place]}"
+        label = f' tabindex="0" role="group" aria-labelledby="{name}-caption"'
+        inner = re.sub(rf"{_SCROLLS}(?![^>]*tabindex)", _SCROLLS + label, inner)
+        inner = inner.replace("<figcaption>", f'<figcaption id="{name}-caption">')
+        return f'<figure class="{kind}" id="{name}">{inner}</figure>'
+
+    return _FIGURE.sub(figure, _HEADING.sub(heading, text)), contents
+
+
 def page(notebook: Any, **context: Any) -> str:
     """An executed notebook as a page; `context` is what the template knows beside it."""
-    text, _ = _exporter().from_notebook_node(notebook, resources={**context, "title": title(notebook)})
-    return text
-
-
-def cover(**context: Any) -> str:
-    """The report's first page."""
-    return _exporter().environment.get_template("cover.html.j2").render(resources=context)
-
-
-def _exporter() -> Any:
-    from nbconvert.exporters import TemplateExporter
     from nbconvert.filters import Highlight2HTML
 
-    if not (TEMPLATES / "index.html.j2").is_file():
-        raise InputError(f"the report's template is not in {TEMPLATES}: install a clone with pip install -e .")
-    return TemplateExporter(
-        template_name=TEMPLATES.name,
-        extra_template_basedirs=[str(TEMPLATES.parent)],
-        file_extension=".html",
-        filters={"blocks": blocks, "highlight": Highlight2HTML(pygments_lexer="python")},
-    )
+    highlight, parts = Highlight2HTML(pygments_lexer="python"), []
+    for kind, text in blocks(notebook):
+        if kind == "code":
+            code = highlight(text).replace("<pre>", '<pre tabindex="0">')
+            text = f'<details class="code"><summary>Code</summary>{code}</details>'
+        parts.append(text)
+    text, contents = numbered("\n".join(parts))
+    made = {"title": title(notebook), "text": Markup(text), "contents": contents}
+    return _render("page.html.j2", **made, provenance=_provenance(rows(notebook, "provenance")), **context)
+
+
+def index(notebooks: Mapping[str, Any], **context: Any) -> str:
+    """The report's first page over the executed notebooks of the stages, by the stem of their pages."""
+    stages, headline = [], []
+    for name, notebook in notebooks.items():
+        short = title(notebook).split(":")[0]
+        finding = next((shown["caption"] for shown in reversed(objects(notebook, "statement"))), "")
+        about = {"title": short, "href": f"{name}.html", "finding": finding, "execution": execution(notebook)}
+        stages.append(about | {"picture": Markup(_picture(notebook)), **_claims(rows(notebook, "claims"))})
+        # A notebook's file sorts the keys of its outputs.
+        order = figures.HEADLINE
+        headline += [{"stage": short} | {key: row.get(key) for key in order} for row in rows(notebook, "headline")]
+    caption = "Our numbers beside the published ones; a dash stands where nobody has published one."
+    table = figures.table(headline, caption)._repr_html_() if headline else ""
+    runs = [
+        {"stage": title(notebook).split(":")[0], **row}
+        for notebook in notebooks.values()
+        for row in rows(notebook, "provenance")
+    ]
+    made = {"stages": stages, "answered": any(stage["claims"] for stage in stages), "headline": Markup(table)}
+    return numbered(_render("index.html.j2", **made, provenance=_provenance(runs), **context))[0]
+
+
+def _picture(notebook: Any) -> str:
+    """The figure for the first page: of the first cell that is tagged "picture", else the last one."""
+    found = [
+        (cell, output["data"]["text/html"])
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output.get("data", {}).get(figures.MIME, {}).get("kind") == "figure"
+    ]
+    marked = [text for cell, text in found if "picture" in cell.metadata.get("tags", [])]
+    return (marked or [text for _, text in found[::-1]] or [""])[0]
+
+
+def _claims(claims: list[dict]) -> dict[str, Any]:
+    """The primary claims of a stage as a table, and the sentence that counts all verdicts."""
+    primary = [claim for claim in claims if "primary" in claim.get("family", "primary")]
+    if not primary:
+        return {"claims": "", "counts": ""}
+    shown = [
+        {"claim": claim["claim"], "verdict": claim["verdict"], "effect, 95 % interval": _effect(claim)}
+        | {"models": claim.get("n"), "how sure": _how_sure(claim), "source": claim["source"]}
+        for claim in primary
+    ]
+    counted = Counter(claim["verdict"] for claim in claims)
+    sure = sum(claim["decidable"] for claim in claims)
+    words = ", ".join(f"{count} {verdict}" for verdict, count in counted.most_common())
+    counts = f"Of {len(claims)} claims: {words}; {sure} would come out the same on another machine."
+    return {"claims": Markup(figures.table(shown, "The primary claims of this stage.")._repr_html_()), "counts": counts}
+
+
+def _effect(claim: dict) -> str | None:
+    if claim.get("effect") is None:
+        return None
+    low, high = (figures.number(limit, 3) for limit in claim["interval"])
+    return f"{figures.number(claim['effect'], 3)} [{low}, {high}] {claim.get('unit', '')}".strip()
+
+
+def _how_sure(claim: dict) -> str:
+    if claim["decidable"]:
+        return "the same on every machine"
+    if claim["verdict"] in ("supported", "contradicted"):
+        return "a tendency: another machine may not repeat it"
+    least = claim.get("smallest_visible")
+    return claim.get("reason") or ("" if least is None else f"an effect of {figures.number(least, 3)} would have shown")
+
+
+def _provenance(rows: list[dict]) -> Markup:
+    return Markup(figures.provenance(rows)._repr_html_() if rows else "")
+
+
+def _render(template: str, **context: Any) -> str:
+    return _templates().get_template(template).render(version=vaestudy.__version__, **context)
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
 def _pre(text: str, kind: str = "text") -> str:
-    return f'<pre class="{kind}">{html.escape(text.rstrip())}</pre>' if text.strip() else ""
+    return f'<pre class="{kind}" tabindex="0">{html.escape(text.rstrip())}</pre>' if text.strip() else ""

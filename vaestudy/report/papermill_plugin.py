@@ -1,14 +1,16 @@
 """`papermill notebooks/03_nvae.ipynb -p beta 4`, typed without an output path, for the notebooks of this study.
 
-papermill insists on an output path, and nothing of a plug-in runs before it does, except that the plug-in is loaded.
-So this module looks at the command line when papermill's command loads it: a call that names one notebook of the study
-with parameters and nothing else becomes `python -m vaestudy.report.papermill_plugin`, which runs it strictly into
+papermill insists on an output path, takes the notebook for one where standard input is a pipe (in a shell's loop, say),
+and nothing of a plug-in runs before it does, except that the plug-in is loaded. So this module looks at the command
+line when papermill's command loads it: a call that names one notebook of the study with parameters and nothing else
+becomes `python -m vaestudy.report.papermill_plugin`, which runs it strictly into
 `reports/<profile>/03_nvae_beta=4.ipynb` and makes its page. Every other call (an output path, another option, another
-notebook, a notebook on stdin) stays papermill's own. No module of the study imports this one.
+notebook, one that was executed already) stays papermill's own. No module of the study imports this one.
 """
 
+import base64
+import json
 import os
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +18,9 @@ from typing import Any
 
 import click
 
-from vaestudy import parameters
-from vaestudy.errors import InputError
+from vaestudy.errors import InputError, first_line
+from vaestudy.report import _settings as settings
+from vaestudy.report import execute
 
 _CALL = click.Command(
     "papermill",
@@ -26,6 +29,9 @@ _CALL = click.Command(
         click.Argument(["notebook"]),
         click.Option(["-p", "--parameters", "words"], nargs=2, multiple=True),
         click.Option(["-r", "--parameters_raw", "texts"], nargs=2, multiple=True),
+        click.Option(["-f", "--parameters_file", "files"], multiple=True),
+        click.Option(["-y", "--parameters_yaml", "yamls"], multiple=True),
+        click.Option(["-b", "--parameters_base64", "encoded"], multiple=True),
         click.Option(["--progress-bar/--no-progress-bar", "progress"], default=None),
     ],
 )
@@ -43,13 +49,18 @@ def arguments() -> list[str] | None:
 
 def read(words: list[str] | None) -> dict[str, Any] | None:
     """The parts of a call that names a notebook of this study and parameters alone; None for every other call."""
-    if words is None or _is_piped(sys.stdin):
+    if words is None:
         return None
     try:
         call = _CALL.make_context("papermill", list(words)).params
     except click.ClickException:
         return None
-    return call if parameters.stage_of(call["notebook"]) else None
+    return call if settings.stage_of(call["notebook"]) and not _was_executed(call["notebook"]) else None
+
+
+def _was_executed(notebook: str) -> bool:
+    """Whether this is an output of papermill, which `... | papermill OUTPUT` writes anew."""
+    return "papermill" in json.loads(Path(notebook).read_text(encoding="utf-8"))["metadata"]
 
 
 def take_over() -> None:
@@ -62,32 +73,39 @@ def take_over() -> None:
     sys.exit(subprocess.run(command, check=False).returncode)  # elsewhere exec would not wait
 
 
+def parameters(call: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a call in papermill's order: what is given one by one stands above what mappings say."""
+    import yaml
+
+    given = {}
+    try:
+        texts = [base64.b64decode(text) for text in call["encoded"]]
+        texts += [Path(file).read_text(encoding="utf-8") for file in call["files"]]
+        for text in [*texts, *call["yamls"]]:
+            given |= yaml.safe_load(text) or {}
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise InputError(f"parameters must be a YAML mapping, as 'beta: 4': {first_line(error)}") from error
+    stage = settings.stage_of(call["notebook"])
+    return given | settings.from_words(stage, dict(call["words"])) | dict(call["texts"])
+
+
 def main() -> None:
     """Run the notebook of the command line and say where its page is."""
-    from vaestudy.report import execute as report
-
     call = read(sys.argv[1:])
     if call is None:
         sys.exit("usage: papermill NOTEBOOK [-p NAME VALUE]... with a notebook of this study")
     try:
-        notebook = parameters.inspect(call["notebook"])
-        given = parameters.from_text(notebook, dict(call["words"])) | dict(call["texts"])
+        given = parameters(call)
+        execute.check(call["notebook"], given)
+
+        from vaestudy.report import site
+
         progress = sys.stderr.isatty() if call["progress"] is None else call["progress"]
-        executed, page = report.run_one(notebook.path, given, progress)
-    except InputError as error:
+        executed, page = site.run_one(call["notebook"], given, progress)
+    except (InputError, execute.NotebookError) as error:
         click.echo(f"vaestudy: {error}", err=True)
-        sys.exit(2)
-    except report.NotebookError as error:
-        click.echo(f"vaestudy: {error}", err=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, InputError) else 1)
     click.echo(f"{executed}\n{page}")
-
-
-def _is_piped(stream: Any) -> bool:
-    try:
-        return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
-    except (AttributeError, OSError, ValueError):  # no standard input at all, or one that a test has replaced
-        return False
 
 
 if __name__ == "__main__":

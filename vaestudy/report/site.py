@@ -1,0 +1,138 @@
+"""The site: the stages run one after another, a page for each, every number in one file and an index over them."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import vaestudy
+from vaestudy.errors import InputError
+from vaestudy.files import project_root, replacing, write_json
+from vaestudy.report import _settings as settings
+from vaestudy.report import execute
+
+TITLE = "VAE, β-VAE, NVAE: one study in three stages"
+LEAD = "From the variational bound to a deep hierarchical model, and what β > 1 does to the latents of each."
+
+
+def study(
+    profile: str = "auto",
+    out_root: Path | str | None = None,
+    notebooks: Path | str | None = None,
+    progress: bool = False,
+    say: Callable[[str], Any] = print,
+) -> Path:
+    """Run every notebook of the study that is not fresh into `out_root`/<profile>/, render all, return the index.
+
+    When a notebook fails, the pages of earlier runs stay, and the index says what failed.
+
+    Raises:
+        InputError, NotebookError: as `execute.run_notebook`.
+    """
+    source = Path(notebooks or project_root() / "notebooks")
+    stages = find(source)
+    if not stages:
+        raise InputError(f"there are no notebooks of the study in {source}: run it inside of its clone")
+    profile = {execute.check(path, {"profile": profile}).profile for path in stages}.pop()
+    given = {"profile": profile}
+    folder = Path(out_root or project_root() / "reports") / profile
+    execute.require_writable(folder)
+    for path in stages:
+        if execute.is_fresh(path, given, folder / path.name):
+            say(f"{path.name}: up to date")
+            continue
+        say(f"{path.name}: running in the {profile} profile")
+        _run(path, given, folder / path.name, progress)
+    index = write(profile, folder)
+    say(f"the report is at {index}")
+    return index
+
+
+def run_one(path: Path | str, given: Mapping[str, Any], progress: bool = False) -> tuple[Path, Path]:
+    """Run one notebook into `reports/<profile>/<notebook>_<name>=<value>.ipynb`; return that and its page.
+
+    Raises:
+        InputError, NotebookError: as `execute.run_notebook`.
+    """
+    checked = execute.check(path, given)
+    names = [field.name for field in settings.fields(checked.stage) if field.name in given and field.name != "profile"]
+    changes = [f"{name}={execute.in_words(getattr(checked, name))}" for name in names]
+    stem = re.sub(r"[^\w=.+-]+", "-", "_".join([Path(path).stem, *changes]))[:150]
+    output = project_root() / "reports" / checked.profile / f"{stem}.ipynb"
+    _run(path, {**given, "profile": checked.profile}, output, progress)
+    return output, output.with_suffix(".html")
+
+
+def _run(path: Path | str, given: Mapping[str, Any], output: Path, progress: bool) -> None:
+    try:
+        execute.run_notebook(path, given, output, progress)
+        render(output)
+    finally:
+        write(given["profile"], output.parent)
+
+
+def find(folder: Path) -> list[Path]:
+    """The study's notebooks in a folder, in order: no copy of one, none under other parameters, none half executed."""
+    found = [path for path in sorted(folder.glob("*.ipynb")) if re.fullmatch(r"\d+_\w+", path.stem)]
+    return [path for path in found if settings.stage_of(path)]
+
+
+def render(executed: Path) -> Path:
+    """Make an executed notebook into one self-contained page beside it, linked to those of the stages."""
+    from vaestudy.report import html
+
+    node, page = html.read(executed), executed.with_suffix(".html")
+    links = _links(find(executed.parent), page.name)
+    here = next((i for i, link in enumerate(links) if link["current"]), None)
+    neighbours = {
+        "previous": links[here - 1] if here else None,
+        "next": links[here + 1] if here is not None and here + 1 < len(links) else None,
+    }
+    with replacing(page) as temporary:
+        temporary.write_text(html.page(node, links=links, execution=html.execution(node), **neighbours), "utf-8")
+    return page
+
+
+def write(profile: str, folder: Path) -> Path:
+    """Write results.json, a page for each executed stage in a folder and the index over all; return the index."""
+    from vaestudy.report import html
+
+    executed = find(folder)
+    nodes = {path.stem: html.read(path) for path in executed}
+    results = {
+        "profile": profile,
+        "version": vaestudy.__version__,
+        "claims": [claim for node in nodes.values() for claim in html.rows(node, "claims")],
+        "notebooks": {
+            name: {
+                "stage": node.metadata.vaestudy.stage,
+                "title": html.title(node),
+                "parameters": node.metadata.papermill.parameters,
+                "seconds": node.metadata.papermill.duration,
+                "shown": html.objects(node),
+            }
+            for name, node in nodes.items()
+        },
+    }
+    write_json(folder / "results.json", results)
+    for path in executed:
+        render(path)
+    text = html.index(
+        nodes,
+        title=TITLE,
+        lead=f"{LEAD} These pages were made in the {profile} profile.",
+        links=_links(executed, "index.html"),
+        others=sorted(path.name for path in folder.glob("*=*.html")),
+        unfinished={path.name: html.stopped(path) for path in sorted(folder.glob("*.partial.ipynb"))},
+    )
+    with replacing(folder / "index.html") as temporary:
+        temporary.write_text(text, "utf-8")
+    return folder / "index.html"
+
+
+def _links(executed: list[Path], current: str) -> list[dict]:
+    from vaestudy.report import html
+
+    names = {"index.html": "Overview"}
+    names |= {f"{path.stem}.html": html.title(html.read(path)).split(":")[0] for path in executed}
+    return [{"href": name, "title": title, "current": name == current} for name, title in names.items()]
