@@ -5,9 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vaestudy.models import layers
-from vaestudy.models.cells import Cell, DoublingSkip, Gate, HalvingSkip
-from vaestudy.models.layers import Conv, NormAct, NormActConv, depthwise_gradients, doubled
+from vaestudy.models import kernels
+from vaestudy.models.cells import Cell, FactorizedReduce, SqueezeExcitation, UpsampleSkip
+from vaestudy.models.kernels import depthwise_gradients, upsample2x
+from vaestudy.models.layers import Conv, NormAct, NormActConv
 
 
 def parameters(module: torch.nn.Module) -> int:
@@ -35,6 +36,10 @@ def randomise_norms(module: torch.nn.Module) -> None:
             torch.nn.init.normal_(norm.bias)
 
 
+def without(monkeypatch, *names: str) -> None:
+    monkeypatch.setattr(kernels, "ENABLED", kernels.ENABLED - set(names))
+
+
 @pytest.mark.parametrize("width", [8, 32, 100])
 def test_parameter_formulas(width):
     regular = 2 * (2 * width + weight_normed(width, width, 3)) + gate(width)
@@ -55,17 +60,10 @@ def test_weight_norm():
     assert torch.allclose(conv.kernel().flatten(1).norm(dim=1), expected)
     assert torch.allclose(conv.log_norm.flatten().exp(), before + 1e-2, rtol=1e-6)
 
-    def plain(weight, log_norm):
-        norm = weight.flatten(1).norm(dim=1)[:, None, None, None]
-        return torch.exp(log_norm) * weight / (norm + 1e-5)
 
-    upstream = torch.randn_like(conv.weight)
-    wanted = torch.autograd.grad((plain(conv.weight, conv.log_norm) * upstream).sum(), list(conv.parameters())[::2])
-    found = torch.autograd.grad((conv.kernel() * upstream).sum(), list(conv.parameters())[::2])
-    assert all(torch.allclose(a, b) for a, b in zip(found, wanted, strict=True))
-
-
-def test_weight_norm_survives_a_weight_of_zero():
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_weight_norm_survives_a_weight_of_zero(monkeypatch, by_hand):
+    without(monkeypatch, *([] if by_hand else ["weight_norm"]))
     conv = Conv(2, 3, 1)
     torch.nn.init.zeros_(conv.weight)
     conv(torch.randn(1, 2, 4, 4)).sum().backward()
@@ -87,7 +85,7 @@ def test_depthwise_gradients_against_autograd(size):
 @pytest.mark.parametrize("tile", [1, 16])
 def test_depthwise_kernel_gradients_in_bf16(monkeypatch, tile):
     """Both ways round the exact gradient, the first once for each image. The second runs on any CPU, if slowly."""
-    monkeypatch.setattr(layers, "_TILE", tile)
+    monkeypatch.setattr(kernels, "_TILE", tile)
     x, upstream = (torch.randn(3, 32, 6, 7).bfloat16().contiguous(memory_format=torch.channels_last) for _ in range(2))
     kernel = torch.randn(32, 1, 5, 5).bfloat16()
     exact = kernel.double().requires_grad_()
@@ -98,47 +96,83 @@ def test_depthwise_kernel_gradients_in_bf16(monkeypatch, tile):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_an_exact_convolution_has_coarse_gradients(bias):
+def test_a_convolution_in_full_precision_has_coarse_gradients(monkeypatch, bias):
     conv, x = Conv(3, 5, 3, bias=bias), torch.randn(2, 3, 6, 6, requires_grad=True)
     exact = conv(x)
     upstream = torch.randn_like(exact)
     inputs = [x, *conv.parameters()]
     wanted = torch.autograd.grad(exact, inputs, upstream)
     with torch.autocast("cpu", torch.bfloat16):
-        out = conv.exact(x)
+        out = conv.full_precision(x)
     found = torch.autograd.grad(out, inputs, upstream)
     assert torch.equal(out, exact)
     for rounded, one in zip(found, wanted, strict=True):
         assert rounded.dtype == torch.float32
         assert 0 < (rounded - one).abs().max() < 0.02 * one.abs().max()
-    assert torch.equal(torch.autograd.grad(conv.exact(x), x, upstream)[0], wanted[0])
+    assert torch.equal(torch.autograd.grad(conv.full_precision(x), x, upstream)[0], wanted[0])
+    without(monkeypatch, "full_precision_conv")
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(conv.full_precision(x), inputs, upstream)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
 
 
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
-def test_doubling_for_a_compiler(monkeypatch, mode):
+def test_upsampling_for_a_compiler(monkeypatch, mode):
     """The copies and products that a compiler gets, against torch's interpolation, with their gradients."""
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
-    wanted = doubled(x, mode)
+    wanted = upsample2x(x, mode)
     upstream = torch.randn_like(wanted)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    found = doubled(x, mode)
+    found = upsample2x(x, mode)
     assert torch.allclose(found, wanted)
     assert torch.allclose(*(torch.autograd.grad(out, x, upstream)[0] for out in (found, wanted)))
+    assert not any(node.startswith("Upsample") for node in graph(found))
+    without(monkeypatch, "upsample_products")
+    assert any(node.startswith("Upsample") for node in graph(upsample2x(x, mode)))
 
 
-def test_a_depthwise_convolution_uses_them():
-    conv = Conv(4, 4, 5, groups=4).double()
-    x = torch.randn(2, 4, 6, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, *_: conv(x), (x, *conv.parameters()))
+@pytest.mark.parametrize(
+    ("name", "node", "make"),
+    [
+        ("depthwise", "DepthwiseConvBackward", lambda: Conv(4, 4, 5, groups=4)),
+        ("weight_norm", "_WeightNormBackward", lambda: Conv(4, 6, 3)),
+        ("norm_act_conv", "NormActConvBackward", lambda: Cell(4, 4, "regular", checkpoint="norm_act").branch[0]),
+        ("norm_act_conv", "NormActConvBackward", lambda: Cell(4, 4, "depthwise", checkpoint="norm_act").branch[1]),
+    ],
+)
+def test_gradients_by_hand_are_those_of_plain_torch(monkeypatch, name, node, make):
+    plain = make().double()
+    randomise_norms(plain)
+    by_hand, results = copy.deepcopy(plain), []
+    width = next(plain.parameters()).shape[0] if isinstance(plain, NormActConv) else 4
+    batches = torch.randn(2, 3, width, 6, 6, dtype=torch.float64)
+    for layer, switches in ((by_hand, []), (plain, [name])):
+        without(monkeypatch, *switches)
+        leaf = batches.clone().requires_grad_()
+        outputs = [layer(x) for x in leaf]
+        sum(out.square().sum() for out in outputs).backward()
+        results.append([*outputs, leaf.grad, *(p.grad for p in layer.parameters()), *layer.buffers()])
+        assert (node in graph(outputs[0])) == (not switches)
+    assert all(torch.allclose(a, b) for a, b in zip(*results, strict=True))
+
+
+def graph(out: torch.Tensor) -> set[str]:
+    """The names of the nodes that made a tensor."""
+    nodes, names = [out.grad_fn], set()
+    while nodes:
+        if (node := nodes.pop()) is not None:
+            names.add(node.name())
+            nodes += [before for before, _ in node.next_functions]
+    return names
 
 
 @pytest.mark.parametrize("activation", ["swish", "elu", "none"])
-@pytest.mark.parametrize(("groups", "double"), [(1, False), (6, False), (6, True), (1, True)])
-def test_recomputing_changes_no_number(activation, groups, double):
+@pytest.mark.parametrize(("groups", "upsample"), [(1, False), (6, False), (6, True), (1, True)])
+def test_recomputing_changes_no_number(activation, groups, upsample):
     conv = Conv(6, 6, 3, groups=groups, bias=groups == 1, weight_norm=groups == 1)
-    plain = NormActConv(NormAct(6, activation), conv, double=double).double()
+    plain = NormActConv(NormAct(6, activation), conv, upsample=upsample).double()
     randomise_norms(plain)
-    lean = NormActConv(copy.deepcopy(plain.norm_act), copy.deepcopy(conv), double=double, recompute=True)
+    lean = NormActConv(copy.deepcopy(plain.norm_act), copy.deepcopy(conv), upsample=upsample, recompute=True)
     x = torch.randn(3, 6, 4, 4, dtype=torch.float64)
     results = []
     for layer in (plain, lean):
@@ -160,11 +194,12 @@ def test_checkpointing_changes_neither_numbers_nor_statistics(kind, resample):
         for mode in ("none", "norm_act", "cell")
     }
     initial = copy.deepcopy(cells["none"].state_dict())
-    x, results = torch.randn(2, 8, 6, 6, dtype=torch.float64), {}
+    batches, results = torch.randn(3, 2, 8, 6, 6, dtype=torch.float64), {}
     for mode, cell in cells.items():
         cell.load_state_dict(initial)
-        leaf = x.clone().requires_grad_()
-        cell(leaf).square().sum().backward()
+        leaf = batches.clone().requires_grad_()
+        for x in leaf:  # the statistics move with every batch, once, also after a backward pass
+            cell(x).square().sum().backward()
         results[mode] = [leaf.grad, *(p.grad for p in cell.parameters()), *cell.buffers()]
     for mode in ("norm_act", "cell"):
         assert all(torch.allclose(a, b) for a, b in zip(results["none"], results[mode], strict=True)), mode
@@ -192,7 +227,7 @@ def test_the_branch_counts_a_tenth():
 
 
 def test_gate_by_hand():
-    module, x = Gate(32), torch.randn(3, 32, 5, 4)
+    module, x = SqueezeExcitation(32), torch.randn(3, 32, 5, 4)
     hidden = torch.relu(x.mean((2, 3)) @ module.squeeze.weight.T + module.squeeze.bias)
     expected = torch.sigmoid(hidden @ module.excite.weight.T + module.excite.bias)
     assert torch.allclose(module(x).flatten(1), expected, atol=1e-6)
@@ -200,7 +235,7 @@ def test_gate_by_hand():
 
 
 def test_halving_skip_takes_its_quarters_from_four_offsets():
-    skip, x = HalvingSkip(6, 13), torch.randn(2, 6, 4, 8)
+    skip, x = FactorizedReduce(6, 13), torch.randn(2, 6, 4, 8)
     widths = [conv.out_channels for conv in skip.convs]
     assert widths == [3, 3, 3, 4]
     parts = skip(x).split(widths, dim=1)
@@ -211,7 +246,7 @@ def test_halving_skip_takes_its_quarters_from_four_offsets():
 
 @pytest.mark.parametrize("upsampling", ["bilinear", "nearest"])
 def test_doubling_skip_is_upsampling_then_convolution(upsampling):
-    skip, x = DoublingSkip(6, 3, upsampling=upsampling), torch.randn(2, 6, 4, 3)
+    skip, x = UpsampleSkip(6, 3, upsampling=upsampling), torch.randn(2, 6, 4, 3)
     corners = {"align_corners": True} if upsampling == "bilinear" else {}
     wanted = skip.conv(F.interpolate(x, scale_factor=2, mode=upsampling, **corners))
     assert torch.allclose(skip(x), wanted, atol=1e-6)

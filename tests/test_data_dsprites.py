@@ -97,7 +97,7 @@ def test_filling_agrees_with_testing_each_pixel(images, values):
 
 def test_centres_on_edges_belong_to_left_and_bottom():
     corners = np.array([[-2.5, -2.5], [2.5, -2.5], [2.5, 2.5], [-2.5, 2.5]])
-    first = np.unpackbits(dsprites.placed(corners)[0]).reshape(64, 64)  # centre 16: edges through 13.5 and 18.5
+    first = np.unpackbits(dsprites.rasterized(corners)[0]).reshape(64, 64)  # centre 16: edges through 13.5 and 18.5
     assert np.flatnonzero(first.any(axis=0)).tolist() == [13, 14, 15, 16, 17]
     assert np.flatnonzero(first.any(axis=1)).tolist() == [14, 15, 16, 17, 18]
 
@@ -108,7 +108,7 @@ def test_pooling_counts_the_white_pixels_of_each_block(block):
     bits[0] = 255
     side = 64 // block
     counts = np.unpackbits(bits, axis=1).reshape(5, side, block, side, block).sum(axis=(2, 4))
-    np.testing.assert_array_equal(dsprites.pooled(bits, block), counts)
+    np.testing.assert_array_equal(dsprites.block_counts(bits, block), counts)
 
 
 def test_small_images_are_means_of_the_large_ones(images, dsprites_dir):
@@ -120,17 +120,17 @@ def test_small_images_are_means_of_the_large_ones(images, dsprites_dir):
     assert small.checksum != images.checksum
 
 
-def test_thinned_grid_is_a_grid_of_every_second_value(dsprites_dir):
+def test_strided_grid_is_a_grid_of_every_second_value(dsprites_dir):
     small = data.load("dsprites", image_size=8, data_dir=dsprites_dir)
-    thin = small.thinned((1, 1, 2, 2, 2))
-    assert len(thin) == len(thin.factors) == 92_160
-    assert thin.factors.sizes == (3, 6, 20, 16, 16)
-    some = np.random.default_rng(0).integers(0, len(thin), 100)
-    same = small.factors.index(thin.factors.values(some) * [1, 1, 2, 2, 2])
-    assert (thin.batch(some) == small.batch(same)).all()
+    sparse = small.strided((1, 1, 2, 2, 2))
+    assert len(sparse) == len(sparse.factors) == 92_160
+    assert sparse.factors.sizes == (3, 6, 20, 16, 16)
+    some = np.random.default_rng(0).integers(0, len(sparse), 100)
+    same = small.factors.index(sparse.factors.values(some) * [1, 1, 2, 2, 2])
+    assert (sparse.batch(some) == small.batch(same)).all()
 
 
-def test_held_out_region_and_the_rest_share_nothing(images):
+def test_held_out_region_and_the_rest_share_nosparseg(images):
     rest, held = images.hold_out(shape=[2], x=range(16, 32))
     assert len(held) == 6 * 40 * 16 * 32
     assert len(rest) + len(held) == len(images)
@@ -144,7 +144,9 @@ def test_held_out_region_and_the_rest_share_nothing(images):
 
 @pytest.mark.parametrize("wrong", [{"image_size": 63}, {"image_size": 0}, {"split": "test"}])
 def test_bad_sizes_and_splits_are_one_line(dsprites_dir, wrong):
-    with pytest.raises(InputError, match=r"^dsprites has .*(64, 32, 16, 8|'train')") as caught:
+    with pytest.raises(
+        InputError, match=r"^dsprites has (image_size 64 or 32 or 16 or 8, not|the split train, not)"
+    ) as caught:
         data.load("dsprites", data_dir=dsprites_dir, **wrong)
     assert "\n" not in str(caught.value)
 
@@ -160,7 +162,7 @@ def test_archive_is_read_without_its_pickles(tmp_path):
         dsprites.unpack_archive(tmp_path / "a.npz", np.zeros((8, 512), dtype=np.uint8))
 
 
-def test_damaged_archive_is_refused_and_leaves_nothing(tmp_path):
+def test_damaged_archive_is_refused_and_leaves_nosparseg(tmp_path):
     (tmp_path / dsprites.ARCHIVE).write_bytes(b"<html>quota exceeded</html>")
     with pytest.raises(InputError, match=r"damaged.*fetch it again.*or remove it"):
         data.load("dsprites", image_size=16, data_dir=tmp_path)

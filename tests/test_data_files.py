@@ -1,7 +1,9 @@
 import gzip
 import hashlib
 import pickle
+import shutil
 import struct
+import tarfile
 import urllib.error
 
 import numpy as np
@@ -76,9 +78,9 @@ def test_padding_to_32_puts_two_black_pixels_around(tmp_path):
     ("name", "wrong", "hint"),
     [
         ("mnist", {"image_size": 63}, "28 or 32"),
-        ("fashion_mnist", {"split": "valid"}, "train and test"),
+        ("fashion_mnist", {"split": "valid"}, "train, test"),
         ("cifar10", {"image_size": 64}, "32"),
-        ("cifar10", {"split": "all"}, "train and test"),
+        ("cifar10", {"split": "all"}, "train, test"),
     ],
 )
 def test_bad_sizes_and_splits_list_the_good_ones(tmp_path, name, wrong, hint):
@@ -92,7 +94,7 @@ def test_bad_sizes_and_splits_list_the_good_ones(tmp_path, name, wrong, hint):
 )
 @pytest.mark.parametrize("download", [False, True])
 def test_missing_files_say_what_to_fetch_and_where_to_put_it(tmp_path, no_network, name, page, download):
-    with pytest.raises(InputError, match=rf"{page}.* into {tmp_path}") as caught:
+    with pytest.raises(InputError, match=rf"cannot read {name} in {tmp_path}.*{page}.* in data_dir") as caught:
         data.load(name, data_dir=tmp_path, download=download)
     assert "\n" not in str(caught.value)
     assert ("no route" in str(caught.value)) <= download  # nothing is fetched unless it is asked for
@@ -175,3 +177,57 @@ def test_a_changed_cifar_pickle_is_never_opened(cifar):
     (root / "cifar-10-batches-py" / "data_batch_3").write_bytes(pickle.dumps(Trap()))
     with pytest.raises(InputError, match="cannot read cifar10"):
         data.load("cifar10", data_dir=root)
+
+
+def archive(root, change=lambda tar: None):
+    """The batches as the published archive holds them, in place of their folder; returns its digest."""
+    folder = root / "cifar-10-batches-py"
+    with tarfile.open(root / "cifar-10-python.tar.gz", "w:gz") as tar:
+        tar.add(folder, folder.name)
+        change(tar)
+    shutil.rmtree(folder)
+    return hashlib.md5((root / "cifar-10-python.tar.gz").read_bytes()).hexdigest()
+
+
+def test_the_cifar_archive_is_read_without_being_unpacked(cifar, monkeypatch):
+    root, pixels, _ = cifar
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", archive(root))
+    images = data.load("cifar10", split="test", data_dir=root)
+    np.testing.assert_array_equal(images.storage, pixels[5])
+    assert [path.name for path in root.iterdir()] == ["cifar-10-python.tar.gz"]
+
+
+def climb(tar):
+    tar.addfile(tarfile.TarInfo("../../climbed"))
+
+
+def link(tar):
+    entry = tarfile.TarInfo("cifar-10-batches-py/test_batch")
+    entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/hostname"
+    tar.addfile(entry)
+
+
+@pytest.mark.parametrize("change", [climb, link])
+def test_an_archive_that_is_not_the_published_one_is_never_opened(cifar, change):
+    root, *_ = cifar
+    archive(root, change)
+    with pytest.raises(InputError, match="is not the published file"):
+        data.load("cifar10", split="test", data_dir=root)
+    (root / "cifar-10-python.tar.gz").write_text("<html>quota exceeded</html>")
+    with pytest.raises(InputError, match="is not the published file"):
+        data.load("cifar10", split="test", data_dir=root)
+    assert [path.name for path in root.iterdir()] == ["cifar-10-python.tar.gz"]
+
+
+def test_a_link_in_a_trusted_archive_leads_nowhere_outside(cifar, monkeypatch):
+    root, *_ = cifar
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", archive(root, link))
+    with pytest.raises(InputError, match="cannot read cifar10"):
+        data.load("cifar10", split="test", data_dir=root)
+
+
+def test_packed_files_are_read_and_left_as_they_are(tmp_path):
+    write_idx(tmp_path, "MNIST", pack=True)
+    before = sorted(tmp_path.rglob("*"))
+    data.load("mnist", data_dir=tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from vaestudy import data
 from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
 
@@ -70,14 +69,14 @@ def test_factor_tables_and_grids_agree():
         Factors(["a"], [2, 3])
 
 
-def test_thinning_keeps_a_grid_that_can_be_looked_up(pictures):
-    thin = pictures.thinned([1, 2, 3])
-    assert thin.factors.sizes == (2, 2, 2)
-    assert thin.factors.is_grid
-    assert (thin.batch(thin.factors.index(np.array([[1, 1, 1]]))) == pictures.batch([12 + 8 + 3])).all()
+def test_striding_keeps_a_grid_that_can_be_looked_up(pictures):
+    sparse = pictures.strided([1, 2, 3])
+    assert sparse.factors.sizes == (2, 2, 2)
+    assert sparse.factors.is_grid
+    assert (sparse.batch(sparse.factors.index(np.array([[1, 1, 1]]))) == pictures.batch([12 + 8 + 3])).all()
     for wrong in (pictures.select([1, 2]), ImageSet("none", (3, 4, 5), pictures.storage)):
         with pytest.raises(InputError, match="full factor grid"):
-            wrong.thinned([1, 2, 3])
+            wrong.strided([1, 2, 3])
 
 
 def test_holding_out_needs_factors_that_exist(pictures):
@@ -90,44 +89,27 @@ def test_holding_out_needs_factors_that_exist(pictures):
         pictures.hold_out(hue=[0])
 
 
-def test_a_grid_is_thinned_down_to_a_limit_and_other_sets_are_left_alone(pictures):
-    assert pictures.within(24) is pictures
-    assert pictures.within(12).factors.sizes == (2, 3, 2)
-    assert pictures.within(11).factors.sizes == (2, 2, 2)
+def test_a_grid_is_strided_down_to_a_limit_and_other_sets_are_left_alone(pictures):
+    assert pictures.subsample(24) is pictures
+    assert pictures.subsample(12).factors.sizes == (2, 3, 2)
+    assert pictures.subsample(11).factors.sizes == (2, 2, 2)
     table = pictures.select([1, 2, 3])
-    assert table.within(1) is table
+    assert table.subsample(1) is table
 
 
 def test_dividing_gives_two_parts_that_share_nothing_and_stay_the_same(pictures):
-    train, test = pictures.divided(7)
-    again, _ = pictures.divided(7)
+    train, test = pictures.train_test_split(7)
+    again, _ = pictures.train_test_split(7)
     assert (len(train), len(test)) == (17, 7)
     assert sorted([*train.rows.tolist(), *test.rows.tolist()]) == list(range(24))
     assert torch.equal(train.rows, again.rows)
     assert train.describe() != test.describe()
     for wrong in (0, 24):
         with pytest.raises(InputError, match="cannot be held out"):
-            pictures.divided(wrong)
+            pictures.train_test_split(wrong)
 
 
 def test_moving_a_subset_keeps_its_images(pictures):
     subset = pictures.select([5, 6])
     assert (subset.to("cpu").batch([0, 1]) == pictures.batch([5, 6])).all()
     assert subset.to("meta").storage.shape == (2, 3, 4, 5)  # only its own rows travel to another device
-
-
-def test_unknown_names_list_what_there_is():
-    with pytest.raises(InputError, match=r"unknown dataset 'celebb': choose from dsprites, faces, faces_mild, mnist"):
-        data.load("celebb")
-
-
-def test_default_folder_is_the_repository_s(tmp_path, monkeypatch):
-    monkeypatch.setenv("VAESTUDY_DATA", "/somewhere")
-    assert str(data.default_dir()) == "/somewhere"
-    monkeypatch.delenv("VAESTUDY_DATA")
-    monkeypatch.chdir(tmp_path)
-    assert data.default_dir() == tmp_path / "data"
-    (tmp_path / "vaestudy" / "data").mkdir(parents=True)
-    (tmp_path / "notebooks").mkdir()
-    monkeypatch.chdir(tmp_path / "notebooks")
-    assert data.default_dir() == tmp_path / "data"

@@ -4,10 +4,9 @@ import torch
 import torch.nn.functional as F
 
 from vaestudy import data
-from vaestudy.data import faces as module
-from vaestudy.data import portrait
+from vaestudy.data.faces import faces, portrait, render, sampled, sampling
 from vaestudy.data.faces.rays import Rays
-from vaestudy.data.faces.sets import FACTORS, NAMES, SIZES, attributes, faces, render, sampled
+from vaestudy.data.faces.render import FACTORS, NAMES, SIZES, VARIATIONS
 from vaestudy.errors import InputError
 
 # A face with its features in sight: frontal, lit from the front, with short hair and a shut mouth.
@@ -127,7 +126,7 @@ def test_features_turn_with_the_head(variation):
     for name, axis in (("azimuth", 1), ("elevation", 0)):
         shut, wide = (render(series(name, mouth_open=gap), 64, variation) for gap in (0, 3))
         place = centre(difference(shut, wide).float())[axis]
-        angle = getattr(module.VARIATIONS[variation], name) * torch.linspace(-1, 1, FACTORS[name])
+        angle = getattr(VARIATIONS[variation], name) * torch.linspace(-1, 1, FACTORS[name])
         moved = place - place[len(place) // 2]
         sine = angle.sin() * (1 if name == "azimuth" else -1)
         reach = (moved * sine).sum() / (sine * sine).sum()
@@ -153,36 +152,12 @@ def test_wider_mouths_show_more_of_their_inside_and_open_eyes_more_white():
     assert ((eyes[:, 20:40, 16:48] > 150).sum((1, 2)).diff() > 2).all()
 
 
-def test_attributes_follow_from_the_factors():
-    names, table = attributes(sampled(np.arange(20_000)))
-    assert list(names) == sorted(names)
-    expected = {"Bald": 1 / 6, "Bangs": 1 / 6, "Big_Nose": 1 / 4, "Black_Hair": 1 / 6, "Blond_Hair": 1 / 6}
-    expected |= {"Brown_Hair": 1 / 6, "Gray_Hair": 1 / 6, "Bushy_Eyebrows": 1 / 4, "Eyeglasses": 2 / 3}
-    expected |= {"Mouth_Slightly_Open": 3 / 4, "Narrow_Eyes": 1 / 4, "Pale_Skin": 1 / 5, "Smiling": 2 / 5}
-    expected |= {"Straight_Hair": 1 / 3, "Wavy_Hair": 1 / 6}
-    assert set(names) == set(expected)
-    for name, column in zip(names, table.T, strict=True):
-        assert abs(column.mean() - expected[name]) < 5 * np.sqrt(0.25 / 20_000), name
-    column = dict(zip(names, table.T, strict=True))
-    assert not (column["Bald"] & (column["Bangs"] | column["Black_Hair"] | column["Blond_Hair"])).any()
-
-
-def test_attributes_can_be_seen():
-    def ticked(values):
-        names, table = attributes(values)
-        return {name for name, tick in zip(names, table[0], strict=True) if tick}
-
-    assert ticked(row()) == {"Brown_Hair"}
-    assert ticked(row(hair_style=3, hair_colour=3)) == {"Bangs", "Blond_Hair", "Straight_Hair"}
-    assert ticked(row(hair_style=0, glasses=2, smile=4)) == {"Bald", "Eyeglasses", "Smiling"}
-    assert ticked(row(skin=0, nose=3, brows=3, eyes_open=0, mouth_open=1)) >= {"Pale_Skin", "Big_Nose", "Narrow_Eyes"}
-    crown = (
-        render(np.concatenate([row(hair_style=s, hair_colour=0) for s in (0, 1)]), 64).float().mean(1)[:, 14:18, 28:36]
-    )
+def test_hair_covers_the_crown_and_has_its_colour_only_where_it_is():
+    crown = render(np.concatenate([row(hair_style=s, hair_colour=0) for s in (0, 1)]), 64).float().mean(1)
+    crown = crown[:, 14:18, 28:36]
     assert crown[0].mean() > crown[1].mean() + 60  # black hair where a bald head shines
-    assert (
-        difference(render(series("hair_colour", hair_style=0), 64), render(row(hair_style=0), 64))[:, :18] == 0
-    ).all()
+    bald = difference(render(series("hair_colour", hair_style=0), 64), render(row(hair_style=0), 64))
+    assert (bald[:, :18] == 0).all()
 
 
 @BOTH
@@ -212,16 +187,15 @@ def test_256_pixels():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"image_size": 15}, "image_size 16 to 256, not 15"),
-        ({"image_size": 257}, "image_size 16 to 256, not 257"),
-        ({"split": "valid"}, "splits train and test, not 'valid'"),
+        ({"side": 15}, "image_size 16 to 256, not 15"),
+        ({"side": 257}, "image_size 16 to 256, not 257"),
         ({"variation": "wild"}, "variations full and mild, not 'wild'"),
         ({"count": 0}, "count must be 1 to 10,000,000 faces, not 0"),
     ],
 )
 def test_wrong_wishes_are_refused_before_anything_is_written(wrong, message, tmp_path):
     with pytest.raises(InputError, match=message):
-        faces(**{"image_size": 16, "count": 2, **wrong}, data_dir=tmp_path / "new")
+        faces(**{"side": 16, "count": 2, **wrong}, data_dir=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -232,20 +206,20 @@ def test_factor_values_that_do_not_exist_are_refused():
 
 
 def test_a_set_is_drawn_once_and_opened_as_it_was(tmp_path, monkeypatch):
-    first = faces(32, "train", tmp_path, "mild", count=30)
+    first = faces(32, "train", tmp_path, variation="mild", count=30)
     assert first.name == "faces_mild"
     assert (len(first), first.shape, first.factors.sizes) == (30, (3, 32, 32), SIZES)
     values = first.factors.values([3, 20])
     assert torch.equal(first.storage[[3, 20]], render(values, 32, "mild", identity=np.array([3, 20])))
-    monkeypatch.setattr(module, "render", None)
-    again = faces(32, "train", tmp_path, "mild", count=30)
+    monkeypatch.setattr(sampling, "render", None)
+    again = faces(32, "train", tmp_path, variation="mild", count=30)
     assert torch.equal(first.storage, again.storage)
     assert first.describe() == again.describe()
 
 
 def test_a_failure_leaves_nothing_that_could_be_taken_for_a_set(tmp_path, monkeypatch):
     with monkeypatch.context() as broken:
-        broken.setattr(module, "draw", lambda *_: 1 / 0)
+        broken.setattr(sampling, "render", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             faces(16, data_dir=tmp_path, count=5)
     assert not list(tmp_path.glob("*.npy"))
@@ -253,7 +227,9 @@ def test_a_failure_leaves_nothing_that_could_be_taken_for_a_set(tmp_path, monkey
 
 
 def test_splits_sizes_and_variations_are_different_sets_of_the_same_kind(tmp_path):
-    sets = [faces(16, split, tmp_path, kind, count=8) for split in ("train", "test") for kind in ("full", "mild")]
+    sets = [
+        faces(16, split, tmp_path, variation=kind, count=8) for split in ("train", "test") for kind in ("full", "mild")
+    ]
     assert len({images.checksum for images in sets}) == 4
     assert not np.array_equal(sets[0].factors.values(slice(None)), sets[2].factors.values(slice(None)))
     more = faces(16, "train", tmp_path, count=12)
@@ -261,10 +237,15 @@ def test_splits_sizes_and_variations_are_different_sets_of_the_same_kind(tmp_pat
 
 
 def test_faces_are_loaded_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "COUNTS", {kind: {"train": 6, "test": 4} for kind in ("full", "mild")})
+    for counts in sampling.COUNTS.values():
+        monkeypatch.setitem(counts, "train", 6)
+        monkeypatch.setitem(counts, "test", 4)
     train, test = data.train_and_test("faces_mild", 3, image_size=16, data_dir=tmp_path)
     assert (train.name, len(train), len(test)) == ("faces_mild", 6, 3)
     assert data.load("faces", data_dir=tmp_path).shape == (3, 64, 64)
+    for wrong in ({"split": "valid"}, {"image_size": 257}):
+        with pytest.raises(InputError, match="faces has"):
+            data.load("faces", data_dir=tmp_path, **wrong)
 
 
 @pytest.mark.cuda

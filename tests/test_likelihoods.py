@@ -34,13 +34,6 @@ def test_bernoulli_by_hand():
     assert Bernoulli().mean(params).flatten().tolist() == pytest.approx(ones)
 
 
-def test_bernoulli_sample_follows_its_mean_and_temperature():
-    params = torch.full((20_000, 1, 1, 1), 1.0)
-    assert Bernoulli().sample(params).mean().item() == pytest.approx(1 / (1 + math.exp(-1)), abs=0.02)
-    assert Bernoulli().sample(params, 0.5).mean().item() == pytest.approx(1 / (1 + math.exp(-2)), abs=0.02)
-    assert Bernoulli().sample(params, 0.0).min() == 1
-
-
 @pytest.mark.parametrize("std", [None, 0.1])
 def test_gaussian_against_scipy(std):
     likelihood = Gaussian(std=std)
@@ -57,12 +50,6 @@ def test_gaussian_density_is_bounded():
     x = torch.full((1, 1, 1, 1), 0.5)
     params = torch.tensor([0.0, -1e4]).view(1, 2, 1, 1)
     assert Gaussian().log_prob(params, x).item() == pytest.approx(stats.norm.logpdf(0, 0, 1 / 256), rel=1e-4)
-
-
-def test_gaussian_sample_spread_follows_the_temperature():
-    params = torch.zeros(20_000, 1, 1, 1)
-    assert Gaussian(std=0.1).sample(params, 0.5).std().item() == pytest.approx(0.05, rel=0.05)
-    assert torch.equal(Gaussian(std=0.1).sample(params, 0.0), torch.full_like(params, 0.5))
 
 
 @pytest.mark.parametrize(("mean", "log_scale"), [(0.0, 0.0), (0.0, -1.0), (0.9, -3.0), (1.0, -5.0), (3.0, -7.5)])
@@ -139,31 +126,15 @@ def test_mixture_is_finite_far_outside_and_in_half_precision():
     assert params.grad.isfinite().all()
 
 
-def test_samples_have_the_frequencies_that_log_prob_gives():
-    likelihood = DiscretizedLogisticMixture(mixtures=2, bits=2)
-    params = torch.randn(1, 20, 1, 1, dtype=torch.float64)
-    levels = torch.tensor(list(itertools.product(range(4), repeat=3)))
-    expected = likelihood.log_prob(params.expand(64, -1, -1, -1), one_pixel(levels, 2)).exp()
-    draws = (likelihood.sample(params.expand(100_000, -1, -1, -1)) * 3).round().long().flatten(1)
-    counts = torch.bincount(draws @ torch.tensor([16, 4, 1]), minlength=64).double()
-    assert stats.chisquare(counts.numpy(), (expected * len(draws)).numpy()).pvalue > 1e-3
-
-
-def test_a_lower_temperature_is_quieter():
-    likelihood = DiscretizedLogisticMixture(mixtures=1, bits=8)
-    params = torch.tensor([0.0, 0.1, -3.0]).view(1, 3, 1, 1).expand(20_000, 3, 1, 1)
-    spread = {t: likelihood.sample(params, t).std().item() for t in (0.0, 0.5, 1.0)}
-    assert spread[0.0] < 1e-6
-    assert spread[0.5] == pytest.approx(spread[1.0] / 2, rel=0.1)
-    assert spread[1.0] == pytest.approx(0.5 * math.exp(-3) * math.pi / math.sqrt(3), rel=0.05)
-
-
-def test_mixture_mean_is_what_samples_average_to():
-    likelihood = DiscretizedLogisticMixture(mixtures=3, bits=8)
-    params = 0.2 * torch.randn(1, 30, 1, 1)
-    params[:, 12:21] -= 4  # narrow, so that no tail is folded in
-    average = likelihood.sample(params.expand(50_000, -1, -1, -1)).mean(0)
-    assert torch.allclose(likelihood.mean(params)[0], average, atol=3e-3)
+def test_the_mean_of_a_mixture_is_that_of_its_levels():
+    likelihood = DiscretizedLogisticMixture(mixtures=3, bits=5)
+    params = 0.2 * torch.randn(1, 30, 1, 1, dtype=torch.float64)
+    params[:, 12:21] -= 3.5  # narrow, so that no tail is folded in, but wider than a level
+    levels = torch.tensor(list(itertools.product(range(32), repeat=3)))
+    x = one_pixel(levels, 5)
+    probabilities = likelihood.log_prob(params.expand(len(x), -1, -1, -1), x).exp()
+    expected = (probabilities[:, None, None, None] * x).sum(0)
+    assert torch.allclose(likelihood.mean(params)[0], expected, atol=1e-3)
 
 
 def test_images_off_the_grid_are_refused():

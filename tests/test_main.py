@@ -11,12 +11,14 @@ from vaestudy.__main__ import main
     ("arguments", "words"),
     [
         (["vae", "--beta", "-1"], "beta must be 0 or more"),
-        (["vae", "--latent_dim", "0"], "latent_dim must be 1 or more"),
+        (["vae", "--latent_dim", "0"], "latent_dim must be 1 to"),
         (["vae", "--dataset", "dsprits"], "unknown dataset"),
         (["vae", "--image_size", "63"], "63"),
-        (["vae", "--profile", "huge"], "profile must be"),
+        (["vae", "--profile", "huge"], "profile must be one of"),
+        (["train", "vae", "--seed", "-1"], "seed must be 0 to"),
+        (["beta_vae", "--seeds", "1"], "seeds must be 2 or more"),
         (["vae", "--dataset", "mnist"], "mnist"),
-        (["beta_vae", "--pairs", "0"], "pairs must be 1 or more"),
+        (["beta_vae", "--pairs", "0"], "pairs must be 1 to"),
         (["nvae", "--bits", "9"], "bits must be 0 to 8"),
         (["nvae", "--preset", "mnist", "--profile", "smoke"], "choose a multiple of 8"),
         (["nvae", "--image_size", "50", "--profile", "smoke"], "50"),
@@ -39,9 +41,10 @@ def test_words_that_the_command_line_does_not_know(arguments, capsys):
     assert "vaestudy" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("form", [[], ["train"]])
 @pytest.mark.parametrize("stage", ["vae", "beta_vae", "nvae"])
-def test_a_dry_run_prints_the_resolved_configuration(stage, capsys, tmp_path):
-    assert main([stage, "--profile", "smoke", "--beta", "2", "--dry-run", "--runs_dir", str(tmp_path)]) == 0
+def test_a_dry_run_prints_the_resolved_configuration(stage, form, capsys, tmp_path):
+    assert main([*form, stage, "--profile", "smoke", "--beta", "2", "--dry-run", "--runs_dir", str(tmp_path)]) == 0
     resolved = json.loads(capsys.readouterr().out)
     assert (resolved["stage"], resolved["beta"], resolved["profile"]) == (stage, 2.0, "smoke")
     assert resolved["sizes"]["training"]["images"] > 0
@@ -57,8 +60,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(capsys, tmp_path, dsprites_
 def test_a_stage_is_trained_and_scored_once(capsys, tmp_path, dsprites_dir):
     command = ["vae", "--profile", "smoke", "--runs_dir", str(tmp_path)]
     assert main(command) == 0
-    (folder,) = tmp_path.iterdir()
-    result = json.loads((folder / "result.json").read_text())
+    scored = [path for path in tmp_path.rglob("record.json") if "score_card" in path.read_text()]
+    assert len(scored) == 1
+    folder, result = scored[0].parent, json.loads(scored[0].read_text())
     assert result["test"]["elbo_nats"] < 0
     assert {score["metric"] for score in result["score_card"]} >= {"higgins", "mig", "factor_vae"}
     weights = (folder / "model.safetensors").stat().st_mtime_ns

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from factor_grid import full_grid
-from sklearn.metrics import roc_auc_score
 
 from vaestudy.errors import InputError
 from vaestudy.metrics import dci, explicitness, factor_codes, noise_codes, rotated, sap
-from vaestudy.metrics.predict import _squared_correlations, dci_from_importance, roc_area, sap_from_scores
+from vaestudy.metrics.classifiers import logistic
+from vaestudy.metrics.dci import dci_from_importance
+from vaestudy.metrics.predict import _squared_correlations
 from vaestudy.metrics.table import Rows
 
 SMALL = {"seed": 0, "train": 800, "test": 400}
@@ -36,7 +37,7 @@ def entropy_bits(p):
     ],
 )
 def test_dci_of_known_matrices(importance, disentanglement, completeness):
-    assert dci_from_importance(importance) == pytest.approx((disentanglement, completeness), abs=1e-5)
+    assert dci_from_importance(importance, len(importance)) == pytest.approx((disentanglement, completeness), abs=1e-5)
 
 
 def test_dci_of_truth_and_noise(grid, truth):
@@ -90,7 +91,6 @@ def test_squared_correlations_are_those_of_numpy():
     codes = factors[:, :2] @ rng.normal(size=(2, 4)) + rng.normal(size=(200, 4))
     expected = np.corrcoef(codes, factors, rowvar=False)[:4, 4:] ** 2
     np.testing.assert_allclose(_squared_correlations(Rows(codes, factors)), expected, atol=1e-12)
-    assert sap_from_scores(np.array([[0.9, 0.1], [0.5, 0.4]])) == pytest.approx((0.4 + 0.3) / 2)
 
 
 # --- explicitness ---------------------------------------------------------------------------------------------------
@@ -106,10 +106,23 @@ def test_explicitness_of_truth_rotation_and_noise(grid, truth):
     assert explicitness(truth, grid, rescale=True, **sizes) == pytest.approx(2 * ceiling - 1)
 
 
-def test_the_roc_area_is_that_of_scikit_learn():
+def test_explicitness_is_the_area_of_a_plain_count():
+    """Each value against the rest: how often a row of the value gets more odds, a tie counting half."""
     rng = np.random.default_rng(0)
-    hits, score = rng.random(300) < 0.2, rng.integers(20, size=300) / 20  # with ties
-    assert roc_area(score[hits], score[~hits]) == pytest.approx(roc_auc_score(hits, score))
+    factors = rng.integers([2, 5], size=(900, 2))
+    codes = np.round(factors + rng.normal(size=factors.shape))  # rounded, so that there are ties
+    rows = np.random.default_rng(0).choice(900, 900, replace=False)
+    learnt, unseen = rows[:600], rows[600:]
+    x = (codes - codes[learnt].mean(axis=0)) / codes[learnt].std(axis=0)
+    areas = []
+    for k in range(2):
+        odds = logistic(x[learnt], factors[learnt, k]).predict_proba(x[unseen])
+        truth, own = factors[unseen, k], []
+        for value in range(odds.shape[1]):
+            gaps = odds[truth == value, value][:, None] - odds[truth != value, value]
+            own.append((gaps > 0).mean() + (gaps == 0).mean() / 2)
+        areas.append(np.mean(own))
+    assert explicitness(codes, factors, seed=0, train=600, test=300) == pytest.approx(np.mean(areas), abs=1e-9)
 
 
 # --- what holds for all ---------------------------------------------------------------------------------------------

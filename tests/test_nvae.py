@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from vaestudy.errors import InputError
-from vaestudy.models.cells import Cell
+from vaestudy.models.cells import Cell, SqueezeExcitation
 from vaestudy.models.layers import Conv, NormAct
 from vaestudy.models.likelihoods import Bernoulli
 from vaestudy.models.nvae import NVAE
-from vaestudy.models.nvae_config import PRESETS, NVAEConfig, adaptive_groups
+from vaestudy.models.nvae_config import PRESETS, NVAEConfig
 from vaestudy.training.memory import kept_bytes
 
 ONE_CELL = {"encoder_cells": 1, "decoder_cells": 1}
@@ -58,7 +58,7 @@ PUBLISHED = {
 def test_published_parameter_counts(name):
     model = on_meta(NVAEConfig.preset(name))
     groups = model.groups
-    sides = [group.merge_side for group in groups if group.merge_side is not None]
+    states = [group.merge_state for group in groups if group.merge_state is not None]
     priors = [group.prior_head for group in groups if group.prior_head is not None]
     decoder = [module for group in groups for module in (group.cells, group.merge_latent)]
     parts = [
@@ -66,7 +66,7 @@ def test_published_parameter_counts(name):
         model.start.numel(),
         count(model.stem),
         count(model.preprocess),
-        count(model.encoder, *sides),
+        count(model.encoder, *states),
         count(model.summary),
         count(*(group.posterior_head for group in groups)),
         count(*priors),
@@ -124,14 +124,6 @@ def test_latents_of_the_published_configurations(name, top, latents, groups):
     assert tuple(model.start.shape[1:]) == top
     assert sum(math.prod(shape) for shape in model.group_shapes) == latents
     assert len(model.groups) == groups
-
-
-def test_adaptive_groups():
-    assert adaptive_groups(5, 16, 4) == (4, 4, 4, 8, 16)
-    assert adaptive_groups(5, 16) == (1, 2, 4, 8, 16)
-    assert adaptive_groups(3, 20) == (5, 10, 20)
-    assert adaptive_groups(2, 10) == (5, 10)
-    assert adaptive_groups(5, 3) == (1, 1, 1, 1, 3)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -197,9 +189,39 @@ def test_every_switch_trains_encodes_and_samples(changes):
 
 
 def test_group_shapes():
-    assert NVAEConfig.preset("laptop32").group_shapes == ((16, 2, 2), (16, 4, 4), (4, 8, 8))
     assert replace(SMALL, groups=(2, 1), latents=(5, 3)).group_shapes == ((5, 8, 8), (5, 8, 8), (3, 16, 16))
     assert NVAEConfig.preset("laptop32", shape=(3, 64, 96)).group_shapes[0] == (16, 4, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "total"),
+    [
+        ("laptop32", ((16, 2, 2), (16, 4, 4), (4, 8, 8)), 739_256),
+        ("laptop32_cells", ((16, 2, 2), (16, 4, 4), (4, 8, 8)), 713_804),
+        ("hierarchy32", ((8, 1, 1), (4, 2, 2), (2, 4, 4)), 860_568),
+        ("hierarchy32_top", ((8, 1, 1),), 835_840),
+    ],
+)
+def test_the_studys_own_presets(name, shapes, total):
+    config = NVAEConfig.preset(name)
+    assert config.group_shapes == shapes
+    assert count(on_meta(config)) == total
+
+
+def test_the_flat_reference_has_the_cells_of_the_hierarchy_in_their_order():
+    def cells(name):
+        model = on_meta(NVAEConfig.preset(name))
+        return [[(n, p.shape) for n, p in m.named_parameters()] for m in model.modules() if isinstance(m, Cell)]
+
+    names = ("hierarchy32", "hierarchy32_top")
+    assert cells(names[0]) == cells(names[1])
+    # What a group adds by itself: its heads, and the ways in and out of the decoder's state.
+    hierarchy, flat = (on_meta(NVAEConfig.preset(name)) for name in names)
+    own = [(g.posterior_head, g.prior_head, g.merge_state, g.merge_latent) for g in hierarchy.groups[1:]]
+    assert count(hierarchy) - count(flat) == sum(count(*parts) for parts in own)
+    kinds = {type(m) for model in (hierarchy, flat) for m in model.modules()}
+    assert SqueezeExcitation not in kinds
+    assert all(m.log_norm is None for model in (hierarchy, flat) for m in model.modules() if isinstance(m, Conv))
 
 
 def test_first_weights_depend_on_the_seed_alone():
@@ -229,8 +251,7 @@ def test_an_encoder_that_adds_nothing_leaves_the_prior(sigma):
 def test_the_top_prior():
     x = images(TINY)
     standard, official = NVAE(TINY).eval(), NVAE(replace(TINY, top_prior_std=1.01)).eval()
-    side = standard._read(x)[0]
-    raw = standard.groups[0].posterior_head(side)
+    raw = standard.groups[0].posterior_head(standard._encoder_features(x)[0])
     mean, std = 5 * torch.tanh(raw[:, :2] / 5), torch.exp(5 * torch.tanh(raw[:, 2:] / 5)) + 0.01
     for model, scale in ((standard, 1.0), (official, 1.01)):
         expected = torch.distributions.kl_divergence(
@@ -260,30 +281,32 @@ def test_temperature_zero_is_one_image_whatever_the_batch():
 
 
 def test_a_temperature_for_each_group():
-    model = NVAE(TINY).eval()
-    latents = model.draw_latents(4, [1.0, 0.0, 0.0])
-    assert latents[0].std(0).min() > 0
-    again = model.draw_latents(4, 0.0, fixed_top=latents, keep=1)
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(latents, again, strict=True))
+    model, shape = NVAE(TINY).eval(), (4, *TINY.group_shapes[0])
+    torch.manual_seed(1)
+    found = model.sample(4, [0.5, 0.0, 0.0])
+    torch.manual_seed(1)
+    top = [0.5 * torch.randn(shape)]  # the top prior is N(0, 1), and the first to be drawn
+    assert torch.allclose(found, model.sample(4, 0.0, fixed_top=top, keep=1), atol=1e-6)
+    assert found.std(0).max() > 0
     for wrong in ([1.0, 1.0], -0.5):
         with pytest.raises(InputError, match="temperature"):
             model.sample(1, wrong)
 
 
 def test_resampling_below_a_fixed_top():
-    model = NVAE(TINY).eval()
-    top = model.draw_latents(1)
-    latents = model.draw_latents(6, fixed_top=top, keep=2)
-    assert torch.equal(latents[0], top[0].expand(6, -1, -1, -1))
-    assert torch.equal(latents[1], top[1].expand(6, -1, -1, -1))
-    assert latents[2].std(0).min() > 0
-    assert torch.allclose(model.sample(2, fixed_top=top, keep=3), model.decode(top).expand(2, -1, -1, -1), atol=1e-6)
+    model, x = NVAE(TINY).eval(), images(TINY, 1)
+    code = model.encode(x)
+    one = model.decode(code)
+    assert torch.allclose(model.sample(2, fixed_top=code, keep=3), one.expand(2, -1, -1, -1), atol=1e-6)
+    silent = model.sample(6, [1.0, 1.0, 0.0], fixed_top=code, keep=2)
+    assert torch.allclose(silent, model.reconstruct(x, groups=2).expand(6, -1, -1, -1), atol=1e-6)
+    assert model.sample(6, fixed_top=code, keep=2).std(0).max() > 0
     with pytest.raises(InputError, match="keep"):
         model.sample(2, keep=1)
 
 
 def test_reconstruction_through_all_groups_is_decoding_the_code():
-    model, x = NVAE(TINY).eval(), images(TINY)
+    model, x = NVAE(replace(TINY, flows=1)).eval(), images(TINY)
     assert torch.allclose(model.reconstruct(x), model.decode(model.encode(x)), atol=1e-6)
     assert torch.allclose(model.reconstruct(x, groups=0), model.sample(3, 0.0), atol=1e-6)
     with pytest.raises(InputError, match="groups"):
@@ -340,12 +363,12 @@ def test_importance_weights_average_to_the_likelihood():
 def test_the_border_is_not_scored():
     config = replace(TINY, shape=(1, 28, 28), border=2)
     model, x = NVAE(config).eval(), images(config)
-    params, _ = model._infer(x)
+    params, _ = model._infer(model._encoder_features(x))
     assert params.shape == x.shape
     torch.manual_seed(0)
     nll = model(x).nll
     torch.manual_seed(0)
-    assert torch.allclose(-Bernoulli().log_prob(model._infer(x)[0], x), nll)
+    assert torch.allclose(-Bernoulli().log_prob(model._infer(model._encoder_features(x))[0], x), nll)
     full = torch.nn.functional.pad(2 * x - 1, [2] * 4, value=-1)
     assert torch.equal(model.stem(full), model.stem(2 * torch.nn.functional.pad(x, [2] * 4) - 1))
 
@@ -385,7 +408,7 @@ for mode in ("norm_act", "cell"):
 COMPILED_IN_PARTS = """
 import copy, torch
 from torch._dynamo.utils import counters
-from vaestudy.models.cells import Cell
+from vaestudy.models.cells import Cell, SqueezeExcitation
 from vaestudy.models.nvae import NVAE
 from vaestudy.models.nvae_config import NVAEConfig
 
@@ -493,6 +516,17 @@ def test_batch_norm_statistics_stay_finite(monkeypatch):
     name = "postprocess.0.branch.0.norm_act.running_mean"
     assert not torch.equal(model.state_dict()[name], before[name])
     assert not model.training
+
+
+def test_a_failed_reestimation_leaves_the_model_as_it_was():
+    model = NVAE(TINY).eval()
+    momenta = [m.momentum for m in model.modules() if isinstance(m, NormAct)]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError, match="temperature"):
+        model.reestimate_batch_norm(passes=2, n=4, temperature=-1.0)
+    assert not model.training
+    assert [m.momentum for m in model.modules() if isinstance(m, NormAct)] == momenta
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_adamax_of_the_paper_is_that_of_torch():

@@ -23,7 +23,7 @@ MOST_SEED = 2**32 - 1
 
 
 def setting(
-    default: Any, sentence: str, *, least: float | None = None, most: float | None = None, choices: Sequence[str] = ()
+    default: Any, sentence: str, *, least: int | None = None, most: int | None = None, choices: Sequence[str] = ()
 ) -> Any:
     """A parameter: its default, the sentence that explains it, and what it may be. Empty text is never refused."""
     return field(default=default, metadata={"help": sentence, "least": least, "most": most, "choices": tuple(choices)})
@@ -46,8 +46,6 @@ class Settings:
     stage = ""
 
     def __post_init__(self):
-        for parameter in dataclasses.fields(self):
-            object.__setattr__(self, parameter.name, _checked(parameter, getattr(self, parameter.name)))
         if self.profile == "auto":
             import torch
 
@@ -125,7 +123,7 @@ def resolve(stage: str, **given: Any) -> Settings:
     for name in given:
         if name not in known:
             raise InputError(unknown(name, known, stage))
-    return STAGES[stage](**given)
+    return STAGES[stage](**{name: _checked(known[name], value) for name, value in given.items()})
 
 
 def from_notebook(stage: str, namespace: Mapping[str, Any]) -> Settings:

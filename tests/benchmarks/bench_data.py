@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from vaestudy import data
 from vaestudy.data import dsprites
-from vaestudy.data.decode import Recipe, decoded, listing
+from vaestudy.data.decode import Recipe, decode_all, list_images, usable_cores
 from vaestudy.data.imageset import ImageSet
 
 TENTH = dsprites.COUNT // 10
@@ -64,7 +64,7 @@ def unpack(folder: Path) -> dict:
 
 
 def decode(folder: Path, different: int = 500, count: int = 20_000) -> dict:
-    photos, workers = folder / "photos", len(os.sched_getaffinity(0))
+    photos, workers = folder / "photos", usable_cores()
     photos.mkdir()
     rng = np.random.default_rng(0)
     for number in range(count):
@@ -73,15 +73,15 @@ def decode(folder: Path, different: int = 500, count: int = 20_000) -> dict:
             small.resize((178, 218), Image.Resampling.BICUBIC).save(photos / f"{number}.jpg", quality=95)
         else:
             os.link(photos / f"{number % different}.jpg", photos / f"{number}.jpg")
-    files, crop = listing(photos), (15, 40, 163, 188)
+    files, crop = list_images(photos), (15, 40, 163, 188)
 
     def plain() -> None:
-        for name, _ in files[: count // 5]:
+        for name, *_ in files[: count // 5]:
             with Image.open(photos / name) as image:
                 np.asarray(image.convert("RGB").crop(crop).resize((64, 64), Image.Resampling.BILINEAR))
 
     alone = seconds(plain)
-    ours = seconds(lambda: decoded("bench", photos, files, Recipe(64, crop), folder, workers=workers))
+    ours = seconds(lambda: decode_all("bench", photos, files, Recipe(64, crop), folder, workers=workers))
     return row(
         f"{count:,} JPEGs of 178x218 decoded and kept by {workers} processes, their start included",
         count / ours,

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import torch
 
-from vaestudy.data.faces.sets import render, sampled
+from vaestudy.data.faces import render, sampled
 
 THREADS = 2
 

@@ -11,8 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from vaestudy.models import NVAE, NVAEConfig
-from vaestudy.models.layers import Conv
+from vaestudy.models import NVAE, NVAEConfig, kernels
 from vaestudy.training import memory
 from vaestudy.training.config import Training, compiled, make_optimizer
 
@@ -87,10 +86,11 @@ def images_per_second(
 @contextlib.contextmanager
 def plain_depthwise():
     """Depthwise convolutions with the gradients that torch has for them."""
-    ours = Conv.is_depthwise
-    Conv.is_depthwise = property(lambda conv: False)
-    yield
-    Conv.is_depthwise = ours
+    kernels.ENABLED.remove("depthwise")
+    try:
+        yield
+    finally:
+        kernels.ENABLED.add("depthwise")
 
 
 def memory_rows() -> list[dict]:

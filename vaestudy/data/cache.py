@@ -1,17 +1,16 @@
 """Arrays of bytes on disk: made once, all or nothing, and opened in an instant afterwards."""
 
-import fcntl
 import hashlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from jaxtyping import UInt8
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from vaestudy.errors import InputError
 from vaestudy.files import replacing
 
 
-def keep(
+def cached_array(
     path: Path, shape: tuple[int, ...], fill: Callable[..., dict], *, resume: bool = False
 ) -> tuple[UInt8[Tensor, "..."], dict]:
     """The uint8 array that stands in `path`, made by `fill` if it does not stand there yet.
@@ -38,12 +37,15 @@ def keep(
     try:
         if (found := _open(path, shape)) is None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(path):
+            # Several processes may ask for the same images at once: one makes them, the others wait and open them.
+            with FileLock(path.with_name(f".{path.stem}.lock")):
                 if (found := _open(path, shape)) is None:
                     _make(path, shape, fill, resume)
                     found = _open(path, shape)
     except OSError as error:
-        raise InputError(f"cannot keep {path} ({error.strerror}): choose another data_dir or $VAESTUDY_DATA") from error
+        raise InputError(
+            f"cannot write {path} ({error.strerror}): choose another data_dir or $VAESTUDY_DATA"
+        ) from error
     return found
 
 
@@ -87,11 +89,3 @@ def _unfinished(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     except (FileNotFoundError, ValueError, EOFError):
         return None
     return array if array.shape == shape else None
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    # Several processes may ask for the same images at once: one makes them, the others wait and open them.
-    with open(path.with_name(f".{path.stem}.lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

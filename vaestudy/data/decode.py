@@ -4,33 +4,47 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import struct
+import time
+import warnings
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from io import BytesIO
 from pathlib import Path
 
+import joblib
 import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from vaestudy.data.cache import keep
+from vaestudy.data.cache import cached_array
+from vaestudy.data.paths import cache_path
 from vaestudy.errors import InputError
+from vaestudy.files import replacing
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")  # none that runs a program
+SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2"),
+}
+# Images that need a converter: they are named and left out, also where PIL would take a thumbnail for the whole.
+FOREIGN = {".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".dcm", ".exr", ".jxl"}
 # What PIL's readers raise for bytes that are damaged, beside its own error for bombs.
 DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error, zlib.error)
 DONE, UNREADABLE = 1, 2
 CHUNK = 256  # images that a worker takes at a time, and the most that a kill loses
 POOL_PAYS = 30e6  # bytes of files below which starting processes takes longer than decoding
+SETTLED = 2.0  # seconds after which a change must show in a file's times, whatever their resolution
 
 Box = tuple[int, int, int, int]
+Listing = list[tuple[str, int, int]]
 
 
 @dataclass(frozen=True)
@@ -40,25 +54,39 @@ class Recipe:
 
     side: int
     crop: Box | None = None
-    version: int = 1
+    version: int = 2
 
 
-def listing(folder: Path) -> list[tuple[str, int]]:
-    """Relative name (with /) and size in bytes of every image file at any depth, sorted by name.
+def usable_cores() -> int:
+    """The number of cores that this process may keep busy, by its affinity and its container's limit."""
+    return joblib.cpu_count()
+
+
+def list_images(folder: Path) -> Listing:
+    """Relative name (with /), size in bytes and last change (ns) of every image file at any depth, sorted by name.
+
+    Links are followed, but no folder is entered twice. What is no whole file, a link into the void say, has size -1.
 
     Raises:
         InputError: the folder is missing, unreadable or has no image.
     """
+    entered = set()
 
-    def walk(path: str, prefix: str) -> Iterator[tuple[str, int]]:
+    def walk(path: str, prefix: str) -> Iterator[tuple[str, int, int]]:
+        about = os.stat(path)
+        if (about.st_dev, about.st_ino) in entered:
+            return
+        entered.add((about.st_dev, about.st_ino))
         with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    yield from walk(entry.path, f"{prefix}{entry.name}/")
-                elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-                    yield prefix + entry.name, entry.stat().st_size
+            # Links come last: whether there are any does not change the names of what is reached without them.
+            ordered = sorted(entries, key=lambda entry: (entry.is_symlink(), entry.name))
+        for entry in ordered:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from walk(entry.path, f"{prefix}{entry.name}/")
+            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES | FOREIGN:
+                yield prefix + entry.name, *_size_and_change(entry.path)
 
     try:
         found = sorted(walk(str(folder), ""))
@@ -69,27 +97,68 @@ def listing(folder: Path) -> list[tuple[str, int]]:
     return found
 
 
-def decoded(
-    name: str, folder: Path, files: list[tuple[str, int]], recipe: Recipe, cache_dir: Path, workers: int | None = None
+def _size_and_change(path: str) -> tuple[int, int]:
+    try:
+        about = os.stat(path)
+    except OSError:
+        return -1, 0
+    # The change of the inode counts, too: a copy or an archive brings old times along.
+    return (about.st_size if stat.S_ISREG(about.st_mode) else -1), max(about.st_mtime_ns, about.st_ctime_ns)
+
+
+def content_digest(folder: Path, files: Listing, cache_dir: Path) -> str:
+    """A hash of the files' names and bytes.
+
+    It is remembered in `cache_dir` under the folder's place and the files' names, sizes and times, so that bytes are
+    read once. What changed a moment ago is not remembered: another change might leave the same times.
+    """
+    place = hashlib.sha256(json.dumps([os.path.realpath(folder), files]).encode()).hexdigest()[:24]
+    known = cache_path(cache_dir, f".content-{place}")
+    if known.exists():
+        return known.read_text()
+    whole, started = hashlib.sha256(), time.time_ns()
+    with ThreadPoolExecutor(usable_cores()) as pool:  # hashing leaves the interpreter to others
+        paths = (folder / name if size >= 0 else None for name, size, _ in files)
+        for (name, *_), digest in zip(files, pool.map(_digest, paths), strict=True):
+            whole.update(os.fsencode(name) + b"\0" + digest)
+    if started - max(change for *_, change in files) > SETTLED * 1e9:
+        with replacing(known) as file:
+            file.write_text(whole.hexdigest())
+    return whole.hexdigest()
+
+
+def _digest(path: Path | None) -> bytes:
+    if path is None:
+        return b""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def decode_all(
+    name: str, folder: Path, files: Listing, recipe: Recipe, cache_dir: Path, workers: int | None = None
 ) -> tuple[UInt8[Tensor, "n 3 side side"], dict]:
     """All files of a listing as uint8 (n, 3, side, side), with "checksum" and "unreadable" (rows left black).
 
-    The array is kept in `cache_dir` under a name that depends on the listing and the recipe, so a changed folder is
-    decoded anew. A call that was stopped goes on where it was. `workers` is the number of processes, by default one
-    for each core that this process may use.
+    The array is kept in `cache_dir` under a name that depends on the files' content and the recipe, so a changed
+    folder is decoded anew. A call that was stopped goes on where it was. `workers` is the number of processes, by
+    default one for each core that this process may use.
 
     Raises:
         InputError: a file cannot be opened, none can be decoded, or the cache cannot be written.
     """
-    identity = hashlib.sha256(json.dumps([asdict(recipe), files]).encode()).hexdigest()[:16]
-    workers = workers or _cores()
+    content = content_digest(folder, files, cache_dir)
+    identity = hashlib.sha256(json.dumps([asdict(recipe), content]).encode()).hexdigest()[:16]
+    workers = workers or usable_cores()
 
     def fill(array: np.ndarray, done: np.ndarray) -> dict:
         todo = np.flatnonzero(done == 0)
+        few = sum(files[row][1] for row in todo) < POOL_PAYS
         size = min(CHUNK, -(-len(todo) // (4 * workers)) or 1)
         jobs = [[(int(row), files[row][0]) for row in todo[i : i + size]] for i in range(0, len(todo), size)]
         with tqdm(total=len(files), initial=len(files) - len(todo), desc=name, unit=" images", disable=None) as bar:
-            few = sum(files[row][1] for row in todo) < POOL_PAYS
             for rows, states in _work(jobs, str(folder), Path(array.filename), recipe, 1 if few else workers):
                 array.flush()  # before the marks: what is marked must be there after a power cut, too
                 done[rows] = states
@@ -100,8 +169,8 @@ def decoded(
             raise InputError(f"none of the {len(files):,} images in {folder} can be decoded")
         return {"source": f"{len(files):,} files", **asdict(recipe), "unreadable": bad.tolist()}
 
-    path = cache_dir / f"{name}-{recipe.side}-{identity}.npy"
-    storage, details = keep(path, (len(files), 3, recipe.side, recipe.side), fill, resume=True)
+    path = cache_path(cache_dir, f"{name}-{recipe.side}-{identity}.npy")
+    storage, details = cached_array(path, (len(files), 3, recipe.side, recipe.side), fill, resume=True)
     if bad := details["unreadable"]:
         names = ", ".join(files[row][0] for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
         logger.warning("%s: skipped %d of %d images that cannot be decoded: %s", folder, len(bad), len(files), names)
@@ -109,62 +178,56 @@ def decoded(
 
 
 def _work(jobs: list, folder: str, target: Path, recipe: Recipe, workers: int) -> Iterator[tuple[list, list]]:
+    # loky's processes import neither a script without a main guard nor hold the locks of this one's threads.
+    pool = joblib.Parallel(workers, backend="loky", return_as="generator_unordered", idle_worker_timeout=10)
     if workers == 1:
-        for job in jobs:
-            yield decode_some(job, folder, target, recipe)
-        return
-    context = get_context("forkserver")  # this process runs threads, whose locks a plain fork would copy
-    context.set_forkserver_preload([__name__])
-    pool = ProcessPoolExecutor(workers, mp_context=context)
+        pool = joblib.Parallel(1, return_as="generator")
     try:
-        for future in as_completed([pool.submit(decode_some, job, folder, target, recipe) for job in jobs]):
-            yield future.result()
+        yield from pool(joblib.delayed(decode_some)(job, folder, target, recipe) for job in jobs)
     except BrokenProcessPool as error:
         raise InputError("a decoding process died (out of memory?); the same call goes on where it was") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def decode_some(job: list[tuple[int, str]], folder: str, target: Path, recipe: Recipe) -> tuple[list[int], list[int]]:
     """Decode some files into their rows of the array in `target`: the rows, and `DONE` or `UNREADABLE` for each."""
     array = np.load(target, mmap_mode="r+")
     states = []
-    for row, name in job:
-        pixels = decode(os.path.join(folder, name), recipe)
-        if pixels is not None:
-            array[row] = pixels.transpose(2, 0, 1)
-        states.append(UNREADABLE if pixels is None else DONE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PIL warns of odd metadata and of large images
+        for row, name in job:
+            pixels = decode(os.path.join(folder, name), recipe)
+            if pixels is not None:
+                array[row] = pixels.transpose(2, 0, 1)
+            states.append(UNREADABLE if pixels is None else DONE)
     return [row for row, _ in job], states
 
 
-def decode(path: str, recipe: Recipe) -> UInt8[np.ndarray, "side side 3"] | None:
-    """One photograph, or None where its bytes are no whole image.
+def decode(source: str | bytes, recipe: Recipe) -> UInt8[np.ndarray, "side side 3"] | None:
+    """One photograph, a path or a file's bytes, as a viewer shows it; None where those are no whole image.
 
     Raises:
         InputError: the file cannot be read at all.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
+    if isinstance(source, str) and (not os.path.isfile(source) or Path(source).suffix.lower() in FOREIGN):
+        return None
     try:
-        with Image.open(path) as image:
+        with Image.open(source if isinstance(source, str) else BytesIO(source), formats=FORMATS) as image:
             if recipe.crop is None:
                 # JPEG can skip detail while decoding; what is left is still twice what the filter needs.
                 scale = 2 * recipe.side / min(image.size)
                 image.draft(None, tuple(int(scale * length) + 1 for length in image.size))
-            image = _rgb(ImageOps.exif_transpose(image))
-            box = recipe.crop or _middle(image.size)
-            if box[2] > image.width or box[3] > image.height:
-                raise ValueError(f"{image.size} is smaller than the crop")
-            image = image.crop(box).resize((recipe.side, recipe.side), Image.Resampling.BILINEAR)
-            return np.asarray(image)
+            image.load()
+            image = _upright(_rgb(image), image)
+        box = recipe.crop or _middle(image.size)
+        if box[2] > image.width or box[3] > image.height:
+            raise ValueError(f"{image.size} is smaller than the crop")
+        return np.asarray(image.crop(box).resize((recipe.side, recipe.side), Image.Resampling.BILINEAR))
     except (*DAMAGE, Image.DecompressionBombError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's trouble, not the image's
-            raise InputError(f"cannot read {path}: {error.strerror}") from error
+            raise InputError(f"cannot read {source!r}: {error.strerror}") from error
         return None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _middle(size: tuple[int, int]) -> Box:
@@ -174,13 +237,40 @@ def _middle(size: tuple[int, int]) -> Box:
 
 
 def _rgb(image):
-    from PIL import Image
+    """Eight bits of red, green and blue: what is transparent on white, wide pixels from their black to their white."""
+    from PIL import Image, ImageCms
 
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed white")
-    if image.mode.startswith("I"):  # 16 bits a pixel, which PIL would clip to 255
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I"):
+        tags = getattr(image, "tag_v2", {})  # of a TIFF: bits per sample, and whether 0 is white
+        white = 4095 if tags.get(258) == (12,) else 65535
+        wide = np.asarray(image).astype(np.int64)
+        if wide.min() < 0 or wide.max() > white:
+            raise ValueError("pixels of 32 bits have no agreed white")
+        wide = white - wide if tags.get(262) == 0 else wide
+        return Image.fromarray((wide * 255 / white).round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    if profile := image.info.get("icc_profile"):
+        try:
+            profile = ImageCms.ImageCmsProfile(BytesIO(profile))
+            if "sRGB" not in ImageCms.getProfileDescription(profile):
+                image = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        except (ImageCms.PyCMSError, *DAMAGE):
+            logger.debug("a damaged colour profile is left out")
     return image.convert("RGB")
+
+
+def _upright(image, original):
+    """The image turned as its camera noted in the original's EXIF."""
+    from PIL import ExifTags, Image
+
+    turns = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
+    turns |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
+    try:
+        turn = turns.get(original.getexif().get(ExifTags.Base.Orientation, 1))
+    except DAMAGE:  # a damaged note about the image is no damage to the image
+        turn = None
+    return image if turn is None else image.transpose(Image.Transpose[turn])

@@ -9,15 +9,16 @@ may still be off by one pixel. With the original archive in the data folder its 
 """
 
 import hashlib
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vaestudy.data.cache import keep
+from vaestudy.data.cache import cached_array
+from vaestudy.data.grids import open_npz
 from vaestudy.data.imageset import Factors, ImageSet
+from vaestudy.data.paths import cache_path
 from vaestudy.errors import InputError
 
 NAMES = ("shape", "scale", "orientation", "x", "y")
@@ -51,24 +52,19 @@ _ROWS = 256.0 * np.arange(64) + 128  # centres of the pixel rows, in 1/256 pixel
 _FROM_COLUMN = np.array([2 ** (64 - column) - 1 for column in range(65)], dtype=np.uint64)
 
 
-def dsprites(image_size: int | None, split: str, data_dir: Path) -> ImageSet:
+def dsprites(side: int, split: str, data_dir: Path, download: bool = False) -> ImageSet:
     """All of dSprites as a full grid of factors, one channel; below 64 pixels the means of square blocks.
 
-    There is no official split: "train" is the whole grid; `ImageSet.select`, `thinned` and `hold_out` cut it.
+    There is no official split: "train" is the whole grid; `ImageSet.select`, `strided` and `hold_out` cut it.
 
     Raises:
-        InputError: another split, a side that is not 64, 32, 16 or 8, or a damaged archive.
+        InputError: a damaged archive.
     """
-    side = 64 if image_size is None else image_size
-    if side not in SIDES:
-        raise InputError(f"dsprites has image_size {', '.join(map(str, SIDES))}, not {image_size}")
-    if split != "train":
-        raise InputError(f"dsprites has no official split {split!r}: use 'train', all {COUNT:,} images")
     if side == 64:
         storage, details = _full(data_dir)
     else:
-        path = data_dir / f"{_stem(data_dir)}-{side}.npy"
-        storage, details = keep(path, (COUNT, 1, side, side), lambda counts: _pool(data_dir, counts))
+        path = cache_path(data_dir, f"{_stem(data_dir)}-{side}.npy")
+        storage, details = cached_array(path, (COUNT, 1, side, side), lambda counts: _pool(data_dir, counts))
     return ImageSet(
         name="dsprites",
         shape=(1, side, side),
@@ -101,7 +97,7 @@ def sprite(shape: int, scale: int, orientation: int) -> Float[np.ndarray, "verti
     return (0.5 + 0.1 * scale) * np.stack(turned, axis=1)
 
 
-def placed(polygon: Float[np.ndarray, "vertices 2"]) -> UInt8[np.ndarray, "1024 512"]:
+def rasterized(polygon: Float[np.ndarray, "vertices 2"]) -> UInt8[np.ndarray, "1024 512"]:
     """The polygon filled at all 32x32 positions, y fastest, as packed bits.
 
     A scanline meets the outline at the same edges whatever x is, and the crossing columns follow exactly from
@@ -124,7 +120,7 @@ def placed(polygon: Float[np.ndarray, "vertices 2"]) -> UInt8[np.ndarray, "1024 
     return filled.view(np.uint8).reshape(1024, 512)
 
 
-def pooled(bits: UInt8[np.ndarray, "n 512"], block: int) -> UInt8[np.ndarray, "n side side"]:
+def block_counts(bits: UInt8[np.ndarray, "n 512"], block: int) -> UInt8[np.ndarray, "n side side"]:
     """White pixels in each block of 2x2, 4x4 or 8x8 pixels."""
     cells = 8 // block
     pixels = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
@@ -140,20 +136,20 @@ def _stem(data_dir: Path) -> str:
 
 
 def _full(data_dir: Path) -> tuple[Tensor, dict]:
-    path, archive = data_dir / f"{_stem(data_dir)}-64.npy", data_dir / ARCHIVE
-    return keep(path, (COUNT, 512), lambda bits: _read(archive, bits) if archive.exists() else _draw(bits))
+    path, archive = cache_path(data_dir, f"{_stem(data_dir)}-64.npy"), data_dir / ARCHIVE
+    return cached_array(path, (COUNT, 512), lambda bits: _read(archive, bits) if archive.exists() else _draw(bits))
 
 
 def _pool(data_dir: Path, counts: np.ndarray) -> dict:
     bits, details = _full(data_dir)
     for start in range(0, COUNT, 8192):
-        counts[start : start + 8192, 0] = pooled(bits[start : start + 8192].numpy(), 64 // counts.shape[-1])
+        counts[start : start + 8192, 0] = block_counts(bits[start : start + 8192].numpy(), 64 // counts.shape[-1])
     return details
 
 
 def _draw(bits: np.ndarray) -> dict:
     for number, (shape, scale, orientation) in enumerate(np.ndindex(SIZES[:3])):
-        bits[1024 * number : 1024 * (number + 1)] = placed(sprite(shape, scale, orientation))
+        bits[1024 * number : 1024 * (number + 1)] = rasterized(sprite(shape, scale, orientation))
     if (digest := hashlib.sha256(bits).hexdigest()) != DIGEST:
         raise InputError(f"the sprites drawn here have a wrong digest ({digest[:8]}): put {ARCHIVE} into data_dir")
     correct(bits)
@@ -181,13 +177,9 @@ def _read(archive: Path, bits: np.ndarray) -> dict:
 
 
 def unpack_archive(archive: Path, bits: UInt8[np.ndarray, "n 512"]) -> None:
-    """Pack the archive's member `imgs` piece by piece (whole, it takes 3 GB); no other member is opened."""
-    with zipfile.ZipFile(archive) as members, members.open("imgs.npy") as file:
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        if shape != (len(bits), 64, 64) or dtype != np.uint8:
-            raise InputError(f"{archive} holds images {shape} of {dtype}, not {(len(bits), 64, 64)} of uint8")
-        for start in range(0, len(bits), 4096):
-            piece = bits[start : start + 4096]
-            pixels = np.frombuffer(file.read(len(piece) * 4096), dtype=np.uint8)
-            piece[:] = np.packbits(pixels.reshape(-1, 4096), axis=1)
+    """Pack the archive's member `imgs` piece by piece: whole, it takes 3 GB."""
+    row = 0
+    with open_npz(archive, (len(bits),), "imgs") as pieces:
+        for pixels in pieces:
+            bits[row : row + len(pixels)] = np.packbits(pixels.reshape(-1, 4096), axis=1)
+            row += len(pixels)

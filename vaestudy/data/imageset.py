@@ -1,5 +1,6 @@
 """Sets of images that live on the device that trains, with the factors that made them where known."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,16 +20,21 @@ Index = Tensor | np.ndarray | Sequence[int] | slice
 class Factors:
     """Integer factors of variation: a name, a number of values and one column each.
 
-    Without a table the factors form a full grid in row-major order, the last one fastest: image i of the set
+    Without a table (n, factors) they form a full grid in row-major order, the last one fastest: image i of the set
     has the factor values `unravel_index(i, sizes)`.
+
+    Raises:
+        InputError: names, sizes and table that do not fit each other, or values that are not 0 to size - 1.
     """
 
     def __init__(self, names: Sequence[str], sizes: Sequence[int], table: np.ndarray | None = None):
         self.names = tuple(names)
         self.sizes = tuple(int(size) for size in sizes)
         self.table = table
-        if len(self.names) != len(self.sizes) or (table is not None and table.shape[1] != len(self.names)):
+        if len(self.names) != len(self.sizes) or (table is not None and table.shape[1:] != (len(self.names),)):
             raise InputError(f"{len(self.names)} factor names do not fit the sizes or columns given")
+        if table is not None and (table.dtype.kind not in "iu" or (table < 0).any() or (table >= self.sizes).any()):
+            raise InputError("factor values must be whole numbers from 0 to below each factor's number of values")
 
     @property
     def is_grid(self) -> bool:
@@ -68,6 +74,9 @@ class ImageSet:
         checksum: of the data, for a run's provenance.
         bits: number of bits that each channel keeps, at most 8.
         note: what else tells this set from others of its name: its split, its crop, how it was selected.
+
+    Raises:
+        InputError: storage that is not uint8 or does not fit `shape`, or factors of another number of images.
     """
 
     name: str
@@ -80,6 +89,37 @@ class ImageSet:
     checksum: str = ""
     bits: int = 8
     note: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        row = (self.dims // 8,) if self.packed else tuple(self.shape)
+        if self.storage.dtype != torch.uint8 or tuple(self.storage.shape[1:]) != row:
+            found = f"{self.storage.dtype} {tuple(self.storage.shape)}"
+            raise InputError(f"{self.name} must be stored as torch.uint8 (n, {', '.join(map(str, row))}), not {found}")
+        if self.factors_of_rows is not None and len(self.factors_of_rows) != len(self.storage):
+            raise InputError(f"{len(self.factors_of_rows)} rows of factors do not fit {len(self.storage)} images")
+
+    @classmethod
+    def from_array(cls, pixels: np.ndarray | Tensor, factors: Factors | None = None, name: str = "array") -> "ImageSet":
+        """Anyone's own images: bytes (n, c, h, w) of one or three channels, or floats in [0, 1], rounded to bytes.
+
+        Raises:
+            InputError: channels that come last or not at all, floats beyond [0, 1], or factors of another length.
+        """
+        pixels = pixels if isinstance(pixels, Tensor) else torch.tensor(np.ascontiguousarray(pixels))
+        if pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
+            last = pixels.ndim == 4 and pixels.shape[3] in (1, 3)
+            advice = "channels come second: pixels.transpose(0, 3, 1, 2)" if last else "1 or 3 channels come second"
+            raise InputError(f"pixels must be (n, c, h, w), not {tuple(pixels.shape)}; {advice}")
+        if pixels.dtype == torch.bool:
+            pixels = pixels.float()
+        if pixels.is_floating_point():
+            if not ((pixels >= 0) & (pixels <= 1)).all():
+                raise InputError("floating-point pixels must lie in [0, 1]: divide by their white, or pass bytes")
+            pixels = (pixels * 255).round().to(torch.uint8)
+        elif pixels.dtype != torch.uint8:
+            raise InputError(f"pixels must be bytes (uint8) or floats in [0, 1], not {pixels.dtype}")
+        checksum = hashlib.sha256(pixels.cpu().contiguous().numpy()).hexdigest()
+        return cls(name, tuple(pixels.shape[1:]), pixels, factors_of_rows=factors, checksum=checksum)
 
     def __len__(self) -> int:
         return len(self.storage) if self.rows is None else len(self.rows)
@@ -131,29 +171,29 @@ class ImageSet:
         """The subset at `index`; `note` says in a run's configuration how it was chosen."""
         return replace(self, rows=self._rows(index), note={**self.note, **note})
 
-    def thinned(self, every: Sequence[int]) -> "ImageSet":
+    def strided(self, every: Sequence[int]) -> "ImageSet":
         """A copy of each `every`-th value of each factor, itself a full factor grid of smaller sizes."""
         known = self.factors_of_rows
         if known is None or not known.is_grid or self.rows is not None or len(every) != len(known.sizes):
-            raise InputError(f"only a full factor grid can be thinned, with one step a factor, not {every}")
+            raise InputError(f"only a full factor grid can be strided, with one step a factor, not {every}")
         rows = np.arange(len(self)).reshape(known.sizes)[tuple(slice(None, None, step) for step in every)]
-        thinner = self.select(rows.ravel(), every=list(every)).compact()
-        return replace(thinner, factors_of_rows=Factors(known.names, rows.shape))
+        sparser = self.select(rows.ravel(), every=list(every)).compact()
+        return replace(sparser, factors_of_rows=Factors(known.names, rows.shape))
 
-    def within(self, limit: int) -> "ImageSet":
+    def subsample(self, limit: int) -> "ImageSet":
         """The set itself, or of a full factor grid every other value of its largest factors, down to `limit` images."""
         known = self.factors_of_rows
         if known is None or not known.is_grid or self.rows is not None:
             return self
         every = [1] * len(known.sizes)
         left = list(known.sizes)
-        while math.prod(left) > limit:
+        while math.prod(left) > max(limit, 1):
             largest = left.index(max(left))
             every[largest] *= 2
             left[largest] = len(range(0, known.sizes[largest], every[largest]))
-        return self.thinned(every) if max(every) > 1 else self
+        return self.strided(every) if max(every) > 1 else self
 
-    def divided(self, held_out: int) -> "tuple[ImageSet, ImageSet]":
+    def train_test_split(self, held_out: int) -> "tuple[ImageSet, ImageSet]":
         """The set without `held_out` images, drawn once and for all, and those images in random order."""
         if not 0 < held_out < len(self):
             raise InputError(f"{held_out} images cannot be held out of {len(self)}")

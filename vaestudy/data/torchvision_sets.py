@@ -1,110 +1,117 @@
-"""Small classic sets from the files that their authors publish, read by torchvision."""
+"""Small classic sets from the files that their authors publish, fetched by torchvision if asked for."""
 
 import gzip
 import hashlib
+import math
 import pickle
-import shutil
+import struct
+import tarfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 
 from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.errors import InputError, first_line
-from vaestudy.files import replacing
 
-IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-IDX_SETS = {
-    "mnist": ("MNIST", "http://yann.lecun.com/exdb/mnist/"),
-    "fashion_mnist": ("FashionMNIST", "https://github.com/zalandoresearch/fashion-mnist"),
+IDX_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-CIFAR_PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+IDX_SETS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
+ADVICE = {
+    "mnist": "put the files (plain or .gz) from http://yann.lecun.com/exdb/mnist/ into MNIST/raw",
+    "fashion_mnist": "put the files (plain or .gz) from https://github.com/zalandoresearch/fashion-mnist "
+    "into FashionMNIST/raw",
+    "cifar10": "put cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html there",
+}
+ADVICE = {name: f"{text} in data_dir, or pass download=True" for name, text in ADVICE.items()}
 
-# What torchvision lets through when a file is missing, cut short or something else.
-DAMAGE = (RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AssertionError)
-DAMAGE += (zlib.error, pickle.UnpicklingError)
+# What reading lets through when a file is missing, cut short or something else.
+DAMAGE = (RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AssertionError, struct.error)
+DAMAGE += (zlib.error, pickle.UnpicklingError, tarfile.TarError)
 
 
-def mnist(name: str, image_size: int | None, split: str, data_dir: Path, download: bool) -> ImageSet:
+def mnist(side: int, split: str, data_dir: Path, download: bool = False, *, name: str = "mnist") -> ImageSet:
     """MNIST or Fashion-MNIST: 60,000 or 10,000 grey images with their class, 28x28 or zero-padded to 32x32.
 
     Padding by 2 is NVAE's choice (Vahdat and Kautz 2020, sec. 4). The four IDX files are looked for in
     `data_dir/MNIST/raw` or `data_dir/FashionMNIST/raw`, plain or as `.gz`.
 
     Raises:
-        InputError: another split or size, or files that are missing or damaged.
+        InputError: files that are missing or damaged.
     """
-    from torchvision import datasets
-
-    _check(name, split, image_size, (28, 32))
-    kind, page = IDX_SETS[name]
-    raw = data_dir / kind / "raw"
-    advice = f"put the files (plain or .gz) from {page} into {raw}, or pass download=True"
+    raw = data_dir / IDX_SETS[name] / "raw"
     try:
-        for file in IDX_FILES:
-            _gunzip(raw / f"{file}.gz", raw / file)
-        missing = [file for file in IDX_FILES if not (raw / file).exists()]
-        if missing and not download:
-            raise FileNotFoundError(f"no {', '.join(missing)}")
-        found = getattr(datasets, kind)(data_dir, train=split == "train", download=download)
+        if download and not all(any(raw.glob(f"{file}*")) for file in IDX_FILES[split]):
+            from torchvision import datasets
+
+            getattr(datasets, IDX_SETS[name])(data_dir, download=True)
+        pixels, classes = (read_idx(raw / file) for file in IDX_FILES[split])
+        if pixels.shape != (len(classes), 28, 28):
+            raise ValueError(f"{pixels.shape} pixels and {len(classes)} labels")
     except DAMAGE as error:
-        raise InputError(f"cannot read {name} in {raw} ({first_line(error)}): {advice}") from error
-    if found.data.shape[1:] != (28, 28) or len(found.data) != len(found.targets):
-        raise InputError(f"{raw} holds images {tuple(found.data.shape)} and {len(found.targets)} labels: {advice}")
-    margin = ((image_size or 28) - 28) // 2
-    return _classes(name, split, pad(found.data[:, None], (margin,) * 4), found.targets)
+        raise InputError(f"cannot read {name} in {raw} ({first_line(error)}): {ADVICE[name]}") from error
+    return _classes(name, split, pad(torch.from_numpy(pixels)[:, None], ((side - 28) // 2,) * 4), classes)
 
 
-def cifar10(image_size: int | None, split: str, data_dir: Path, download: bool) -> ImageSet:
+def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
+    """The bytes of an IDX file, plain or as .gz: two zeros, 8 for bytes, the number of axes, their lengths."""
+    packed = path.with_name(f"{path.name}.gz")
+    if not path.exists() and not packed.exists():
+        raise FileNotFoundError(f"no {path.name}")
+    content = path.read_bytes() if path.exists() else gzip.decompress(packed.read_bytes())
+    magic, axes = struct.unpack_from(">3sB", content)
+    shape = struct.unpack_from(f">{axes}I", content, 4)
+    if magic != b"\0\0\x08" or len(content) != 4 + 4 * axes + math.prod(shape):
+        raise ValueError(f"{path.name} is no whole IDX file")
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()
+
+
+def cifar10(side: int, split: str, data_dir: Path, download: bool = False) -> ImageSet:
     """CIFAR-10: 50,000 or 10,000 colour images of 32x32 with their class.
 
-    The batches are looked for in `data_dir/cifar-10-batches-py`, or the archive that holds them in `data_dir`. They
-    are pickles, so torchvision checks their digests before it opens them.
+    The batches are looked for in `data_dir/cifar-10-batches-py`, or in the archive that holds them in `data_dir`,
+    which is never unpacked. They are pickles, opened only if their digests are the published ones.
 
     Raises:
-        InputError: another split or size, or files that are missing or damaged.
+        InputError: files that are missing or damaged.
     """
     from torchvision.datasets import CIFAR10
-    from torchvision.datasets.utils import check_integrity, extract_archive
 
-    _check("cifar10", split, image_size, (32,))
-    archive = data_dir / CIFAR10.filename
+    folder, archive = data_dir / CIFAR10.base_folder, data_dir / CIFAR10.filename
     try:
-        if not (data_dir / CIFAR10.base_folder).exists() and check_integrity(archive, CIFAR10.tgz_md5):
-            extract_archive(archive, data_dir)
-        found = CIFAR10(data_dir, train=split == "train", download=download)
+        if download and not folder.exists() and not archive.exists():
+            CIFAR10(data_dir, download=True)
+        entries = CIFAR10.train_list if split == "train" else CIFAR10.test_list
+        if folder.exists():
+            contents = [(folder / name).read_bytes() for name, _ in entries]
+        else:
+            if hashlib.md5(archive.read_bytes()).hexdigest() != CIFAR10.tgz_md5:
+                raise ValueError(f"{archive.name} is not the published file")
+            with tarfile.open(archive) as tar:
+                contents = [tar.extractfile(f"{CIFAR10.base_folder}/{name}").read() for name, _ in entries]
+        for content, (name, digest) in zip(contents, entries, strict=True):
+            if hashlib.md5(content).hexdigest() != digest:
+                raise ValueError(f"{name} is not the published file")
+        batches = [pickle.loads(content, encoding="latin1") for content in contents]
+        pixels = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
+        classes = np.concatenate([batch["labels"] for batch in batches])
     except DAMAGE as error:
-        raise InputError(
-            f"cannot read cifar10 in {data_dir / CIFAR10.base_folder} ({first_line(error)}): "
-            f"put {CIFAR10.filename} from {CIFAR_PAGE} into {data_dir}, or pass download=True"
-        ) from error
-    pixels = np.ascontiguousarray(found.data.transpose(0, 3, 1, 2))
-    return _classes("cifar10", split, torch.from_numpy(pixels), torch.tensor(found.targets))
+        raise InputError(f"cannot read cifar10 in {folder} ({first_line(error)}): {ADVICE['cifar10']}") from error
+    return _classes("cifar10", split, torch.from_numpy(pixels), classes)
 
 
-def _check(name: str, split: str, image_size: int | None, sizes: tuple[int, ...]) -> None:
-    if split not in ("train", "test"):
-        raise InputError(f"{name} has the splits train and test, not {split!r}")
-    if image_size is not None and image_size not in sizes:
-        raise InputError(f"{name} has image_size {' or '.join(map(str, sizes))}, not {image_size}")
-
-
-def _classes(name: str, split: str, pixels: Tensor, classes: Tensor) -> ImageSet:
+def _classes(name: str, split: str, pixels: Tensor, classes: np.ndarray) -> ImageSet:
     return ImageSet(
         name=name,
         shape=tuple(pixels.shape[1:]),
         storage=pixels,
-        factors_of_rows=Factors(["class"], [10], classes.numpy()[:, None]),
+        factors_of_rows=Factors(["class"], [10], classes[:, None]),
         checksum=hashlib.sha256(pixels.numpy()).hexdigest(),
         note={"split": split},
     )
-
-
-def _gunzip(packed: Path, plain: Path) -> None:
-    if plain.exists() or not packed.exists():
-        return
-    with replacing(plain) as partial, gzip.open(packed) as source, open(partial, "wb") as target:
-        shutil.copyfileobj(source, target)

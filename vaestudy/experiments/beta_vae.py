@@ -188,7 +188,7 @@ def factors_known(examined: Examined, table: pd.DataFrame, seed: int) -> dict[fl
     """R² of each factor in the codes of each β, mean over seeds, read by nearest neighbours."""
     known = {}
     for beta, members in table.groupby("beta").groups.items():
-        found = [metrics.readout(examined.codes[i], examined.factors, seed=seed) for i in members]
+        found = [metrics.knn_r2(examined.codes[i], examined.factors, seed=seed) for i in members]
         known[float(beta)] = np.mean(found, axis=0)
     return known
 

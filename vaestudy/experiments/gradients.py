@@ -17,9 +17,8 @@ def gradient_draws(model: VAE, x: Float[Tensor, "n c h w"], draws: int) -> dict[
     of the decoder.
     """
     with torch.no_grad():
-        mean, log_std = model.posterior(x)
-    std, noise = log_std.exp(), torch.randn(draws, *mean.shape, device=x.device)
-    z = mean + std * noise
+        mean, log_std, noise, z = model._draw(x, draws)
+    std = log_std.exp()
     log_likelihood, slope = torch.empty(z.shape[:2], device=z.device), torch.empty_like(z)
     for rows in torch.arange(draws).split(max(1, 1024 // len(x))):
         part = z[rows].requires_grad_()

@@ -13,7 +13,7 @@ from vaestudy.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class LinearCode:
-    """A linear map from pixels (n, p) to codes (n, d), and whether the search for it came to rest."""
+    """A linear map from pixels (n, p) to codes (n, d), and whether the search for it converged."""
 
     mean: Float[np.ndarray, " p"]
     weights: Float[np.ndarray, "p d"]
@@ -52,8 +52,7 @@ def ica(images: Float[np.ndarray, "n p"], components: int = 10, *, seed: int, ro
 
 
 def _some(images: np.ndarray, components: int, seed: int, rows: int) -> np.ndarray:
-    if not 1 <= components < min(len(images), rows, images.shape[1]):
-        least = min(len(images), rows, images.shape[1])
+    if not 1 <= components < (least := min(len(images), rows, images.shape[1])):
         raise InputError(f"components must be 1 or more and below the {least} rows or pixels, not {components}")
     if rows >= len(images):
         return images

@@ -1,13 +1,48 @@
 """All scores of a code in one table, each between what noise and what the true factors get."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import NamedTuple
 
+from vaestudy.errors import InputError
 from vaestudy.metrics.baselines import factor_codes, noise_codes
-from vaestudy.metrics.information import irs, mig, modularity, total_correlation
-from vaestudy.metrics.predict import Importance, dci, explicitness, sap
+from vaestudy.metrics.dci import dci, dci_es
+from vaestudy.metrics.factor_vae import factor_vae_score
+from vaestudy.metrics.higgins import higgins_score
+from vaestudy.metrics.infomec import infomec
+from vaestudy.metrics.information import mig, mig_sup, modularity
+from vaestudy.metrics.moments import irs, total_correlation
+from vaestudy.metrics.predict import explicitness, sap
 from vaestudy.metrics.table import Codes, Labels
-from vaestudy.metrics.votes import factor_vae_score, higgins_score
+
+
+class Metric(NamedTuple):
+    """A function `(codes, factors, *, seed, ...)` to a float, or to a NamedTuple of several.
+
+    Attributes:
+        splits: its `train` and `test` are rows of the table, not votes; small tables are split 2 to 1.
+        expensive: it takes seconds a code, and is left out unless asked for by name.
+    """
+
+    function: Callable
+    splits: bool = False
+    expensive: bool = False
+
+
+METRICS = {
+    "higgins": Metric(higgins_score),
+    "factor_vae": Metric(factor_vae_score),
+    "mig": Metric(mig),
+    "mig_sup": Metric(mig_sup),
+    "sap": Metric(sap, splits=True),
+    "modularity": Metric(modularity),
+    "explicitness": Metric(explicitness, splits=True),
+    "irs": Metric(irs),
+    "total_correlation": Metric(total_correlation),
+    "dci": Metric(dci, splits=True),
+    "dci_es": Metric(dci_es, splits=True, expensive=True),
+    "infomec": Metric(infomec, expensive=True),
+}
 
 
 class Score(NamedTuple):
@@ -19,52 +54,50 @@ class Score(NamedTuple):
     ceiling: float
 
 
-def score_card(
-    codes: Codes,
-    factors: Labels,
-    seed: int,
-    *,
-    classes: Sequence[int] | None = None,
-    pairs: int = 64,
-    dci_method: Importance | None = "forest",
-) -> list[Score]:
-    """Every metric with its floor and its ceiling under the same settings; see `scores`."""
-    settings = {"seed": seed, "classes": classes, "pairs": pairs, "dci_method": dci_method}
-    value = scores(codes, factors, **settings)
-    floor = scores(noise_codes(*codes.shape, seed=seed), factors, **settings)
-    ceiling = scores(factor_codes(factors), factors, **settings)
+def score_card(codes: Codes, factors: Labels, seed: int, **settings) -> list[Score]:
+    """The metrics with floor and ceiling under the same settings, which are those of `scores`, `only` included."""
+    value, floor, ceiling = (
+        scores(z, factors, seed=seed, **settings)
+        for z in (codes, noise_codes(*codes.shape, seed=seed), factor_codes(factors))
+    )
     return [Score(name, value[name], floor[name], ceiling[name]) for name in value]
 
 
 def scores(
-    codes: Codes,
-    factors: Labels,
-    *,
-    seed: int,
-    classes: Sequence[int] | None = None,
-    pairs: int = 64,
-    dci_method: Importance | None = "forest",
-    only: Sequence[str] | None = None,
+    codes: Codes, factors: Labels, *, seed: int, only: Sequence[str] | None = None, **settings
 ) -> dict[str, float]:
-    """Every metric of a code by name, at disentanglement_lib's sizes where the table has so many rows.
+    """Metrics of a code by name, at the sizes of disentanglement_lib where the table has so many rows.
 
-    Smaller tables are split 2 to 1 for training and testing. `classes` and `pairs` are those of `higgins_score`;
-    `dci_method=None` leaves DCI out; `only` names the metrics wanted, in place of all.
+    `only` names those wanted, expensive ones too (`METRICS` has all names); without it, all but the expensive ones.
+    A setting goes to every metric that has a parameter of that name (classes=..., pairs=..., points=...), or with the
+    metric's name before it to that one alone (dci_method=..., sap_method=...). A metric with several parts comes as
+    metric_part. Raises InputError for metrics and settings that nobody knows.
     """
-    train = min(10_000, 2 * len(codes) // 3)
-    split = {"seed": seed, "train": train, "test": min(5_000, len(codes) - train)}
-    known = {
-        "higgins": lambda: higgins_score(codes, factors, seed=seed, classes=classes, pairs=pairs),
-        "factor_vae": lambda: factor_vae_score(codes, factors, seed=seed),
-        "mig": lambda: mig(codes, factors, seed=seed),
-        "sap": lambda: sap(codes, factors, **split),
-        "modularity": lambda: modularity(codes, factors, seed=seed),
-        "explicitness": lambda: explicitness(codes, factors, **split),
-        "irs": lambda: irs(codes, factors, seed=seed),
-        "total_correlation": lambda: total_correlation(codes, factors, seed=seed),
-    }
-    card = {name: metric() for name, metric in known.items() if only is None or name in only}
-    if dci_method is not None and only is None:
-        parts = dci(codes, factors, method=dci_method, **split)._asdict()
-        card |= {f"dci_{part}": value for part, value in parts.items()}
+    if unknown := set(only or ()) - set(METRICS):
+        raise InputError(f"no metric is called {', '.join(sorted(unknown))}; there are {', '.join(METRICS)}")
+    taken = {name: _settings_of(name, settings) for name in METRICS}
+    if unused := set(settings) - {key for keys in taken.values() for key in keys}:
+        raise InputError(f"no metric has a setting {', '.join(sorted(unused))}")
+    card: dict[str, float] = {}
+    for name, metric in METRICS.items():
+        if (name not in only) if only is not None else metric.expensive:
+            continue
+        sizes = _split(metric.function, len(codes)) if metric.splits else {}
+        own = {parameter: settings[key] for key, parameter in taken[name].items()}
+        result = metric.function(codes, factors, seed=seed, **sizes | own)
+        parts = result._asdict() if isinstance(result, tuple) else {}
+        card |= {f"{name}_{part}": value for part, value in parts.items()} or {name: result}
     return card
+
+
+def _settings_of(name: str, settings: dict) -> dict[str, str]:
+    """The settings that the metric takes, each with the parameter that it is for."""
+    known = set(signature(METRICS[name].function).parameters) - {"codes", "factors", "seed"}
+    names = {key: key.removeprefix(f"{name}_") for key in settings}
+    return {key: parameter for key, parameter in names.items() if parameter in known}
+
+
+def _split(metric: Callable, rows: int) -> dict[str, int]:
+    default = signature(metric).parameters
+    train = min(default["train"].default, 2 * rows // 3)
+    return {"train": train, "test": min(default["test"].default, rows - train)}

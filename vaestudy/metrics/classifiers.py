@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
@@ -47,8 +48,10 @@ def accuracies(
 def logistic(features: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"]) -> LogisticRegression:
     """scikit-learn's softmax regression with its default penalty (C = 1), fitted until it converges, or with a warning.
 
-    disentanglement_lib minimises the same loss but stops after 100 steps of lbfgs, converged or not. With few weights
-    Newton's method gets there in about ten steps; with many its Hessian costs more than it saves.
+    disentanglement_lib minimises the same loss but stops after 100 steps of lbfgs, converged or not; before
+    scikit-learn 0.22 its classifiers were one against the rest, whose scores differ (explicitness of five rotated
+    factors .942, here .988). With few weights Newton's method gets there in about ten steps; with many its Hessian
+    costs more than it saves.
     """
     solver = "newton-cholesky" if features.shape[1] * (labels.max() + 1) <= 100 else "lbfgs"
     with threadpool_limits(1):  # products this small lose more to waking threads than they gain
@@ -99,11 +102,8 @@ def adagrad(
 
 def _adagrad_step(x: np.ndarray, onehot: np.ndarray, w: np.ndarray, s: np.ndarray, rate: float) -> np.ndarray:
     """One step on a minibatch, in place on the weights `w` and the summed squares `s`; returns the summed losses."""
-    logits = x @ w
-    logits -= logits.max(axis=-1, keepdims=True)
-    odds = np.exp(logits)
-    total = odds.sum(axis=-1, keepdims=True)
-    gradient = x.swapaxes(1, 2) @ ((odds / total - onehot) / x.shape[1])
+    log_odds = log_softmax(x @ w, axis=-1)
+    gradient = x.swapaxes(1, 2) @ ((np.exp(log_odds) - onehot) / x.shape[1])
     s += gradient**2
     w -= rate * gradient / (np.sqrt(s) + 1e-10)
-    return (np.log(total[..., 0]) - (logits * onehot).sum(axis=-1)).sum(axis=-1)
+    return -(log_odds * onehot).sum(axis=(1, 2))

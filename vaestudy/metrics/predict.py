@@ -1,89 +1,19 @@
-"""Metrics that predict factors from codes: DCI, SAP and explicitness."""
+"""Metrics that predict factors from codes: SAP, explicitness and the nearest neighbours' R²."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
-from sklearn.linear_model import LassoCV
+from sklearn.metrics import r2_score, roc_auc_score
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from vaestudy.errors import InputError
 from vaestudy.metrics.classifiers import logistic
-from vaestudy.metrics.information import mig_from_information
+from vaestudy.metrics.information import mean_gap
+from vaestudy.metrics.moments import correlation
 from vaestudy.metrics.table import Codes, Labels, Rows, Table
-
-Importance = Literal["forest", "boosted_trees", "lasso"]
-
-
-class DCI(NamedTuple):
-    """Disentanglement (one factor per latent), completeness (one latent per factor), informativeness (accuracy)."""
-
-    disentanglement: float
-    completeness: float
-    informativeness: float
-
-
-def dci(
-    codes: Codes,
-    factors: Labels,
-    *,
-    seed: int,
-    method: Importance = "forest",
-    train: int = 10_000,
-    test: int = 5_000,
-) -> DCI:
-    """Disentanglement, completeness and informativeness, each in [0, 1], from what predicts each factor.
-
-    Eastwood & Williams (2018), sec. 2. `method` decides the importances, and scores of different methods do not
-    compare: "boosted_trees" is disentanglement_lib's protocol (gradient boosting of each factor as a class; minutes
-    on dSprites), "forest" the same with 10 random trees of depth 8 (seconds), "lasso" the paper's linear regression,
-    which takes factors as ordered and may keep a stray weight where it predicts nothing. Informativeness is the mean
-    test accuracy, for "lasso" the mean test R² (not below 0).
-    """
-    if method not in (known := get_args(Importance)):
-        raise InputError(f"method must be one of {', '.join(known)}, not {method!r}")
-    learnt, unseen = Table(codes, factors).split(np.random.default_rng(seed), train, test)
-    fits = [_importance(learnt, unseen, k, method, seed) for k in range(factors.shape[1])]
-    disentanglement, completeness = dci_from_importance(np.stack([weights for weights, _ in fits], axis=1))
-    return DCI(disentanglement, completeness, float(np.mean([quality for _, quality in fits])))
-
-
-def _importance(
-    learnt: Rows, unseen: Rows, factor: int, method: Importance, seed: int
-) -> tuple[Float[np.ndarray, " d"], float]:
-    """Importance of each latent for one factor, and how well the factor is predicted."""
-    scale = np.ones(learnt.codes.shape[1])
-    if method == "boosted_trees":
-        model = GradientBoostingClassifier(random_state=seed)
-    elif method == "forest":
-        model = RandomForestClassifier(10, max_depth=8, max_features=None, random_state=seed)
-    else:
-        model, scale = LassoCV(cv=5), np.maximum(learnt.codes.std(axis=0, dtype=np.float64), 1e-12)
-    model.fit(learnt.codes / scale, learnt.factors[:, factor])
-    weights = np.abs(model.coef_) if method == "lasso" else model.feature_importances_
-    return weights, max(0.0, float(model.score(unseen.codes / scale, unseen.factors[:, factor])))
-
-
-def dci_from_importance(importance: Float[np.ndarray, "d k"]) -> tuple[float, float]:
-    """Disentanglement and completeness of a matrix of importances >= 0; 0 and 0 where all are 0.
-
-    Each is one minus the normalised entropy of a row (column), weighted by the mass of the row (column).
-    """
-    if min(importance.shape) < 2:
-        raise InputError("dci needs two latents and two factors or more")
-    mass = importance.sum()
-    if mass == 0:
-        return 0.0, 0.0
-    return tuple(float((_purity(m) * m.sum(axis=1)).sum() / mass) for m in (importance, importance.T))
-
-
-def _purity(weights: Float[np.ndarray, "a b"]) -> Float[np.ndarray, " a"]:
-    """One minus the entropy of each row in units of a uniform row's; 0 for an empty row."""
-    total = weights.sum(axis=1, keepdims=True)
-    shares = weights / np.where(total > 0, total, 1)
-    information = np.where(shares > 0, shares * np.log(np.where(shares > 0, shares, 1)), 0).sum(axis=1)
-    return np.where(total[:, 0] > 0, 1 + information / np.log(weights.shape[1]), 0)
 
 
 def sap(
@@ -101,26 +31,15 @@ def sap(
     takes them as classes, disentanglement_lib's default for dSprites, and caps even true factors at about 0.25, since
     a linear classifier of one number cannot carve 40 classes. The two do not compare. Constant codes score 0.
     """
-    learnt, unseen = Table(codes, factors).split(np.random.default_rng(seed), train, test)
-    if method == "r2":
-        scores = _squared_correlations(learnt)
-    elif method == "linear_svc":
-        scores = _svc_accuracies(learnt, unseen)
-    else:
+    if method not in ("r2", "linear_svc"):
         raise InputError(f"method must be 'r2' or 'linear_svc', not {method!r}")
-    return sap_from_scores(scores)
-
-
-def sap_from_scores(scores: Float[np.ndarray, "d k"]) -> float:
-    """The mean gap between the best and the second score of each factor."""
-    return mig_from_information(scores, np.ones(scores.shape[1]))
+    learnt, unseen = Table.split(codes, factors, seed, train, test)
+    return mean_gap(_squared_correlations(learnt) if method == "r2" else _svc_accuracies(learnt, unseen))
 
 
 def _squared_correlations(rows: Rows) -> Float[np.ndarray, "d k"]:
-    z, v = (x - x.mean(axis=0) for x in (rows.codes.astype(np.float64), rows.factors.astype(np.float64)))
-    alive = (z**2).mean(axis=0) > 1e-12
-    covariance, variances = z.T @ v, np.outer((z**2).sum(axis=0), (v**2).sum(axis=0))
-    return np.where(alive[:, None], covariance**2 / np.where(alive[:, None], variances, 1), 0)
+    width = rows.codes.shape[1]
+    return correlation(np.hstack([rows.codes, rows.factors]))[:width, width:] ** 2
 
 
 def _svc_accuracies(learnt: Rows, unseen: Rows) -> Float[np.ndarray, "d k"]:
@@ -138,26 +57,39 @@ def explicitness(
     """How well all latents together tell each value of a factor linearly: area under the ROC curve, 0.5 to 1.
 
     Ridgeway & Mozer (2018), sec. 2, as in disentanglement_lib: a softmax regression on standardised codes, one curve
-    per value, averaged over values and then factors. `rescale` maps chance to 0, as in the paper.
+    per value, averaged over values and then factors. Noise may fall just below 0.5. `rescale` maps 0.5 to 0, as in the
+    paper.
     """
-    learnt, unseen = Table(codes, factors).split(np.random.default_rng(seed), train, test)
+    learnt, unseen = Table.split(codes, factors, seed, train, test, live=True)
     if not np.ptp(unseen.factors, axis=0).all():
         raise InputError(f"{test} test rows leave a factor with one value: use a larger test")
-    mean, scale = learnt.codes.mean(axis=0), learnt.codes.std(axis=0)
-    scale = np.where(scale > 0, scale, 1)
+    scaler = StandardScaler().fit(learnt.codes.astype(np.float64))
+    x, z = (scaler.transform(rows.codes.astype(np.float64)) for rows in (learnt, unseen))
     areas = []
-    for k in range(factors.shape[1]):
-        model = logistic((learnt.codes - mean) / scale, learnt.factors[:, k])
-        odds = model.predict_proba((unseen.codes - mean) / scale)
-        truth = unseen.factors[:, k]
-        judged = [(truth == value, p) for value, p in zip(model.classes_, odds.T, strict=True) if value in truth]
-        areas.append(np.mean([roc_area(p[hits], p[~hits]) for hits, p in judged]))
+    for known, truth in zip(learnt.factors.T, unseen.factors.T, strict=True):
+        model = logistic(x, known)
+        judged = np.isin(model.classes_, truth)
+        areas.append(roc_auc_score(truth[:, None] == model.classes_[judged], model.predict_proba(z)[:, judged]))
     area = float(np.mean(areas))
     return 2 * area - 1 if rescale else area
 
 
-def roc_area(positives: Float[np.ndarray, " p"], negatives: Float[np.ndarray, " q"]) -> float:
-    """Area under the ROC curve: how often a positive outscores a negative, a tie counting half."""
-    ordered = np.sort(negatives)
-    beaten = np.searchsorted(ordered, positives, "left") + np.searchsorted(ordered, positives, "right")
-    return float(beaten.mean() / 2 / len(ordered))
+def knn_r2(
+    codes: Codes, factors: Labels, *, seed: int, train: int = 10_000, test: int = 2_000, neighbours: int = 5
+) -> Float[np.ndarray, " k"]:
+    """R² of each factor read from the nearest neighbours in the code: 0 for guessing its mean, 1 for always right.
+
+    What a code knows, wherever in it that stands: a rotation changes nothing. The mean value of the `neighbours`
+    nearest of `train` rows is compared with the truth on `test` other rows; values count as numbers, and R² not below
+    0. A smaller table is split 4 to 1. The latents keep their scale: leave out those that carry nothing (see `live`),
+    or take draws of the posterior. Raises InputError for codes that are not finite, or fewer than 100 rows.
+    """
+    if not np.isfinite(codes).all() or len(codes) < 100:
+        raise InputError(f"knn_r2 needs 100 rows or more of finite codes, not {len(codes)}")
+    if train + test > len(codes):
+        train, test = 4 * len(codes) // 5, len(codes) // 5
+    learnt, unseen = np.split(np.random.default_rng(seed).permutation(len(codes))[: train + test], [train])
+    model = KNeighborsRegressor(neighbours, n_jobs=1).fit(codes[learnt], factors[learnt])
+    truth, guess = factors[unseen], model.predict(codes[unseen])
+    scores = np.where(np.ptp(truth, axis=0) > 0, r2_score(truth, guess, multioutput="raw_values"), 0)
+    return scores.clip(0, 1)

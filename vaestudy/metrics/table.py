@@ -5,23 +5,39 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Bool, Float, Int, Integer
 
 from vaestudy.errors import InputError
 
 Codes = Float[np.ndarray, "n d"]
 Labels = Integer[np.ndarray, "n k"]
 
+CHUNK = 2**20  # numbers gathered at a time: few enough to stay in a core's cache
+SMALLEST = 1e-6  # of a latent's largest magnitude, or of 1, the prior's standard deviation: less is rounding
+
+
+def varies(codes: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " d"]:
+    """Which latents vary: the one rule by which every metric calls a latent constant.
+
+    A latent is constant if its range over the rows is at most a millionth of its largest absolute value, or of 1 where
+    that is larger; for half precision, at most four steps of rounding. So constants that rounding has blurred count as
+    constants. A latent that is switched off but still moves by hundredths varies: the KL finds it (see `live`).
+    """
+    smallest = max(SMALLEST, 4 * np.finfo(codes.dtype).eps)
+    columns = np.ascontiguousarray(codes.T)  # numpy takes a row's minimum ten times faster than a column's
+    low, high = columns.min(axis=1).astype(np.float64), columns.max(axis=1).astype(np.float64)
+    return high - low > smallest * np.maximum(1, np.maximum(np.abs(low), np.abs(high)))
+
 
 class Rows(NamedTuple):
-    """Some rows of a table, with the factor values numbered as there."""
+    """Some rows of a table: codes, and factor values numbered from 0."""
 
     codes: Float[np.ndarray, "n d"]
     factors: Int[np.ndarray, "n k"]
 
 
 class Table:
-    """Codes (n, d) and integer factors (n, k) of n images, checked once, with rows found by factor value.
+    """Codes (n, d) and integer factors (n, k) of n images, checked, with rows found by factor value.
 
     The published protocols render images whose factors they choose. From a table the same is done by index: rows
     that share a value of one factor are rows of that value, drawn with replacement, so that the shared value is
@@ -29,7 +45,8 @@ class Table:
     is the generative protocol itself.
 
     Attributes:
-        codes: float (n, d), finite; float32 stays float32.
+        codes: float (n, d), finite; float32 stays float32, all else becomes float64; constant latents are exactly 0.
+        varying: bool (d,), the latents that are not constant, see `varies`.
         factors: int64 (n, k), the values of each factor renumbered from 0 in their order.
         sizes: int64 (k,), the number of values of each factor.
 
@@ -37,29 +54,64 @@ class Table:
     """
 
     def __init__(self, codes: np.ndarray, factors: np.ndarray):
-        codes, factors = np.asarray(codes), np.asarray(factors)
-        if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors) or 0 in codes.shape + factors.shape:
-            shapes = f"{codes.shape} and {factors.shape}"
-            raise InputError(f"metrics need codes (n, d) and factors (n, k) of the same n images, not {shapes}")
-        if not np.issubdtype(factors.dtype, np.integer):
-            raise InputError(f"factors must be integers that number each factor's values, not {factors.dtype}")
+        _check_shapes(codes, factors)
         self.codes = codes if codes.dtype == np.float32 else codes.astype(np.float64)
-        if not np.isfinite(self.codes).all():
-            bad = int((~np.isfinite(self.codes)).any(axis=1).sum())
+        if not (finite := np.isfinite(self.codes)).all():
+            bad = int((~finite).any(axis=1).sum())
             raise InputError(f"codes hold NaN or inf in {bad} of {len(codes)} rows: encode again or drop those rows")
+        self.varying = varies(codes)
+        if not self.varying.all():
+            self.codes = np.where(self.varying, self.codes, 0)
         self.factors = np.stack([_renumbered(column) for column in factors.T], axis=1)
         self.sizes = self.factors.max(axis=0) + 1
         if (constant := np.flatnonzero(self.sizes < 2)).size:
             raise InputError(f"factor column {constant[0]} has one value only: leave it out of the factors")
-        self._groups: dict[int, _Group] = {}
+        self._groups: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+
+    @classmethod
+    def drawn(cls, codes: np.ndarray, factors: np.ndarray, seed: int, points: int | None) -> "Table":
+        """A table of `points` rows drawn without replacement, or of all rows where there are no more, or for None.
+
+        Only the rows drawn are checked: of a large table that is most of the time.
+        """
+        _check_shapes(codes, factors)
+        if points is None or points >= len(codes):
+            return cls(codes, factors)
+        if points < 2:
+            raise InputError(f"points must be 2 or more, not {points}")
+        chosen = np.random.default_rng(seed).choice(len(codes), points, replace=False)
+        return cls(codes[chosen], factors[chosen])
+
+    @classmethod
+    def split(
+        cls, codes: np.ndarray, factors: np.ndarray, seed: int, train: int, test: int, *, live: bool = False
+    ) -> tuple[Rows, Rows]:
+        """`train` rows and `test` other rows, drawn without replacement; only these are checked.
+
+        `live` leaves constant latents out, see `live_codes`.
+        """
+        _check_shapes(codes, factors)
+        if min(train, test) < 1 or train + test > len(codes):
+            raise InputError(f"{train} rows to train and {test} to test do not fit a table of {len(codes)}")
+        chosen = np.random.default_rng(seed).choice(len(codes), train + test, replace=False)
+        table = cls(codes[chosen], factors[chosen])
+        if not np.ptp(table.factors[:train], axis=0).all():
+            raise InputError(f"{train} training rows leave a factor with one value: use a larger train")
+        parts, z = (slice(train), slice(train, None)), table.live_codes if live else table.codes
+        return tuple(Rows(z[part], table.factors[part]) for part in parts)
 
     def __len__(self) -> int:
         return len(self.codes)
 
     @cached_property
     def variance(self) -> Float[np.ndarray, " d"]:
-        """Variance of each code over the table, with one degree of freedom less than there are rows."""
+        """Variance of each latent over the table, with one degree of freedom less than there are rows."""
         return self.codes.var(axis=0, ddof=1, dtype=np.float64)
+
+    @property
+    def live_codes(self) -> Float[np.ndarray, "n _"]:
+        """The latents that vary, or one column of zeros where none does."""
+        return self.codes if self.varying.all() else self.codes[:, self.varying if self.varying.any() else [0]]
 
     def columns(self, classes: Sequence[int] | None) -> list[int]:
         """The factor columns to use, all of them for None."""
@@ -69,54 +121,32 @@ class Table:
             raise InputError(f"classes must name two or more different columns of 0 to {len(known) - 1}, not {chosen}")
         return chosen
 
-    def rows(self, rng: np.random.Generator, points: int | None) -> "Table":
-        """A table of `points` rows drawn without replacement, or this one when it has no more, or for None."""
-        if points is None or points >= len(self):
-            return self
-        if points < 2:
-            raise InputError(f"points must be 2 or more, not {points}")
-        chosen = rng.choice(len(self), points, replace=False)
-        return Table(self.codes[chosen], self.factors[chosen])
-
-    def split(self, rng: np.random.Generator, train: int, test: int) -> tuple[Rows, Rows]:
-        """`train` rows and `test` other rows, drawn without replacement."""
-        if min(train, test) < 1 or train + test > len(self):
-            raise InputError(f"{train} rows to train and {test} to test do not fit a table of {len(self)}")
-        learnt, unseen = np.split(rng.choice(len(self), train + test, replace=False), [train])
-        if not np.ptp(self.factors[learnt], axis=0).all():
-            raise InputError(f"{train} training rows leave a factor with one value: use a larger train")
-        return Rows(self.codes[learnt], self.factors[learnt]), Rows(self.codes[unseen], self.factors[unseen])
-
     def alike(self, rng: np.random.Generator, factor: int, rows: Int[np.ndarray, "*s"]) -> Int[np.ndarray, "*s"]:
         """For each row independently a row of the table, perhaps itself, with the same value of `factor`."""
-        if factor not in self._groups:
-            self._groups[factor] = _group(self.factors[:, factor])
+        column = self.factors[:, factor]
+        if factor not in self._groups:  # rows in the order of their value; where each value starts, how often it occurs
+            small = column.astype(np.int16) if column.max() < 2**15 else column  # 16 bits are sorted in one pass
+            counts = np.bincount(column)
+            self._groups[factor] = np.argsort(small, kind="stable"), np.cumsum(counts) - counts, counts
         order, starts, counts = self._groups[factor]
         if counts.min() < 2:
             value = f"value number {counts.argmin()} of factor column {factor}"
             raise InputError(f"{value} occurs in one row only and makes no pair: use more rows or merge values")
-        value = self.factors[rows, factor]
-        return order[starts[value] + rng.integers(counts[value])]
+        return order[starts[column[rows]] + rng.integers(counts[column[rows]])]
 
 
-class _Group(NamedTuple):
-    """Rows ordered by the value of one factor; where each value starts in that order, and how often it occurs."""
-
-    order: np.ndarray
-    starts: np.ndarray
-    counts: np.ndarray
-
-
-def _group(column: Int[np.ndarray, " n"]) -> _Group:
-    small = column.astype(np.int16) if column.max() < 2**15 else column  # 16 bits are sorted by radix, in one pass
-    counts = np.bincount(column)
-    return _Group(np.argsort(small, kind="stable"), np.cumsum(counts) - counts, counts)
+def _check_shapes(codes: np.ndarray, factors: np.ndarray) -> None:
+    if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors) or 0 in codes.shape + factors.shape:
+        shapes = f"{codes.shape} and {factors.shape}"
+        raise InputError(f"metrics need codes (n, d) and factors (n, k) of the same n images, not {shapes}")
+    if not np.issubdtype(factors.dtype, np.integer):
+        raise InputError(f"factors must be integers that number each factor's values, not {factors.dtype}")
 
 
 def _renumbered(column: Integer[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """The column with its values replaced by their ranks 0, 1, ..."""
-    span = int(column.max()) - int(column.min())
-    if span > len(column) + 1000:  # too sparse to count
+    least, most = int(column.min()), int(column.max())
+    if most - least > len(column) + 1000:  # too sparse to count
         return np.unique(column, return_inverse=True)[1].astype(np.int64)
-    offset = column.astype(np.int64) - int(column.min())
+    offset = column.astype(np.int64) - least
     return (np.cumsum(np.bincount(offset) > 0) - 1)[offset]

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from sklearn.linear_model import Lasso
 
 from vaestudy.errors import InputError
+from vaestudy.metrics.table import varies
 
 
 class UDR(NamedTuple):
@@ -66,7 +67,7 @@ def pair_score(strength: Float[np.ndarray, "a b"], normaliser: Literal["pooled",
 
 
 def _informative(code: Float[np.ndarray, "n d"], informative: np.ndarray) -> Float[np.ndarray, "n _"]:
-    kept = code[:, informative & (np.ptp(code, axis=0) > 0)].astype(np.float64)
+    kept = code[:, informative & varies(code)].astype(np.float64)
     return (kept - kept.mean(axis=0)) / kept.std(axis=0)
 
 

@@ -1,6 +1,6 @@
 """Models: tensors in, tensors out. Each one answers `x -> Terms` in nats per image."""
 
-from vaestudy.models.base import Posterior, Terms
+from vaestudy.models.base import Model, Posterior, Terms, Trainable, missing, require
 from vaestudy.models.likelihoods import Bernoulli, DiscretizedLogisticMixture, Gaussian
 from vaestudy.models.nvae import NVAE
 from vaestudy.models.nvae_config import NVAEConfig
@@ -12,8 +12,12 @@ __all__ = [
     "Bernoulli",
     "DiscretizedLogisticMixture",
     "Gaussian",
+    "Model",
     "NVAEConfig",
     "Posterior",
     "Terms",
+    "Trainable",
     "VAEConfig",
+    "missing",
+    "require",
 ]

@@ -1,9 +1,11 @@
 """What every model of the study answers: the named parts of its bound, in nats for each image."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+
+from vaestudy.errors import InputError
 
 
 class Posterior(NamedTuple):
@@ -23,3 +25,61 @@ class Terms(NamedTuple):
     nll: Float[Tensor, " n"]
     kl: Float[Tensor, "groups n"]
     posterior: Posterior | None = None
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What training needs of a `torch.nn.Module`."""
+
+    shape: tuple[int, int, int]  # (channels, height, width) of its images
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Terms:
+        """The parts of the bound for each image."""
+
+
+@runtime_checkable
+class Model(Trainable, Protocol):
+    """What some figures and scores ask of a trained model as well. A page leaves out what a model is `missing`.
+
+    Latents come in groups, those sampled first at the front: vectors (n, d) or maps (n, d, h, w).
+    """
+
+    config: Any  # a dataclass or plain JSON: with the class, what a run of the model is known by
+
+    def encode(self, x: Float[Tensor, "n c h w"], draw: bool = False) -> list[Tensor]:
+        """The means of q(z|x) for each group, each given the means above it; with `draw`, draws given draws."""
+
+    def decode(self, latents: list[Tensor]) -> Float[Tensor, "n c h w"]:
+        """The mean images of p(x|z), within [0, 1]."""
+
+    def sample(self, n: int, temperature: float = 1.0) -> Float[Tensor, "n c h w"]:
+        """Mean images of n draws from the prior, whose standard deviations are multiplied by the temperature."""
+
+    def kl_per_latent(self, x: Float[Tensor, "n c h w"]) -> list[Tensor]:
+        """Nats of each latent, for each group in the shape of `encode`."""
+
+    def log_weights(self, x: Float[Tensor, "n c h w"], samples: int) -> Float[Tensor, "n samples"]:
+        """log p(x, z) - log q(z|x) at `samples` draws from q(z|x) for each image, nats (Burda et al., 2016, eq. 8)."""
+
+
+def missing(model: object, *methods: str) -> list[str]:
+    """Those of the names in `Model` that this model lacks."""
+    unwritten = getattr(type(model), "forward", None) is nn.Module.forward
+    return [name for name in methods if not hasattr(model, name) or (name == "forward" and unwritten)]
+
+
+def require(model: object, *methods: str) -> None:
+    """Raise InputError, in one line, where the model lacks any of `methods`."""
+    if lacking := missing(model, *methods):
+        raise InputError(
+            f"{type(model).__name__} has no {' and no '.join(lacking)}: "
+            "write what vaestudy.models.base.Model says of it"
+        )
+
+
+def identity(model: object) -> Any:
+    """What a run of the model is known by, beside its class: its `config` or, without one, its layers as text.
+
+    Layers do not tell first weights apart: models that should not share a run need a config, with the seed in it.
+    """
+    return model.config if hasattr(model, "config") else str(model)

@@ -1,7 +1,6 @@
-"""The residual cells of NVAE (Vahdat & Kautz 2020, sec. 3.1), with their gates and skips."""
+"""The residual cells of NVAE (Vahdat & Kautz 2020, sec. 3.1), with their squeeze-and-excitation and skips."""
 
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 
 import torch
@@ -10,15 +9,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from vaestudy.models.layers import Conv, NormAct, NormActConv, doubled
+from vaestudy.models.kernels import upsample2x
+from vaestudy.models.layers import Conv, NormAct, NormActConv, checkpointed
 
 BRANCH_SCALE = 0.1
 # What a compiled network keeps for its backward pass under "norm_act": products, but nothing made from them by element.
 _KEPT = [torch.ops.aten.convolution.default, torch.ops.aten.mm.default, torch.ops.aten.addmm.default]
 
 
-class Gate(nn.Module):
-    """Squeeze and excitation (Hu et al. 2018): a weight within (0, 1) for each channel from its mean."""
+class SqueezeExcitation(nn.Module):
+    """Squeeze-and-excitation (Hu et al. 2018): a weight within (0, 1) for each channel from its mean."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -31,10 +31,11 @@ class Gate(nn.Module):
         return gate[:, :, None, None].to(x.dtype)
 
 
-class HalvingSkip(nn.Module):
-    """Swish, then four 1x1 convolutions of stride 2 at the pixel offsets (0,0), (1,1), (0,1), (1,0), concatenated.
+class FactorizedReduce(nn.Module):
+    """The skip of a cell that halves the map.
 
-    They run as one 2x2 convolution whose kernels are zero but for their offset.
+    Swish, then four 1x1 convolutions of stride 2 at the pixel offsets (0,0), (1,1), (0,1), (1,0), concatenated. They
+    run as one 2x2 convolution whose kernels are zero but for their offset.
     """
 
     def __init__(self, inputs: int, outputs: int, *, weight_norm: bool = True):
@@ -50,8 +51,11 @@ class HalvingSkip(nn.Module):
         return F.conv2d(F.silu(x), kernel.contiguous(memory_format=torch.channels_last), bias, stride=2)
 
 
-class DoublingSkip(nn.Module):
-    """1x1 convolution, then twice the size; in this order since the two commute and the first is the dearer."""
+class UpsampleSkip(nn.Module):
+    """The skip of a cell that doubles the map: 1x1 convolution, then upsampling.
+
+    In this order since the two commute and the convolution is the dearer.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, upsampling: str = "bilinear", weight_norm: bool = True):
         super().__init__()
@@ -59,7 +63,7 @@ class DoublingSkip(nn.Module):
         self.conv = Conv(inputs, outputs, 1, bias=False, weight_norm=weight_norm)
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
-        return doubled(self.conv(x), self.upsampling)
+        return upsample2x(self.conv(x), self.upsampling)
 
 
 class Cell(nn.Module):
@@ -91,16 +95,15 @@ class Cell(nn.Module):
     ):
         super().__init__()
         norm, activation = norm_activation != "wn_elu", norm_activation[3:]
-        stride, double, recompute = 1 + (resample == "down"), resample == "up", checkpoint != "none"
+        stride, upsample = 1 + (resample == "down"), resample == "up"
 
-        def layer(conv: Conv, active: bool = True, double: bool = False) -> NormActConv:
+        def layer(conv: Conv, active: bool = True, upsample: bool = False) -> NormActConv:
             norm_act = NormAct(conv.in_channels, activation if active else "none", norm=norm)
-            return NormActConv(norm_act, conv, double=double, recompute=recompute)
+            return NormActConv(norm_act, conv, upsample=upsample, recompute=checkpoint != "none")
 
         if kind == "regular":
-            first = Conv(inputs, outputs, 3, stride=stride, weight_norm=weight_norm)
             layers = [
-                layer(first, double=double),
+                layer(Conv(inputs, outputs, 3, stride=stride, weight_norm=weight_norm), upsample=upsample),
                 layer(Conv(outputs, outputs, 3, weight_norm=weight_norm)),
             ]
         else:
@@ -108,17 +111,17 @@ class Cell(nn.Module):
             width, plain = expansion * inputs, {"bias": not norm, "weight_norm": weight_norm and not norm}
             layers = [
                 layer(Conv(inputs, width, 1, **plain), active=False),
-                layer(Conv(width, width, 5, stride=stride, groups=width, **plain), double=double),
+                layer(Conv(width, width, 5, stride=stride, groups=width, **plain), upsample=upsample),
                 layer(Conv(width, outputs, 1, **plain)),
                 NormAct(outputs, norm=norm),
             ]
         self.branch = nn.Sequential(*layers)
-        self.gate = Gate(outputs) if squeeze_excitation else None
+        self.gate = SqueezeExcitation(outputs) if squeeze_excitation else None
         self.skip = None
         if resample == "down":
-            self.skip = HalvingSkip(inputs, outputs, weight_norm=weight_norm)
+            self.skip = FactorizedReduce(inputs, outputs, weight_norm=weight_norm)
         elif resample == "up":
-            self.skip = DoublingSkip(inputs, outputs, upsampling=upsampling, weight_norm=weight_norm)
+            self.skip = UpsampleSkip(inputs, outputs, upsampling=upsampling, weight_norm=weight_norm)
         self.checkpoint = checkpoint
         self.backend: str | None = None  # of torch.compile, for training steps
 
@@ -131,16 +134,15 @@ class Cell(nn.Module):
 
     def recomputing(self, x: Tensor) -> Tensor:
         """`compute`, of whose tensors the backward pass makes some again."""
-        compiling, contexts = torch.compiler.is_compiling(), {}
-        if self.checkpoint == "none":
+        compiling = torch.compiler.is_compiling()
+        if self.checkpoint == "none" or (self.checkpoint == "norm_act" and not compiling):  # each layer sees to it
             return self.compute(x)
-        if self.checkpoint == "norm_act":
-            if not compiling:  # each layer sees to it
-                return self.compute(x)
-            contexts["context_fn"] = partial(create_selective_checkpoint_contexts, _KEPT)
-        elif not compiling:  # a compiler updates the statistics once by itself
-            contexts["context_fn"] = self._contexts
-        return checkpoint(self.compute, x, use_reentrant=False, **contexts)
+        if not compiling:
+            return checkpointed(self, self.compute, x)
+        # A compiler updates the statistics once by itself.
+        keep = partial(create_selective_checkpoint_contexts, _KEPT)
+        selective = {"context_fn": keep} if self.checkpoint == "norm_act" else {}
+        return checkpoint(self.compute, x, use_reentrant=False, **selective)
 
     def compute(self, x: Tensor) -> Tensor:
         branch = self.branch(x)
@@ -148,20 +150,6 @@ class Cell(nn.Module):
         if self.gate is None:
             return torch.add(skip, branch, alpha=BRANCH_SCALE)
         return torch.addcmul(skip, branch, self.gate(branch), value=BRANCH_SCALE)
-
-    def _contexts(self):
-        return nullcontext(), self._frozen_statistics()
-
-    @contextmanager
-    def _frozen_statistics(self):
-        """A second pass over a batch must not count it twice in the running statistics."""
-        norms = [module for module in self.modules() if isinstance(module, NormAct)]
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.momentum = 0.0
-        yield
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
 
 
 @cache

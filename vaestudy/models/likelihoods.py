@@ -29,11 +29,6 @@ class Bernoulli:
         """E[x|z]: the probability of a one."""
         return torch.sigmoid(_wide(params))
 
-    def sample(self, params: Float[Tensor, "n p h w"], temperature: float = 1.0) -> Float[Tensor, "n c h w"]:
-        """Pixels 0 or 1 from logits divided by the temperature (0: the likelier value)."""
-        logits = _wide(params)
-        return (logits + temperature * _logistic_like(logits) > 0).to(logits.dtype)
-
 
 @dataclass(frozen=True)
 class Gaussian:
@@ -66,12 +61,6 @@ class Gaussian:
     def mean(self, params: Float[Tensor, "n p h w"]) -> Float[Tensor, "n c h w"]:
         """E[x|z]."""
         return self._moments(params)[0]
-
-    def sample(self, params: Float[Tensor, "n p h w"], temperature: float = 1.0) -> Float[Tensor, "n c h w"]:
-        """A draw with standard deviation times the temperature, clipped to [0, 1]."""
-        mean, log_variance = self._moments(params)
-        std = torch.exp(0.5 * log_variance)
-        return (mean + temperature * std * torch.randn_like(mean)).clamp(0, 1)
 
     def _moments(self, params: Tensor) -> tuple[Tensor, Tensor]:
         params = _wide(params)
@@ -142,33 +131,9 @@ class DiscretizedLogisticMixture:
         """E[x|z] of the mixture before its tails are folded in, clipped to [0, 1]."""
         params = _wide(params).contiguous()
         logits, means, _, coefficients = self._split(params, self._channels(params))
-        coefficients, planes = torch.tanh(coefficients), []
-        for channel in range(means.shape[1]):
-            plane = means[:, channel]
-            for lower in range(channel):
-                plane = plane + coefficients[:, _pair(lower, channel)] * planes[lower]
-            planes.append(plane)
-        mean = (torch.softmax(logits, dim=1)[:, None] * torch.stack(planes, dim=1)).sum(2)
+        means = self._shift(means, torch.tanh(coefficients))
+        mean = (torch.softmax(logits, dim=1)[:, None] * means).sum(2)
         return (0.5 * mean + 0.5).clamp(0, 1)
-
-    def sample(self, params: Float[Tensor, "n p h w"], temperature: float = 1.0) -> Float[Tensor, "n c h w"]:
-        """A draw on the grid; the temperature multiplies the noise of both the choice and the logistic."""
-        params = _wide(params).contiguous()
-        logits, means, log_scales, coefficients = self._split(params, self._channels(params))
-        gumbel = -torch.empty_like(logits).exponential_().log()
-        choice = (logits + temperature * gumbel).argmax(1, keepdim=True)[:, None]
-        means, log_scales, coefficients = (
-            part.gather(2, choice.expand(-1, part.shape[1], -1, -1, -1))[:, :, 0]
-            for part in (means, log_scales, coefficients)
-        )
-        scales, coefficients = torch.exp(log_scales.clamp(*_LOG_SCALES)), torch.tanh(coefficients)
-        top, planes = 2**self.bits - 1, []
-        for channel in range(means.shape[1]):
-            plane = means[:, channel] + temperature * scales[:, channel] * _logistic_like(scales[:, channel])
-            for lower in range(channel):
-                plane = plane + coefficients[:, _pair(lower, channel)] * planes[lower]
-            planes.append(((0.5 * plane + 0.5).clamp(0, 1) * top).round() / top * 2 - 1)
-        return 0.5 * torch.stack(planes, dim=1) + 0.5
 
     def _channels(self, params: Tensor) -> int:
         return 3 if params.shape[1] == 10 * self.mixtures else 1
@@ -181,13 +146,14 @@ class DiscretizedLogisticMixture:
         return logits[:, 0], means, log_scales, coefficients
 
     @staticmethod
-    def _shift(means: Tensor, coefficients: Tensor, x: Tensor) -> Tensor:
-        """Means given the true lower channels."""
-        planes = list(means.unbind(1))
-        for channel in range(means.shape[1]):
+    def _shift(means: Tensor, coefficients: Tensor, x: Tensor | None = None) -> Tensor:
+        """Means given the lower channels: those of x, or without it their own means."""
+        planes = []
+        for channel, plane in enumerate(means.unbind(1)):
             for lower in range(channel):
-                shift = coefficients[:, _pair(lower, channel)] * (2 * x[:, lower, None] - 1)
-                planes[channel] = planes[channel] + shift
+                known = planes[lower] if x is None else 2 * x[:, lower, None] - 1
+                plane = plane + coefficients[:, _pair(lower, channel)] * known
+            planes.append(plane)
         return torch.stack(planes, dim=1)
 
     def _edges(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,6 +164,15 @@ class DiscretizedLogisticMixture:
 
 
 Likelihood = Bernoulli | Gaussian | DiscretizedLogisticMixture
+LIKELIHOODS = ("bernoulli", "gaussian", "mixture")
+
+
+def make_likelihood(name: str, *mixture: int) -> Likelihood:
+    """One of LIKELIHOODS; what follows the name is for the mixture, in the order of its fields."""
+    if name == "mixture":
+        return DiscretizedLogisticMixture(*mixture)
+    return Bernoulli() if name == "bernoulli" else Gaussian()
+
 
 # At the lower end a logistic fits inside one of 256 levels; at the upper end a level still has some mass.
 _LOG_SCALES = (-7.0, 30.0)
@@ -206,11 +181,6 @@ _LOG_SCALES = (-7.0, 30.0)
 def _pair(lower: int, channel: int) -> int:
     """Place of the coefficient by which channel `lower` shifts `channel`: (R,G), (R,B), (G,B)."""
     return channel * (channel - 1) // 2 + lower
-
-
-def _logistic_like(like: Tensor) -> Tensor:
-    """Standard logistic noise: the difference of two Gumbel variables."""
-    return torch.empty_like(like).exponential_().log() - torch.empty_like(like).exponential_().log()
 
 
 def _wide(params: Tensor) -> Tensor:

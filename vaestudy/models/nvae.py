@@ -14,7 +14,7 @@ from vaestudy.models.base import Terms
 from vaestudy.models.cells import Cell
 from vaestudy.models.flows import Flow
 from vaestudy.models.latents import Normal, normal, residual_normal
-from vaestudy.models.layers import Conv, NormAct
+from vaestudy.models.layers import Conv, batch_norm_momentum
 from vaestudy.models.nvae_config import NVAEConfig
 
 
@@ -29,10 +29,10 @@ class Group(nn.Module):
         self.config, self.shape = config, config.group_shapes[index]
         self.cells = cells
         self.posterior_head = Conv(width, 2 * latents, 3, **normed)
-        self.prior_head = self.merge_side = None
+        self.prior_head = self.merge_state = None
         if index > 0:
             self.prior_head = nn.Sequential(nn.ELU(), Conv(width, 2 * latents, 1, **normed))
-            self.merge_side = Conv(width, width, 1, **normed)
+            self.merge_state = Conv(width, width, 1, **normed)
         self.merge_latent = Conv(width + latents, width, 1, **normed)
         self.flow = Flow(latents, config.flows)
 
@@ -59,13 +59,30 @@ class Step(NamedTuple):
     prior_raw: Tensor | None
     prior: Normal
 
-    def posterior(self, sides: list[Tensor]) -> Normal:
+    def posterior(self, features: list[Tensor]) -> Normal:
         """q(z_i | x, z_<i) before its flow, from what the bottom-up tower saw."""
-        group, side, sigma = self.group, sides[self.index], self.group.config.sigma
+        group, feature, sigma = self.group, features[self.index], self.group.config.sigma
         if self.prior_raw is None:
-            return normal(group.posterior_head(side), sigma)
-        raw = group.posterior_head(side + group.merge_side(self.state))
+            return normal(group.posterior_head(feature), sigma)
+        raw = group.posterior_head(feature + group.merge_state(self.state))
         return residual_normal(self.prior_raw, raw, sigma) if group.config.residual else normal(raw, sigma)
+
+
+class Code(NamedTuple):
+    """What one group says of a batch: its posterior before the flow, its prior, and latents before and after it."""
+
+    posterior: Normal
+    prior: Normal
+    before_flow: Tensor
+    z: Tensor
+
+    def kl(self) -> Tensor:
+        """Nats of each latent: in closed form where no flow stands between, otherwise at the draw."""
+        return self.posterior.kl(self.prior) if self.z is self.before_flow else self.log_ratio()
+
+    def log_ratio(self) -> Tensor:
+        """log q(z|x) - log p(z) at the draw; the flow keeps volume."""
+        return self.posterior.log_prob(self.before_flow) - self.prior.log_prob(self.z)
 
 
 class NVAE(nn.Module):
@@ -118,23 +135,17 @@ class NVAE(nn.Module):
 
         The KL is analytic for a normal posterior; behind flows it is log q(z|x) - log p(z) at the draw.
         """
-        params, kl = self._infer(x)
-        return Terms(-self.likelihood.log_prob(params, x), torch.stack([group.sum((1, 2, 3)) for group in kl]))
+        params, codes = self._infer(self._encoder_features(x))
+        kl = torch.stack([code.kl().sum((1, 2, 3)) for code in codes])
+        return Terms(-self.likelihood.log_prob(params, x), kl)
 
     def kl_per_latent(self, x: Float[Tensor, "n c h w"]) -> list[Tensor]:
         """The terms that `forward` sums: nats of each latent variable, (n, z, h, w) for each group."""
-        return self._infer(x)[1]
+        return [code.kl() for code in self._infer(self._encoder_features(x))[1]]
 
-    def encode(self, x: Float[Tensor, "n c h w"]) -> list[Tensor]:
-        """Posterior means, each given the means above it: (n, z, h, w) for each group."""
-        sides, latents = self._read(x), []
-
-        def choose(step: Step) -> Tensor:
-            latents.append(step.group.flow(step.posterior(sides).mean))
-            return latents[-1]
-
-        self._generate(len(x), choose)
-        return latents
+    def encode(self, x: Float[Tensor, "n c h w"], draw: bool = False) -> list[Tensor]:
+        """Posterior means, each given the means above it, or draws, each given those: (n, z, h, w) for each group."""
+        return [code.z for code in self._infer(self._encoder_features(x), draw)[1]]
 
     def decode(self, latents: list[Tensor]) -> Float[Tensor, "n c h w"]:
         """The mean image in [0, 1] of latents for every group, top first."""
@@ -155,21 +166,22 @@ class NVAE(nn.Module):
         Args:
             n: number of images.
             temperature: factor on every standard deviation, one number or one for each group.
-            fixed_top: latents, as `encode` or `draw_latents` gives them, whose first `keep` groups are not drawn.
+            fixed_top: latents, as `encode` gives them, whose first `keep` groups are not drawn.
             keep: number of groups taken from `fixed_top`.
         """
-        return self._draw(n, temperature, fixed_top, keep)[0]
+        count = len(self.groups)
+        temperatures = [temperature] * count if isinstance(temperature, int | float) else list(temperature)
+        if len(temperatures) != count or min(temperatures) < 0:
+            raise InputError(f"temperature must be 0 or more, one number or {count} of them, not {temperature}")
+        if not 0 <= keep <= (0 if fixed_top is None else min(len(fixed_top), count)):
+            raise InputError(f"keep must be 0 to the number of groups in fixed_top, not {keep}")
 
-    def draw_latents(
-        self,
-        n: int,
-        temperature: float | Sequence[float] = 1.0,
-        *,
-        fixed_top: list[Tensor] | None = None,
-        keep: int = 0,
-    ) -> list[Tensor]:
-        """The latents of n draws from the prior, to be decoded, interpolated, or drawn anew below a group."""
-        return self._draw(n, temperature, fixed_top, keep)[1]
+        def choose(step: Step) -> Tensor:
+            if step.index < keep:
+                return fixed_top[step.index].expand(n, -1, -1, -1)
+            return step.prior.sample(temperatures[step.index])
+
+        return self.likelihood.mean(self._generate(n, choose))
 
     def reconstruct(self, x: Float[Tensor, "n c h w"], groups: int | None = None) -> Float[Tensor, "n c h w"]:
         """Mean images in [0, 1] when the top `groups` groups (None: all) are read from x, the others set by the prior.
@@ -179,31 +191,18 @@ class NVAE(nn.Module):
         known = len(self.groups) if groups is None else groups
         if not 0 <= known <= len(self.groups):
             raise InputError(f"groups must be 0 to {len(self.groups)}, not {groups}")
-        sides = self._read(x)
-
-        def choose(step: Step) -> Tensor:
-            return step.group.flow(step.posterior(sides).mean) if step.index < known else step.prior.mean
-
-        return self.likelihood.mean(self._generate(len(x), choose))
+        return self.sample(len(x), 0.0, fixed_top=self.encode(x), keep=known)
 
     def log_weights(self, x: Float[Tensor, "n c h w"], samples: int) -> Float[Tensor, "n samples"]:
         """log p(x, z) - log q(z|x) in nats at `samples` draws for each image (Burda et al. 2016, eq. 8).
 
         The bottom-up tower runs once for all of them.
         """
-        sides, weights = self._read(x), []
+        features, weights = self._encoder_features(x), []
         for _ in range(samples):
-            ratios = []
-
-            def choose(step: Step) -> Tensor:
-                posterior = step.posterior(sides)
-                base = posterior.sample()
-                z = step.group.flow(base)
-                ratios.append((step.prior.log_prob(z) - posterior.log_prob(base)).sum((1, 2, 3)))  # noqa: B023
-                return z
-
-            params = self._generate(len(x), choose)
-            weights.append(self.likelihood.log_prob(params, x) + torch.stack(ratios).sum(0))
+            params, codes = self._infer(features)
+            ratios = torch.stack([code.log_ratio().sum((1, 2, 3)) for code in codes])
+            weights.append(self.likelihood.log_prob(params, x) - ratios.sum(0))
         return torch.stack(weights, dim=1)
 
     @torch.no_grad()
@@ -216,39 +215,38 @@ class NVAE(nn.Module):
         Returns:
             The statistics that were replaced: `load_state_dict(them, strict=False)` puts them back.
         """
-        norms = [module for module in self.modules() if isinstance(module, NormAct) and module.weight is not None]
-        names = {name for name, _ in self.named_buffers() if name.endswith(("running_mean", "running_var"))}
-        statistics = {name: buffer for name, buffer in self.named_buffers() if name in names}
+        statistics = {name: buffer for name, buffer in self.named_buffers() if ".running_" in name}
         replaced = {name: buffer.clone() for name, buffer in statistics.items()}
-        was_training, momenta, kept = self.training, [norm.momentum for norm in norms], 0
+        was_training, kept = self.training, 0
         self.train()
-        for _ in range(passes):
-            before = {name: buffer.clone() for name, buffer in statistics.items()}
-            for norm in norms:
-                norm.momentum = 1 / (kept + 1)
-            self.sample(n, temperature)
-            if all(buffer.isfinite().all() for buffer in statistics.values()):
-                kept += 1
-                continue
-            for name, buffer in statistics.items():
-                buffer.copy_(before[name])
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        self.train(was_training)
+        try:
+            for _ in range(passes):
+                before = {name: buffer.clone() for name, buffer in statistics.items()}
+                with batch_norm_momentum(self, 1 / (kept + 1)):
+                    self.sample(n, temperature)
+                if all(buffer.isfinite().all() for buffer in statistics.values()):
+                    kept += 1
+                else:
+                    self.load_state_dict(before, strict=False)
+        except BaseException:
+            self.load_state_dict(replaced, strict=False)
+            raise
+        finally:
+            self.train(was_training)
         return replaced
 
-    def _read(self, x: Tensor) -> list[Tensor]:
+    def _encoder_features(self, x: Tensor) -> list[Tensor]:
         """The bottom-up tower: what each group's posterior sees of the image, top first."""
         if tuple(x.shape[1:]) != self.shape:
             raise InputError(f"this NVAE was made for images of shape {self.shape}, not {tuple(x.shape[1:])}")
         x = 2 * F.pad(x, [self.config.border] * 4) - 1
         if self.config.unshuffle > 1:
             x = F.pixel_unshuffle(x, self.config.unshuffle)
-        x, sides = self.preprocess(self.stem(x.contiguous(memory_format=self._layout))), []
+        x, features = self.preprocess(self.stem(x.contiguous(memory_format=self._layout))), []
         for cells in self.encoder:
             x = cells(x)
-            sides.append(x)
-        return [self.summary(x), *sides[-2::-1]]
+            features.append(x)
+        return [self.summary(x), *features[-2::-1]]
 
     def _generate(self, n: int, choose: Callable[[Step], Tensor]) -> Tensor:
         """The top-down tower: the likelihood's parameters when `choose` supplies the latents of each group."""
@@ -259,45 +257,22 @@ class NVAE(nn.Module):
         state = self.postprocess(state).to(self.start.dtype)
         activation, conv = self.head
         # bf16 would round a mean near 1 to about half a level of 8 bits; gradients need no more digits than elsewhere.
-        params = conv.exact(activation(state))
+        params = conv.full_precision(activation(state))
         if self.config.unshuffle > 1:
             params = F.pixel_shuffle(params, self.config.unshuffle)
         return F.pad(params, [-self.config.border] * 4)
 
-    def _infer(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The likelihood's parameters at a draw from the posterior, and the KL of each latent variable."""
-        sides, kl = self._read(x), []
+    def _infer(self, features: list[Tensor], draw: bool = True) -> tuple[Tensor, list[Code]]:
+        """The likelihood's parameters at a draw from the posterior (or at its means), and the code of each group."""
+        codes = []
 
         def choose(step: Step) -> Tensor:
-            posterior = step.posterior(sides)
-            base = posterior.sample()
-            z = step.group.flow(base)
-            if len(step.group.flow):
-                kl.append(posterior.log_prob(base) - step.prior.log_prob(z))
-            else:
-                kl.append(posterior.kl(step.prior))
-            return z
+            posterior = step.posterior(features)
+            before_flow = posterior.sample() if draw else posterior.mean
+            codes.append(Code(posterior, step.prior, before_flow, step.group.flow(before_flow)))
+            return codes[-1].z
 
-        return self._generate(len(x), choose), kl
-
-    def _draw(
-        self, n: int, temperature: float | Sequence[float], fixed_top: list[Tensor] | None, keep: int
-    ) -> tuple[Tensor, list[Tensor]]:
-        count, latents = len(self.groups), []
-        temperatures = [temperature] * count if isinstance(temperature, int | float) else list(temperature)
-        if len(temperatures) != count or min(temperatures) < 0:
-            raise InputError(f"temperature must be 0 or more, one number or {count} of them, not {temperature}")
-        if not 0 <= keep <= (0 if fixed_top is None else min(len(fixed_top), count)):
-            raise InputError(f"keep must be 0 to the number of groups in fixed_top, not {keep}")
-
-        def choose(step: Step) -> Tensor:
-            if step.index < keep:
-                latents.append(fixed_top[step.index].expand(n, -1, -1, -1))
-            else:
-                latents.append(step.prior.sample(temperatures[step.index]))
-            return latents[-1]
-
-        return self.likelihood.mean(self._generate(n, choose)), latents
+        return self._generate(len(features[0]), choose), codes
 
     @property
     def _layout(self) -> torch.memory_format:

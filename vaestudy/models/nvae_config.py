@@ -6,7 +6,7 @@ from typing import Any
 
 from vaestudy.errors import InputError
 from vaestudy.models.layers import NORM_ACTIVATIONS
-from vaestudy.models.likelihoods import Bernoulli, DiscretizedLogisticMixture, Gaussian, Likelihood
+from vaestudy.models.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
 
 CHOICES = {
     "encoder_cell": ("regular", "depthwise"),
@@ -14,17 +14,9 @@ CHOICES = {
     "norm_activation": NORM_ACTIVATIONS,
     "sigma": ("exp_floor", "softplus"),
     "upsampling": ("bilinear", "nearest"),
-    "likelihood": ("mixture", "bernoulli", "gaussian"),
+    "likelihood": LIKELIHOODS,
     "checkpoint": ("none", "norm_act", "cell"),
 }
-
-
-def adaptive_groups(scales: int, most: int, least: int = 1) -> tuple[int, ...]:
-    """Groups of each scale, top first: `most` at the highest resolution, half as many at each scale above it."""
-    groups = [most]
-    while len(groups) < scales:
-        groups.append(max(least, groups[-1] // 2))
-    return tuple(reversed(groups))
 
 
 @dataclass(frozen=True)
@@ -116,7 +108,11 @@ class NVAEConfig:
 
     @classmethod
     def preset(cls, name: str, *, shape: Sequence[int] | None = None, **changes: Any) -> "NVAEConfig":
-        """A published configuration (NVAE, Table 6), or `laptop32` or `smoke`, with `changes` to its fields.
+        """A published configuration (NVAE, Table 6) or one of the study's own, with `changes` to its fields.
+
+        `laptop32` is for two CPU cores, `laptop32_cells` the same with NVAE's own cells (depthwise decoder,
+        squeeze-and-excitation, weight norm), `smoke` for tests. `hierarchy32` has groups of 1x1, 2x2 and 4x4 latents
+        for dSprites, and `hierarchy32_top` is that network with the 1x1 group alone.
 
         Raises:
             InputError: an unknown name, images of another number of channels, or sides that the scales do not divide.
@@ -131,9 +127,7 @@ class NVAEConfig:
         return replace(config, shape=shape or config.shape, **changes)
 
     def make_likelihood(self) -> Likelihood:
-        if self.likelihood == "mixture":
-            return DiscretizedLogisticMixture(self.mixtures, self.bits, self.official_edges)
-        return Bernoulli() if self.likelihood == "bernoulli" else Gaussian()
+        return make_likelihood(self.likelihood, self.mixtures, self.bits, self.official_edges)
 
     def width(self, halvings: int) -> int:
         """Channels of the maps that were halved so often since the stem."""
@@ -162,6 +156,12 @@ class NVAEConfig:
 
 
 _IMAGES_256 = {"shape": (3, 256, 256), "channels": 30, "groups": (4, 4, 4, 8, 16), "flows": 2, "bits": 5}
+_ONE_CELL = {"encoder_cells": 1, "decoder_cells": 1}
+_PLAIN_CELLS = {"decoder_cell": "regular", "squeeze_excitation": False, "weight_norm": False}
+_LAPTOP32 = {"unshuffle": 2, "channels": 24, "channel_cap": 64, "groups": (1, 1, 1), "latents": (16, 16, 4)}
+_LAPTOP32 |= _ONE_CELL | {"mixtures": 2, "bits": 5}
+_HIERARCHY32 = {"shape": (1, 32, 32), "unshuffle": 4, "channels": 32, "channel_cap": 64, "likelihood": "bernoulli"}
+_HIERARCHY32 |= _ONE_CELL | _PLAIN_CELLS
 PRESETS: dict[str, dict[str, Any]] = {
     "mnist": {"shape": (1, 28, 28), "border": 2, "blocks": 2, "block_cells": 3, "groups": (5, 10)}
     | {"likelihood": "bernoulli"},
@@ -171,9 +171,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "celeba_hq256": _IMAGES_256,
     "ffhq256": _IMAGES_256,
     # Measured on two CPU cores: more updates and low-resolution latents gain more there than NVAE's own cells.
-    "laptop32": {"unshuffle": 2, "channels": 24, "channel_cap": 64, "groups": (1, 1, 1), "latents": (16, 16, 4)}
-    | {"encoder_cells": 1, "decoder_cells": 1, "decoder_cell": "regular"}
-    | {"squeeze_excitation": False, "weight_norm": False, "mixtures": 2, "bits": 5},
-    "smoke": {"channels": 8, "groups": (1, 2), "latents": 4, "encoder_cells": 1, "decoder_cells": 1}
-    | {"mixtures": 2, "bits": 5},
+    "laptop32": _LAPTOP32 | _PLAIN_CELLS,
+    "laptop32_cells": _LAPTOP32,
+    "hierarchy32": _HIERARCHY32 | {"groups": (1, 1, 1), "latents": (8, 4, 2)},
+    # The same cells in the same order, but nothing is said of the image below the 1x1 group.
+    "hierarchy32_top": _HIERARCHY32 | {"blocks": 3, "groups": (1,), "latents": 8},
+    "smoke": {"channels": 8, "groups": (1, 2), "latents": 4, "mixtures": 2, "bits": 5} | _ONE_CELL,
 }

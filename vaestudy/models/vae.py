@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vaestudy.errors import InputError
 from vaestudy.models.base import Posterior, Terms
-from vaestudy.models.likelihoods import Bernoulli, DiscretizedLogisticMixture, Gaussian, Likelihood
+from vaestudy.models.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
 
 # Hidden layers of the fully connected networks: (encoder widths, its activation, decoder widths, its activation).
 # `kingma` is App. C of Kingma & Welling (2014), `higgins` Table 1 of Higgins et al. (2017) for 2D shapes.
@@ -24,7 +24,6 @@ MLPS = {
 # `conv` is Table 1 of Higgins et al. (2017), `burgess` App. A of Burgess et al. (2018).
 CONVS = {"conv": ((32, 32, 64, 64), (256,)), "burgess": ((32, 32, 32, 32), (256, 256))}
 NETWORKS = (*MLPS, *CONVS)
-LIKELIHOODS = ("bernoulli", "gaussian", "mixture")
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,7 @@ class VAEConfig:
             raise InputError(f"{self.network} needs square images of side 8, 16, 32 ..., not {height}x{width}")
 
     def make_likelihood(self) -> Likelihood:
-        if self.likelihood == "mixture":
-            return DiscretizedLogisticMixture(self.mixtures, self.bits)
-        return Bernoulli() if self.likelihood == "bernoulli" else Gaussian()
+        return make_likelihood(self.likelihood, self.mixtures, self.bits)
 
 
 class VAE(nn.Module):
@@ -106,9 +103,7 @@ class VAE(nn.Module):
         `analytic` takes the KL in closed form (SGVB estimator B, eq. 7); otherwise it is log q(z|x) - log p(z) at
         the draws themselves (estimator A, eq. 6).
         """
-        mean, log_std = self.posterior(x)
-        noise = torch.randn(samples, *mean.shape, device=mean.device)
-        z = mean + log_std.exp() * noise
+        mean, log_std, noise, z = self._draw(x, samples)
         nll = -self._log_likelihood(z, x).mean(0)
         if analytic:
             kl = gaussian_kl(mean, log_std).sum(1)
@@ -116,9 +111,9 @@ class VAE(nn.Module):
             kl = (0.5 * (z.square() - noise.square()) - log_std).sum(2).mean(0)
         return Terms(nll, kl[None], Posterior(mean, log_std, z[0]))
 
-    def encode(self, x: Float[Tensor, "n c h w"]) -> list[Tensor]:
-        """Posterior means, one group: [(n, d)]."""
-        return [self.posterior(x)[0]]
+    def encode(self, x: Float[Tensor, "n c h w"], draw: bool = False) -> list[Tensor]:
+        """Posterior means or, with `draw`, one draw from each posterior; a single group: [(n, d)]."""
+        return [self._draw(x, 1)[3][0] if draw else self.posterior(x)[0]]
 
     def decode(self, latents: list[Tensor]) -> Float[Tensor, "n c h w"]:
         """The mean image of p(x|z), in [0, 1]."""
@@ -135,11 +130,15 @@ class VAE(nn.Module):
 
     def log_weights(self, x: Float[Tensor, "n c h w"], samples: int) -> Float[Tensor, "n samples"]:
         """log p(x, z) - log q(z|x) at `samples` draws of z for each image, nats (Burda et al., 2016, eq. 8)."""
-        mean, log_std = self.posterior(x)
-        noise = torch.randn(samples, *mean.shape, device=mean.device)
-        z = mean + log_std.exp() * noise
+        _, log_std, noise, z = self._draw(x, samples)
         log_prior_ratio = (0.5 * (noise.square() - z.square()) + log_std).sum(2)
         return (self._log_likelihood(z, x) + log_prior_ratio).T
+
+    def _draw(self, x: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mean and log standard deviation of q(z|x), and the noise and the latents of `samples` draws."""
+        mean, log_std = self.posterior(x)
+        noise = torch.randn(samples, *mean.shape, device=mean.device)
+        return mean, log_std, noise, mean + log_std.exp() * noise
 
     def _log_likelihood(self, z: Tensor, x: Tensor) -> Tensor:
         samples = len(z)
@@ -159,13 +158,10 @@ def mlp_networks(config: VAEConfig, outputs: int) -> tuple[nn.Sequential, nn.Seq
     down, down_activation, up, up_activation = MLPS[config.network]
     if config.width:
         down, up = (config.width,) * len(down), (config.width,) * len(up)
-    _, height, width = config.shape
-    encoder = [nn.Flatten(), *_dense((math.prod(config.shape), *down), down_activation)]
-    encoder.append(nn.Linear((math.prod(config.shape), *down)[-1], 2 * config.latent_dim))
-    decoder = _dense((config.latent_dim, *up), up_activation)
-    decoder.append(nn.Linear((config.latent_dim, *up)[-1], outputs * height * width))
-    decoder.append(nn.Unflatten(1, (outputs, height, width)))
-    return nn.Sequential(*encoder), nn.Sequential(*decoder)
+    pixels, (_, height, width) = math.prod(config.shape), config.shape
+    encoder = _dense((pixels, *down, 2 * config.latent_dim), down_activation)
+    decoder = _dense((config.latent_dim, *up, outputs * height * width), up_activation)
+    return nn.Sequential(nn.Flatten(), *encoder), nn.Sequential(*decoder, nn.Unflatten(1, (outputs, height, width)))
 
 
 def conv_networks(config: VAEConfig, outputs: int) -> tuple[nn.Sequential, nn.Sequential]:
@@ -180,8 +176,8 @@ def conv_networks(config: VAEConfig, outputs: int) -> tuple[nn.Sequential, nn.Se
     for width in channels:
         encoder += [nn.Conv2d(previous, width, 4, stride=2, padding=1), nn.ReLU()]
         previous = width
-    encoder += [nn.Flatten(), *_dense((flat, *dense), nn.ReLU), nn.Linear(dense[-1], 2 * config.latent_dim)]
-    decoder = _dense((config.latent_dim, *dense[::-1], flat), nn.ReLU)
+    encoder += [nn.Flatten(), *_dense((flat, *dense, 2 * config.latent_dim), nn.ReLU)]
+    decoder = [*_dense((config.latent_dim, *dense[::-1], flat), nn.ReLU), nn.ReLU()]
     decoder.append(nn.Unflatten(1, (previous, side, side)))
     for width in (*channels[-2::-1], outputs):
         decoder += [nn.ConvTranspose2d(previous, width, 4, stride=2, padding=1), nn.ReLU()]
@@ -190,7 +186,6 @@ def conv_networks(config: VAEConfig, outputs: int) -> tuple[nn.Sequential, nn.Se
 
 
 def _dense(widths: tuple[int, ...], activation: type[nn.Module]) -> list[nn.Module]:
-    layers = []
-    for before, after in itertools.pairwise(widths):
-        layers += [nn.Linear(before, after), activation()]
-    return layers
+    """Fully connected layers from each width to the next, with the activation between them."""
+    layers = [(nn.Linear(before, after), activation()) for before, after in itertools.pairwise(widths)]
+    return list(itertools.chain(*layers))[:-1]

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,7 @@ from vaestudy.training.objective import (
 )
 
 
+@runtime_checkable
 class Step(Protocol):
     """How the loop (`trainer.Loop`) moves one or many models by a batch."""
 

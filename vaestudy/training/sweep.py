@@ -95,7 +95,7 @@ def fit_many(
     *,
     device: torch.device | str | None = None,
     at_once: int | None = None,
-    checkpoint_seconds: float | None = None,
+    checkpoint_seconds: float | int | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> list[Run]:
     """`fit` for many: VAEs of one architecture as one program, other models side by side on the cores of a CPU.
@@ -171,7 +171,7 @@ def _parts(jobs: Sequence[Job], device: torch.device, at_once: int | None) -> It
         yield [left[name] for name in names], Path(some.run_dir).parent / f"sweep-{digest}"
 
 
-def _train_stack(jobs: Sequence[Job], path: Path, device: torch.device, seconds: float | None, on_step) -> None:
+def _train_stack(jobs: Sequence[Job], path: Path, device: torch.device, seconds: float | int | None, on_step) -> None:
     """Bring some VAEs to their end at once, from the start or from where an interruption has left them."""
     runs = [_run(job) for job in jobs]
     for job, run in zip(jobs, runs, strict=True):
@@ -202,7 +202,7 @@ def _wait_for(runs: Sequence[Run]) -> None:
         time.sleep(0.2)
 
 
-def _fit_side_by_side(jobs: Sequence[Job], device: torch.device, seconds: float | None) -> None:
+def _fit_side_by_side(jobs: Sequence[Job], device: torch.device, seconds: float | int | None) -> None:
     """One thread each: measured on a small convolutional network, two cores took 49 ms a step together and 62 alone, so
     two trainings on a core each end long before two that take turns. With CUDA, or under torchrun, they take turns."""
     waiting = [job for job in jobs if not _run(job).finished]
@@ -215,7 +215,7 @@ def _fit_side_by_side(jobs: Sequence[Job], device: torch.device, seconds: float 
         Parallel(cores, backend="loky")(delayed(_fit_alone)(job, seconds) for job in waiting)
 
 
-def _fit_alone(job: Job, seconds: float | None) -> None:
+def _fit_alone(job: Job, seconds: float | int | None) -> None:
     torch.set_num_threads(1)
     fit(*job, device="cpu", checkpoint_seconds=seconds)
 

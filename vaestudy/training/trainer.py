@@ -40,7 +40,7 @@ def fit(
     run_dir: Path | str,
     *,
     device: torch.device | str | None = None,
-    checkpoint_seconds: float | None = None,
+    checkpoint_seconds: float | int | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Run:
     """Train `model` on `images`, or go on with, or return, the run that `run_dir` already holds.
@@ -125,7 +125,7 @@ class Loop:
         images,
         device: torch.device,
         folder: Path,
-        checkpoint_seconds: float | None = None,
+        checkpoint_seconds: float | int | None = None,
         on_step: Callable[[int], None] | None = None,
     ):
         self.take_step, self.runs, self.trainings, self.training = step, runs, trainings, trainings[0]

@@ -1,25 +1,14 @@
-"""Rendered faces with known factors: what each factor value looks like, and the fixed sets that sample them.
+"""What each factor value and each identity of a face looks like, and faces drawn from them."""
 
-Fourteen independent factors span 2.2e9 combinations; image i of a set has the one that a hash of i picks, uniform in
-every factor (but mild faces seldom wear glasses). The proportions of a face and small shifts of its colours are its
-identity: a nuisance that follows from i too, and no factor.
-"""
-
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from tqdm import tqdm
 
-from vaestudy.data import default_dir
-from vaestudy.data.cache import keep
 from vaestudy.data.faces.portrait import Look, draw
-from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.errors import InputError
 
 FACTORS = {
@@ -39,8 +28,6 @@ FACTORS = {
     "background": 4,
 }
 NAMES, SIZES = tuple(FACTORS), tuple(FACTORS.values())
-COUNTS = {"full": {"train": 40_000, "test": 4_000}, "mild": {"train": 20_000, "test": 2_000}}
-MOST = 10_000_000
 SIDES = range(16, 257)
 VERSION = 2  # of the pictures: raise it with any change that can be seen
 
@@ -59,7 +46,6 @@ HAIR_STYLES = {
     "long": (1, 0.070, 0.46, -0.75, 0.00, 0.00, 0.14, 0.30, 0.00, 0.000, 1.30),
     "curly": (1, 0.150, 0.36, -0.28, 0.04, 0.00, 0.00, 0.00, 0.30, 0.035, 0.28),
 }
-STYLES = tuple(HAIR_STYLES)
 
 # What makes an identity, each uniform in [-1, 1] and 0 for the average face.
 TRAITS = (
@@ -92,56 +78,6 @@ VARIATIONS = {
     "full": Variation(zoom=1.05, azimuth=0.75, elevation=0.25, feature=1.0, glasses=2 / 3, free_hues=True),
     "mild": Variation(zoom=1.35, azimuth=0.25, elevation=0.08, feature=1.45, glasses=0.2, free_hues=False),
 }
-
-
-def faces(
-    image_size: int | None = 64,
-    split: str = "train",
-    data_dir: Path | None = None,
-    variation: str = "full",
-    count: int | None = None,
-) -> ImageSet:
-    """A fixed set of rendered faces, three channels, drawn once and then opened from `data_dir`.
-
-    Args:
-        image_size: side in pixels, 16 to 256; None for 64.
-        split: "train" (40,000 faces, 20,000 mild ones) or "test" (a tenth as many others).
-        data_dir: where the pictures are kept, `default_dir()` if None.
-        variation: "full", or "mild" with muted walls, heads that fill the frame, larger features,
-            narrower poses and fewer glasses.
-        count: the first so many faces of the split, or more of them.
-
-    Raises:
-        InputError: a size, split, variation or count that does not exist, or a folder that cannot be written.
-    """
-    side = 64 if image_size is None else image_size
-    check(side, variation)
-    counts = COUNTS[variation]
-    if split not in counts:
-        raise InputError(f"faces have the splits {' and '.join(counts)}, not {split!r}")
-    count = counts[split] if count is None else count
-    if not 0 < count <= MOST:
-        raise InputError(f"count must be 1 to {MOST:,} faces, not {count}")
-    index = np.arange(count) + (MOST if split == "test" else 0)
-    values = sampled(index, variation)
-    name = "faces" if variation == "full" else f"faces_{variation}"
-    path = (data_dir or default_dir()) / f"{name}-{VERSION}-{side}-{split}-{count}.npy"
-    storage, _ = keep(path, (count, 3, side, side), lambda pixels: _fill(pixels, values, index, variation))
-    # Of what is drawn and not of the pixels, whose last bit may differ from one processor to the next.
-    plan = hashlib.sha256(f"{name} {VERSION} {split}".encode() + values.tobytes()).hexdigest()
-    return ImageSet(name, (3, side, side), storage, factors_of_rows=Factors(NAMES, SIZES, values), checksum=plan)
-
-
-def _fill(pixels: np.ndarray, values: np.ndarray, index: np.ndarray, variation: str) -> dict:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    block = 2**24 // pixels[0].nbytes
-    with tqdm(total=len(pixels), desc="drawing faces", unit=" images", disable=None) as bar:
-        for start in range(0, len(pixels), block):
-            rows = slice(start, start + block)
-            drawn = render(values[rows], pixels.shape[-1], variation, identity=index[rows], device=device)
-            pixels[rows] = drawn.cpu().numpy()
-            bar.update(len(drawn))
-    return {"source": f"rendered on {device}"}
 
 
 def render(
@@ -194,40 +130,7 @@ def check(image_size: int, variation: str) -> None:
         raise InputError(f"faces have the variations {' and '.join(VARIATIONS)}, not {variation!r}")
 
 
-def sampled(index: Int[np.ndarray, " n"], variation: str = "full") -> Int[np.ndarray, "n k"]:
-    """The factor values of the faces with these numbers: independent, and uniform but for the glasses."""
-    uniform, wearing = _uniform(index, 0, len(SIZES)), VARIATIONS[variation].glasses
-    values, column = (uniform * SIZES).astype(np.int64), NAMES.index("glasses")
-    values[:, column] = np.digitize(uniform[:, column], [1 - wearing, 1 - wearing / 2])
-    return values
-
-
-def attributes(values: Int[np.ndarray, "n k"]) -> tuple[tuple[str, ...], Int[np.ndarray, "n a"]]:
-    """What CelebA's annotators would have ticked (0 or 1), under the names that they had for it."""
-    value = dict(zip(NAMES, values.T, strict=True))
-    style, colour = value["hair_style"], value["hair_colour"]
-    hairy = style != STYLES.index("bald")
-    ticked = {
-        "Bald": ~hairy,
-        "Bangs": style == STYLES.index("bangs"),
-        "Big_Nose": value["nose"] == FACTORS["nose"] - 1,
-        "Black_Hair": hairy & (colour == 0),
-        "Blond_Hair": hairy & (colour == 3),
-        "Brown_Hair": hairy & (colour == 1),
-        "Bushy_Eyebrows": value["brows"] == FACTORS["brows"] - 1,
-        "Eyeglasses": value["glasses"] > 0,
-        "Gray_Hair": hairy & (colour == 4),
-        "Mouth_Slightly_Open": value["mouth_open"] > 0,
-        "Narrow_Eyes": value["eyes_open"] == 0,
-        "Pale_Skin": value["skin"] == 0,
-        "Smiling": value["smile"] >= 3,
-        "Straight_Hair": np.isin(style, [STYLES.index("bangs"), STYLES.index("long")]),
-        "Wavy_Hair": style == STYLES.index("curly"),
-    }
-    return tuple(ticked), np.stack(list(ticked.values()), axis=1).astype(np.int64)
-
-
-def _uniform(index: np.ndarray, stream: int, columns: int) -> Float[np.ndarray, "n {columns}"]:
+def uniform(index: np.ndarray, stream: int, columns: int) -> Float[np.ndarray, "n {columns}"]:
     """Numbers in [0, 1) that depend on their place alone: splitmix64 (Steele, Lea and Flood 2014)."""
     place = (2 * index[:, None] + stream).astype(np.uint64) * np.uint64(64) + np.arange(columns, dtype=np.uint64)
     mixed = (place + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
@@ -240,7 +143,7 @@ def _look(values: np.ndarray, identity: np.ndarray | None, variation: str, devic
     how = VARIATIONS[variation]
     value = dict(zip(NAMES, values.T, strict=True))
     share = {name: value[name] / (size - 1) for name, size in FACTORS.items()}
-    unit = np.zeros((len(values), len(TRAITS))) if identity is None else 2 * _uniform(identity, 1, len(TRAITS)) - 1
+    unit = np.zeros((len(values), len(TRAITS))) if identity is None else 2 * uniform(identity, 1, len(TRAITS)) - 1
     trait = dict(zip(TRAITS, unit.T, strict=True))
     style = np.array(list(HAIR_STYLES.values()))[value["hair_style"]].T
     eye_y = 0.03 + 0.02 * trait["eye_y"]

@@ -1,4 +1,4 @@
-"""Metrics that vote: which factor was held fixed, judged from the codes of images that share its value."""
+"""The β-VAE paper's disentanglement metric: a linear classifier tells which factor pairs of images share."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,9 +9,7 @@ from jaxtyping import Float, Int
 
 from vaestudy.errors import InputError
 from vaestudy.metrics.classifiers import Classifier, accuracies
-from vaestudy.metrics.table import Codes, Labels, Table
-
-CHUNK = 2**20  # numbers gathered at a time: few enough to stay in a core's cache
+from vaestudy.metrics.table import CHUNK, Codes, Labels, Table
 
 
 def higgins_score(
@@ -29,10 +27,12 @@ def higgins_score(
     """The disentanglement metric of the β-VAE paper: an accuracy in [0, 1] whose chance level is 1/classes.
 
     Higgins et al. (2017), sec. 3: a linear classifier tells which factor was shared by `pairs` pairs of images from
-    the mean absolute difference of their codes, which are posterior means. The paper's classes on dSprites are scale,
-    orientation, x and y (shape varies but is no class) and its classifier is "adagrad"; disentanglement_lib takes all
-    factors (`classes=None`), 64 pairs and "logistic". The paper leaves the number of pairs open, and entangled codes
-    score anything between chance and 1 as it grows: see `higgins_curve`. Raises InputError for bad tables or settings.
+    the mean absolute difference of their codes, which are posterior means. It learns from `train` such averages and
+    is tested on `test`. The paper's classes on dSprites are scale, orientation, x and y (shape varies but is no class)
+    and its classifier is "adagrad"; disentanglement_lib takes all factors (`classes=None`), 64 pairs and "logistic".
+    The paper leaves the number of pairs open, and entangled codes score anything between chance and 1 as it grows: see
+    `higgins_curve`. The classifier's penalty sees the scale: codes of a thousandth of the prior's are at chance unless
+    `standardise`d. Raises InputError for bad tables or settings.
     """
     settings = {"train": train, "test": test, "classifier": classifier, "standardise": standardise}
     return float(higgins_curve([codes], factors, seed=seed, pairs=[pairs], classes=classes, **settings)[0, 0])
@@ -59,17 +59,18 @@ def higgins_curve(
     tables, rng = [Table(code, factors) for code in codes], np.random.default_rng(seed)
     shared = np.asarray(tables[0].columns(classes))
     labels = rng.integers(len(shared), size=train + test)
-    ladder = np.unique(pairs)
-    first, second = _pairs(tables[0], shared[labels], int(ladder[-1]), rng)
-    widths = np.array([code.shape[1] for code in codes])
-    scores = np.empty((len(codes), len(ladder)))
+    sizes = np.unique(pairs)
+    first, second = _pairs(tables[0], shared[labels], int(sizes[-1]), rng)
+    live = [table.live_codes for table in tables]
+    widths = np.array([code.shape[1] for code in live])
+    scores = np.empty((len(codes), len(sizes)))
     for width in np.unique(widths):  # codes of one width are one stack of problems to the classifier
         members = np.flatnonzero(widths == width)
-        points = np.concatenate([_mean_differences(tables[i].codes, first, second, ladder) for i in members])
+        points = np.concatenate([_mean_differences(live[i], first, second, sizes) for i in members])
         parts = points[:, :train], labels[:train], points[:, train:], labels[train:]
         accuracy = accuracies(*parts, seed=seed, classifier=classifier, standardise=standardise)
-        scores[members] = rearrange(accuracy, "(codes pairs) -> codes pairs", pairs=len(ladder))
-    return scores[:, np.searchsorted(ladder, pairs)]
+        scores[members] = rearrange(accuracy, "(codes pairs) -> codes pairs", pairs=len(sizes))
+    return scores[:, np.searchsorted(sizes, pairs)]
 
 
 class HigginsReport(NamedTuple):
@@ -104,54 +105,6 @@ def higgins_report(
     return HigginsReport(scores, *(float(f(part)) for part in (scores, best) for f in (np.mean, np.std)))
 
 
-def factor_vae_score(
-    codes: Codes,
-    factors: Labels,
-    *,
-    seed: int,
-    images: int = 64,
-    train: int = 10_000,
-    test: int = 5_000,
-    prune_std: float = 0.05,
-) -> float:
-    """Accuracy in [0, 1] of a majority vote: which factor was fixed, from the latent that varied least.
-
-    Kim & Mnih (2018), sec. 4, with the sizes of disentanglement_lib. The scale of each latent drops out. Latents with
-    a standard deviation below `prune_std` take no part (0 keeps all but constant ones); codes without any other score
-    0 by convention. A latent that wins no training vote stands for the first factor.
-    """
-    if min(images - 1, train, test) < 1:
-        raise InputError(f"images must be 2 or more, train and test 1 or more, not {images}, {train} and {test}")
-    table, rng = Table(codes, factors), np.random.default_rng(seed)
-    table.columns(None)
-    learnt = factor_vae_votes(table, rng, votes=train, images=images, prune_std=prune_std)
-    votes = factor_vae_votes(table, rng, votes=test, images=images, prune_std=prune_std)
-    return float(votes[learnt.argmax(axis=0), np.arange(votes.shape[1])].sum() / test)
-
-
-def factor_vae_votes(
-    table: Table, rng: np.random.Generator, *, votes: int, images: int = 64, prune_std: float = 0.05
-) -> Int[np.ndarray, "k d"]:
-    """How often each latent of the table varied least, relative to its variance, when each factor was fixed.
-
-    Columns are the latents of the table, whether or not they are pruned: a pruned latent has no votes.
-    """
-    variance = table.variance
-    alive = np.flatnonzero((variance > 0) & (variance >= prune_std**2))
-    ballots = np.zeros((len(table.sizes), len(variance)), dtype=np.int64)
-    fixed = rng.integers(len(table.sizes), size=votes)
-    if not alive.size:
-        return ballots
-    for factor in range(len(table.sizes)):
-        anchors = rng.integers(len(table), size=(fixed == factor).sum())
-        for some in np.array_split(anchors, 1 + len(anchors) * images * len(variance) // CHUNK):
-            rows = table.alike(rng, factor, np.broadcast_to(some, (images, len(some))))
-            local = np.take(table.codes, rows, axis=0)[..., alive].var(axis=0, ddof=1)
-            winners = alive[(local / variance[alive]).argmin(axis=1)]
-            ballots[factor] += np.bincount(winners, minlength=len(variance))
-    return ballots
-
-
 def _pairs(
     table: Table, shared: Int[np.ndarray, " points"], pairs: int, rng: np.random.Generator
 ) -> tuple[Int[np.ndarray, "points pairs"], Int[np.ndarray, "points pairs"]]:
@@ -168,13 +121,13 @@ def _mean_differences(
     codes: Codes,
     first: Int[np.ndarray, "points pairs"],
     second: Int[np.ndarray, "points pairs"],
-    ladder: Int[np.ndarray, " sizes"],
+    sizes: Int[np.ndarray, " sizes"],
 ) -> Float[np.ndarray, "sizes points d"]:
-    """Mean absolute difference over the first `ladder` pairs of each point."""
-    means = np.empty((len(ladder), len(first), codes.shape[1]))
-    starts = np.concatenate([[0], ladder[:-1]])
+    """Mean absolute difference over the first pairs of each point, for each number of pairs in `sizes`."""
+    means = np.empty((len(sizes), len(first), codes.shape[1]))
+    starts = np.concatenate([[0], sizes[:-1]])
     for points in np.array_split(np.arange(len(first)), 1 + first.size * codes.shape[1] // CHUNK):
         gaps = np.abs(np.take(codes, first[points], axis=0) - np.take(codes, second[points], axis=0))
         sums = np.add.reduceat(gaps, starts, axis=1, dtype=np.float64).cumsum(axis=1)
-        means[:, points] = rearrange(sums, "points sizes d -> sizes points d") / ladder[:, None, None]
+        means[:, points] = rearrange(sums, "points sizes d -> sizes points d") / sizes[:, None, None]
     return means

@@ -22,7 +22,7 @@ from vaestudy.metrics import (
     rotated,
 )
 from vaestudy.metrics.classifiers import accuracies, adagrad, logistic
-from vaestudy.metrics.votes import _mean_differences, _pairs
+from vaestudy.metrics.higgins import _mean_differences, _pairs
 
 PAPER = (1, 2, 3, 4)  # the paper's classes leave shape out
 
@@ -172,13 +172,13 @@ def generative_higgins(render, sizes, pairs, points, rng, signed=False):
 
 
 def generative_factor_vae(render, sizes, images, votes, rng, variance):
-    ballots = np.zeros((len(sizes), len(variance)), dtype=int)
+    counts = np.zeros((len(sizes), len(variance)), dtype=int)
     for _ in range(votes):
         fixed = rng.integers(len(sizes))
         factors = rng.integers(sizes, size=(images, len(sizes)))
         factors[:, fixed] = factors[0, fixed]
-        ballots[fixed, (render(factors).var(axis=0, ddof=1) / variance).argmin()] += 1
-    return ballots
+        counts[fixed, (render(factors).var(axis=0, ddof=1) / variance).argmin()] += 1
+    return counts
 
 
 def test_scores_from_a_table_are_those_of_the_generative_protocol():

@@ -1,0 +1,257 @@
+"""Files as cameras, scanners and instruments write them, and as people keep them."""
+
+import logging
+import os
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from vaestudy import data
+from vaestudy.data import decode
+from vaestudy.data.decode import Recipe, decode_all, list_images, usable_cores
+
+
+@pytest.fixture
+def album(tmp_path):
+    root = tmp_path / "album"
+    root.mkdir()
+    return root
+
+
+def shown(root, side=16):
+    """Every file of a folder by its name, as bytes (3, side, side); None for what is skipped."""
+    files = list_images(root)
+    storage, details = decode_all("album", root, files, Recipe(side), root.parent / "cache")
+    names = [name for name, *_ in files]
+    return {name: None if k in details["unreadable"] else storage[k].numpy() for k, name in enumerate(names)}
+
+
+def tiff(path, pixels, bits, photometric=1, sample_format=1):
+    """A grey little-endian TIFF of one strip, with the tags that PIL would not write."""
+    height, width = pixels.shape
+    if bits == 12:
+        pairs = pixels.reshape(-1, 2).astype(int)
+        packed = [(a >> 4, (a & 15) << 4 | b >> 8, b & 255) for a, b in pairs]
+        content = np.array(packed, dtype=np.uint8).tobytes()
+    else:
+        content = pixels.astype({16: "<u2", 32: "<f4" if sample_format == 3 else "<u4"}[bits]).tobytes()
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 0, 277: 1, 278: height}
+    tags |= {279: len(content), 339: sample_format}
+    tags[273] = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + b"\0\0\0\0" + content)
+
+
+def test_wide_pixels_run_from_their_black_to_their_white(album):
+    ramp = np.repeat(np.arange(16) * 4369, 16).reshape(16, 16)  # 0 to 65,535
+    Image.fromarray(ramp.astype(np.uint16)).save(album / "png16.png")
+    tiff(album / "tiff16.tif", ramp, 16)
+    tiff(album / "white_is_zero.tif", 65535 - ramp, 16, photometric=0)
+    tiff(album / "tiff12.tif", np.repeat(np.arange(16) * 273, 16).reshape(16, 16), 12)
+    (album / "pgm16.pgm").write_bytes(b"P5 16 16 65535\n" + ramp.astype(">u2").tobytes())
+    (album / "pgm12.pgm").write_bytes(b"P5 16 16 4095\n" + (ramp // 16).astype(">u2").tobytes())
+    tiff(album / "float.tif", ramp, 32, sample_format=3)
+    tiff(album / "int32.tif", ramp * 1000, 32)
+    found = shown(album)
+    assert found.pop("float.tif") is None
+    assert found.pop("int32.tif") is None
+    for name, picture in found.items():
+        np.testing.assert_array_equal(picture[:, :, 0], [[k * 17 for k in range(16)]] * 3, err_msg=name)
+
+
+def test_little_light_in_16_bits_stays_dark_as_in_a_viewer(album):
+    Image.fromarray(np.full((16, 16), 2570, dtype=np.uint16)).save(album / "dark.png")
+    assert (shown(album)["dark.png"] == 10).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "I", "F"])
+def test_every_mode_is_shown_or_skipped(album, mode):
+    picture = Image.new("RGB", (16, 16), (200, 40, 40))
+    grey = picture.convert("L")
+    source = {
+        "PA": lambda: picture.convert("P").convert("PA"),
+        "I": lambda: grey.convert("I"),
+        "F": lambda: grey.convert("F"),
+    }
+    if mode == "LAB":
+        lab = ImageCms.createProfile("LAB")
+        converted = ImageCms.profileToProfile(picture, ImageCms.createProfile("sRGB"), lab, outputMode="LAB")
+    else:
+        converted = source.get(mode, lambda: picture.convert(mode))()
+    suffix = "tif" if mode in ("LAB", "YCbCr", "F", "I", "CMYK") else "png"
+    try:
+        converted.save(album / f"a.{suffix}")
+    except OSError:
+        pytest.skip(f"PIL writes no {mode}")
+    picture.save(album / "whole.png")
+    found = shown(album)[f"a.{suffix}"]
+    if mode == "F":
+        assert found is None
+    elif mode == "1":
+        assert set(np.unique(found)) <= {0, 255}
+    elif mode == "I":
+        assert (found == 0).all()  # 87 of 65,535
+    else:
+        expected = [int(grey.getpixel((0, 0)))] * 3 if mode in ("L", "LA") else [200, 40, 40]
+        assert np.abs(found.astype(int).mean(axis=(1, 2)) - expected).max() < 12
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_every_exif_orientation_is_put_upright(album, suffix):
+    corner = Image.new("L", (16, 16))
+    corner.paste(255, (0, 0, 8, 4))
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # orientation: the transposition that a camera made
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        method = back.get(orientation)
+        turned = corner if method is None else corner.transpose(Image.Transpose(method))
+        turned.convert("RGB").save(album / f"{orientation}.{suffix}", exif=exif, quality=100)
+    for name, picture in shown(album).items():
+        assert np.abs(picture[0].astype(int) - np.asarray(corner)).max() < 60, name
+
+
+def test_animations_show_their_first_frame_and_alpha_lies_on_white(album):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    for suffix in ("gif", "png", "webp", "tif"):
+        frames[0].save(album / f"a.{suffix}", save_all=True, append_images=frames[1:])
+    Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(album / "clear.webp")
+    Image.new("LA", (16, 16), (0, 0)).save(album / "clear.png")
+    Image.new("L", (16, 16), 7).save(album / "keyed.png", transparency=7)
+    found = shown(album)
+    for name in ("clear.webp", "clear.png", "keyed.png"):
+        assert (found.pop(name) == 255).all()
+    for name, picture in found.items():
+        assert np.abs(picture[:, 8, 8].astype(int) - (255, 0, 0)).max() < 4, name
+
+
+def test_colours_are_managed_by_the_profile_and_a_damaged_profile_does_no_harm(album):
+    picture = Image.new("RGB", (16, 16), (120, 200, 80))
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    # A camera whose red is what others call blue: the primaries of sRGB change places, and its name goes.
+    swapped = srgb.replace(b"rXYZ", b"....").replace(b"bXYZ", b"rXYZ").replace(b"....", b"bXYZ")
+    swapped = swapped.replace(b"s\0R\0G\0B", b"c\0a\0m\0e").replace(b"sRGB built", b"came built")
+    for name, profile in (("srgb", srgb), ("swapped", swapped), ("damaged", srgb[:200])):
+        picture.save(album / f"{name}.png", icc_profile=profile)
+    found = {name: [int(level) for level in pixels[:, 0, 0]] for name, pixels in shown(album).items()}
+    assert found["srgb.png"] == found["damaged.png"] == [120, 200, 80]
+    assert np.abs(np.array(found["swapped.png"]) - [80, 200, 120]).max() <= 2
+
+
+def test_a_damaged_note_about_the_camera_is_no_damage_to_the_image(album):
+    Image.new("RGB", (16, 16), "red").save(album / "a.png", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    assert (shown(album)["a.png"][0] == 255).all()
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def bomb(width, height):
+    """A PNG of a few bytes that claims to be huge."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+def test_what_is_no_image_or_a_trap_is_skipped_by_name_and_the_rest_is_used(album, caplog):
+    Image.new("RGB", (200, 200), "red").save(album / "good.jpg")
+    whole = (album / "good.jpg").read_bytes()
+    (album / "text.jpg").write_text("a letter")
+    (album / "page.png").write_text("<!DOCTYPE html><html>quota exceeded</html>")
+    (album / "script.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    (album / "bomb.png").write_bytes(bomb(60_000, 60_000))
+    (album / "large.png").write_bytes(bomb(10_000, 10_000))  # only a warning of PIL's, and cut short
+    (album / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (album / "raw.nef").write_bytes(whole)  # PIL would take its thumbnail for the photograph
+    (album / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (album / "nowhere.jpg").symlink_to(album / "gone.jpg")
+    os.mkfifo(album / "pipe.jpg")
+    with caplog.at_level(logging.WARNING), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = shown(album)
+    assert [name for name, picture in found.items() if picture is not None] == ["good.jpg"]
+    assert (
+        "skipped 10 of 11 images that cannot be decoded: bomb.png, cut.jpg, large.png, nowhere.jpg, page.png"
+        in caplog.text
+    )
+
+
+def test_loops_of_links_end_and_links_are_followed(album, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for folder in (album, elsewhere):
+        Image.new("L", (16, 16), 9).save(folder / "a.png")
+    (elsewhere / "back").symlink_to(album)
+    (elsewhere / "self").symlink_to(elsewhere)
+    (album / "more").symlink_to(elsewhere)
+    (album / "b.png").symlink_to(elsewhere / "a.png")
+    assert [name for name, *_ in list_images(album)] == ["a.png", "b.png", "more/a.png"]
+
+
+def grey(path, value, times=None):
+    """An image without compression: its size says nothing about its value."""
+    Image.new("L", (16, 16), value).save(path, compress_level=0)
+    if times:
+        os.utime(path, times)
+
+
+def test_folders_whose_files_share_names_sizes_and_times_never_meet(tmp_path):
+    seen = []
+    for name, value in (("one", 50), ("two", 200)):
+        (tmp_path / name).mkdir()
+        grey(tmp_path / name / "a.png", value, times=(1e9, 1e9))
+        seen.append(shown(tmp_path / name)["a.png"][0, 0, 0])
+    assert seen == [50, 200]
+    assert shown(tmp_path / "one")["a.png"][0, 0, 0] == 50
+
+
+def test_a_file_repainted_in_place_is_seen_even_with_its_old_times(album):
+    for value in (50, 200, 90):
+        grey(album / "a.png", value, times=(1e9, 1e9))
+        assert (shown(album)["a.png"] == value).all()
+
+
+def test_a_moved_folder_is_found_again_by_its_content(album, tmp_path, monkeypatch):
+    grey(album / "a.png", 50)
+    shown(album)
+    album.rename(tmp_path / "moved")
+    monkeypatch.setattr(decode, "decode", lambda *_: pytest.fail("decoded again"))
+    assert (shown(tmp_path / "moved")["a.png"] == 50).all()
+
+
+def test_bytes_are_read_once_while_nothing_changes(album, monkeypatch):
+    grey(album / "a.png", 50)
+    files = [(name, size, 1_000_000_000) for name, size, _ in list_images(album)]  # changed long ago
+    first = decode.content_digest(album, files, album.parent)
+    monkeypatch.setattr(decode, "_digest", lambda _: pytest.fail("read again"))
+    assert decode.content_digest(album, files, album.parent) == first
+
+
+def test_a_script_without_a_main_guard_gets_its_images(album, tmp_path):
+    for number in range(40):
+        grey(album / f"{number:02d}.png", number)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom vaestudy import data\nfrom vaestudy.data import decode\n"
+        "decode.POOL_PAYS, decode.usable_cores = 0, lambda: 2\n"
+        "print('started')\nprint(len(data.load('folder', image_size=16, data_dir=sys.argv[1])))\n"
+    )
+    said = subprocess.run([sys.executable, script, album], capture_output=True, text=True, timeout=120, check=True)
+    expected = len(data.load("folder", image_size=16, data_dir=album))
+    assert said.stdout.split() == ["started", str(expected)]
+
+
+def test_cores_are_those_that_this_process_may_use():
+    script = (
+        "import os\nif hasattr(os, 'sched_setaffinity'):\n"
+        "    os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])\n"
+        "from vaestudy.data.decode import usable_cores\nprint(usable_cores())\n"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(said.stdout) <= (1 if hasattr(os, "sched_setaffinity") else usable_cores())

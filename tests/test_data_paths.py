@@ -1,0 +1,65 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from vaestudy import data
+from vaestudy.data import paths
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A checkout with one photograph of each split in `my photos {1} é`, seen from its notebooks."""
+    (tmp_path / "vaestudy" / "data").mkdir(parents=True)
+    photos = tmp_path / "my photos {1} é"
+    photos.mkdir()
+    for number in range(12):
+        Image.new("L", (16, 16), 10 * number).save(photos / f"{number}.png")
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    return tmp_path
+
+
+def test_default_folder_is_the_project_s(tmp_path, monkeypatch, project):
+    assert str(data.default_dir()) == os.environ["VAESTUDY_DATA"]
+    monkeypatch.delenv("VAESTUDY_DATA")
+    assert data.default_dir() == project / "data"
+    monkeypatch.setenv("VAESTUDY_DATA", "~/images")
+    assert data.default_dir() == Path.home() / "images"
+
+
+@pytest.mark.parametrize("here", ["", "notebooks"])
+@pytest.mark.parametrize(
+    "written", ["my photos {1} é", "../my photos {1} é", "./my photos {1} é/", "~/my photos {1} é", "link"]
+)
+def test_a_folder_is_found_however_it_is_written(project, monkeypatch, here, written):
+    monkeypatch.chdir(project / here)
+    monkeypatch.setenv("HOME", str(project))
+    (project / "link").symlink_to(project / "my photos {1} é")
+    images = data.load("folder", image_size=16, data_dir=written.replace("{}", "my photos {1} é"))
+    whole = data.load("folder", image_size=16, data_dir=project / "my photos {1} é")
+    assert torch.equal(images.batch(slice(None)), whole.batch(slice(None)))
+    assert images.describe() == whole.describe()
+
+
+def test_a_folder_that_is_nowhere_is_meant_at_the_project(project):
+    assert paths.resolve("not yet/there") == project / "not yet" / "there"
+
+
+def test_the_cache_of_a_read_only_folder_goes_to_the_default_one(project, monkeypatch):
+    """As on a read-only mount, which nobody can write; a permission would not stop the superuser."""
+    (project / "mount").mkdir()
+    (project / "my photos {1} é").rename(project / "mount" / "celeba_hq")
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, how: "mount" not in str(path) and allowed(path, how))
+    before = set(data.default_dir().iterdir())
+    images = data.load("celeba_hq", image_size=16, data_dir=project / "mount")
+    assert images.batch([0]).shape == (1, 3, 16, 16)
+    assert [path.name for path in (project / "mount").iterdir()] == ["celeba_hq"]
+    made = {path.suffix for path in set(data.default_dir().iterdir()) - before}
+    assert {".npy", ".json"} <= made
+    kept = project / "mount" / "made-earlier.npy"
+    kept.write_bytes(b"")
+    assert paths.cache_path(project / "mount", "made-earlier.npy") == kept

@@ -1,0 +1,84 @@
+"""The protocol of a model: what the study's own models answer, and what is said of one that lacks some of it."""
+
+import json
+
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from vaestudy.errors import InputError
+from vaestudy.files import canonical
+from vaestudy.models import NVAE, VAE, Model, NVAEConfig, Terms, Trainable, missing, require
+from vaestudy.models.base import identity
+
+MEMBERS = ("shape", "config", "forward", "encode", "decode", "sample", "kl_per_latent", "log_weights")
+TINY = NVAEConfig((1, 8, 8), likelihood="bernoulli", channels=4, latents=2, groups=(1, 2), flows=1)
+
+
+class Own(nn.Module):
+    """The least that trains."""
+
+    shape = (1, 4, 4)
+
+    def __init__(self):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(16))
+
+    def forward(self, x):
+        nll = nn.functional.binary_cross_entropy_with_logits(self.logits.expand(len(x), -1), x.flatten(1))
+        return Terms(nll.expand(len(x)), torch.zeros(1, len(x)))
+
+
+class WithoutShape(Own):
+    shape = property()
+
+
+@pytest.mark.parametrize("model", [VAE((1, 8, 8), width=8), NVAE(TINY)])
+def test_the_studys_models_answer_all_of_it(model):
+    assert isinstance(model, Model)
+    assert isinstance(model, Trainable)
+    assert missing(model, *MEMBERS) == []
+    require(model, *MEMBERS)
+    assert canonical(identity(model)) == canonical(model.config)
+
+
+def test_what_a_module_lacks_is_named_in_one_line():
+    own = Own()
+    assert isinstance(own, Trainable)
+    assert not isinstance(own, Model)
+    assert missing(own, *MEMBERS) == ["config", "encode", "decode", "sample", "kl_per_latent", "log_weights"]
+    assert missing(nn.Linear(2, 2), "shape", "forward") == ["shape"]
+    assert missing(nn.Module(), "shape", "forward") == ["shape", "forward"]
+    with pytest.raises(InputError, match="WithoutShape has no shape") as caught:
+        require(WithoutShape(), "shape", "forward")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_module_without_a_configuration_is_known_by_its_layers():
+    one, wider = nn.Sequential(nn.Linear(2, 3)), nn.Sequential(nn.Linear(2, 4))
+    assert json.dumps(canonical(identity(one))) == json.dumps(canonical(identity(nn.Sequential(nn.Linear(2, 3)))))
+    assert identity(one) != identity(wider)
+
+
+def test_draws_of_a_vae_are_those_of_its_posterior():
+    model = VAE((1, 8, 8), latent_dim=3, width=8)
+    x = torch.rand(1, 1, 8, 8).expand(3000, -1, -1, -1)
+    with torch.no_grad():
+        (draws,), (mean, log_std) = model.encode(x, draw=True), model.posterior(x)
+        standardised = ((draws - mean) / log_std.exp()).flatten()
+    assert stats.kstest(standardised.numpy(), "norm").pvalue > 1e-3
+    assert torch.equal(model.encode(x)[0], mean)
+
+
+def test_draws_of_an_nvae_are_what_the_bound_decodes():
+    # With flows: a code is what comes out of them. Each group's draw is given those above it, not their means.
+    model, x = NVAE(TINY).eval(), torch.rand(3, 1, 8, 8).round()
+    torch.manual_seed(5)
+    latents = model.encode(x, draw=True)
+    torch.manual_seed(5)
+    terms = model(x)
+    nll = -(x * model.decode(latents).log() + (1 - x) * (1 - model.decode(latents)).log()).sum((1, 2, 3))
+    assert torch.allclose(nll, terms.nll, rtol=1e-4)
+    assert [z.shape for z in latents] == [z.shape for z in model.encode(x)]
+    assert all((z - mean).std() > 0.1 for z, mean in zip(latents, model.encode(x), strict=True))

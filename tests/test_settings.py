@@ -1,0 +1,91 @@
+"""Settings and profiles: what is accepted, what is refused in one line, and that every row is complete."""
+
+import subprocess
+import sys
+
+import pytest
+
+from vaestudy import profiles, settings
+from vaestudy.errors import InputError
+
+
+@pytest.mark.parametrize("stage", settings.STAGES)
+def test_every_stage_has_a_full_row_for_every_profile(stage):
+    rows = [profiles.sizes(stage, profile) for profile in settings.PROFILES]
+    assert len({frozenset(row) for row in rows}) == 1
+
+
+@pytest.mark.parametrize("stage", settings.STAGES)
+def test_every_parameter_has_a_sentence_that_papermill_can_read(stage):
+    for parameter in settings.fields(stage).values():
+        assert parameter.metadata["help"]
+        assert "=" not in parameter.metadata["help"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"beta": -1}, "beta must be 0 or more"),
+        ({"beta": "four"}, "beta must be float, not 'four'"),
+        ({"beta": True}, "beta must be float"),
+        ({"beta": float("nan")}, "beta must be 0 or more"),
+        ({"beta": float("inf")}, "beta must be 0 or more"),
+        ({"latent_dim": 0}, "latent_dim must be 1 to"),
+        ({"latent_dim": 2.5}, "latent_dim must be int"),
+        ({"profile": "huge"}, "profile must be one of"),
+        ({"network": "mpl"}, "network must be one of"),
+        ({"image_size": -3}, "image_size must be 0 to"),
+        ({"seed": -1}, "seed must be 0 to"),
+        ({"seed": 2**32}, "seed must be 0 to"),
+        ({"seed": True}, "seed must be int"),
+        ({"latnt_dim": 4}, "no parameter 'latnt_dim': did you mean 'latent_dim'"),
+        ({"learning": 4}, "no parameter 'learning': choose from profile"),
+    ],
+)
+def test_bad_values_are_one_clear_line(given, words):
+    with pytest.raises(InputError) as caught:
+        settings.resolve("vae", **given)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_seed_has_nothing_to_agree_with():
+    with pytest.raises(InputError, match="seeds must be 2 or more"):
+        settings.resolve("beta_vae", seeds=1)
+
+
+def test_an_unknown_stage_is_refused():
+    with pytest.raises(InputError, match="stage must be"):
+        settings.resolve("gan")
+
+
+def test_numbers_come_as_people_write_them():
+    assert settings.resolve("vae", beta=4).beta == 4.0
+    assert settings.resolve("vae", beta="1e-3").beta == 1e-3  # what YAML makes of 1e-3
+    words = {"beta": "1e-4", "seed": "3", "data_dir": "2024", "profile": "smoke"}
+    assert settings.from_words("vae", words) == {"beta": 1e-4, "seed": 3, "data_dir": "2024", "profile": "smoke"}
+    assert settings.from_words("vae", {"beta": "four"}) == {"beta": "four"}
+
+
+def test_auto_becomes_a_profile():
+    assert settings.resolve("vae").profile in ("laptop", "gpu")
+
+
+def test_a_notebook_refuses_a_name_that_it_does_not_declare():
+    ours = {"profile": "smoke", "beta": 4, "In": ["..."], "_private": 3, "sys": sys}
+    assert settings.from_notebook("vae", ours).beta == 4.0
+    with pytest.raises(InputError, match="the notebook has no parameter 'betta': did you mean 'beta'"):
+        settings.from_notebook("vae", ours | {"betta": 4})
+
+
+def test_only_the_metadata_make_a_notebook_ours(tmp_path):
+    ours, broken = tmp_path / "a.ipynb", tmp_path / "b.ipynb"
+    ours.write_text('{"metadata": {"vaestudy": {"stage": "vae"}}}')
+    broken.write_text("{")
+    assert settings.stage_of(ours) == "vae"
+    assert settings.stage_of(broken) is settings.stage_of(tmp_path / "none.ipynb") is None
+
+
+def test_the_settings_are_read_without_torch():
+    code = "import sys, vaestudy.settings as s; s.resolve('vae', profile='smoke'); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

@@ -1,0 +1,221 @@
+"""The forms that choose a setting: the best of several, a choice judged on other seeds, and where the best one lies."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from vaestudy.claims import statistics
+from vaestudy.claims.forms import Above, Form, Positive, taken
+from vaestudy.claims.records import Draw, NotTestable, Records, Units, Where, once
+from vaestudy.claims.statistics import DRAWS, Estimate, Tails
+
+
+@dataclass(frozen=True)
+class BestOf(Form):
+    """k·min: at one setting of `over` at least the score is above that of a base; the choice is inside the test.
+
+    The base is the setting `base` and each one above it, from `least` on, is a candidate. Or, with `held`, the base is
+    the last setting at which every model holds `held` nats, and the candidates lie between `base` and it: the score
+    falls again. The opposite is that every candidate is below the base, by the largest p (IUT); `contrary` makes that
+    the claim.
+    """
+
+    where: Where
+    value: str
+    base: float = 1.0
+    least: float = 0.0
+    held: float | None = None
+    over: str = "beta"
+    contrary: bool = False
+
+    @property
+    def text(self) -> str:
+        if self.contrary:
+            return "IUT: the largest P2 of the base against k settings"
+        return "k·min: the least P2 of k settings against the base, times k"
+
+    def units(self, records: Records) -> Units:
+        grid = self._grid(records)
+        if self.base not in grid or len(grid) < (2 if self.held is None else 3):
+            raise NotTestable(f"too few values of {self.over}: {', '.join(map(str, grid)) or 'none'}")
+        return dict(zip(self._keys(records), records.sweep(self.where, self.over, grid).T, strict=True))
+
+    def estimate(self, draw: Draw) -> Estimate:
+        scores, base, candidates = self._scores(draw)
+        parts = [statistics.welch(values, base) for values in scores]
+        best = np.where(candidates, [part.effect for part in parts], -np.inf).argmax(axis=0)
+        effect, se, df = (taken(np.array(column), best) for column in zip(*parts, strict=True))
+        return Estimate(-effect if self.contrary else effect, se, df)
+
+    def tails(self, draw: Draw, draws: int = DRAWS) -> Tails:
+        scores, base, candidates = self._scores(draw)
+        if draw.times == 2:
+            # The best of resampled settings lies above the best of the settings on average: as far as here, another
+            # run's best would lie below ours. The base makes up for it.
+            best = self.estimate(once(draw.records, draw.units)).effect
+            base = base + np.abs(self.estimate(draw).effect.mean() - best)
+        pieces = draw.pieces(*self._keys(draw.records)[:2])
+        p = np.array([statistics.two_setting_p(values, base, pieces, draws) for values in scores])
+        up = np.where(candidates, p[:, 0], 1).min(axis=0) * candidates.sum(axis=0)
+        down = np.where(candidates, p[:, 1], 0).max(axis=0)
+        tails = np.where(candidates.any(axis=0), [np.minimum(1, up), down], 1)
+        return (tails[1], tails[0]) if self.contrary else (tails[0], tails[1])
+
+    def choices(self, draw: Draw) -> int:
+        return 1 if self.contrary else int(self._scores(draw)[2].sum(axis=0).max())
+
+    def least_p(self, draw: Draw) -> float:
+        return self.choices(draw) / statistics.labelling_count(*draw.pieces(*self._keys(draw.records)[:2]))
+
+    def _grid(self, records: Records) -> list:
+        values = records.grid(self.where, self.over)
+        return [value for value in values if value == self.base or (value > self.base and value >= self.least)]
+
+    def _keys(self, records: Records) -> list[Where]:
+        return [(*self.where, (self.over, value)) for value in self._grid(records)]
+
+    def _scores(self, draw: Draw):
+        """Scores (settings, samples, models), those of the base, and which settings are candidates in which sample."""
+        keys = self._keys(draw.records)
+        scores, places = np.array([draw.values(self.value, key) for key in keys]), np.arange(len(keys))[:, None]
+        if self.held is None:
+            return scores, scores[0], np.repeat(places > 0, scores.shape[1], axis=1)
+        held = [(draw.values("nats", key, stretch=False) >= self.held).all(axis=1) for key in keys]
+        last = np.where(held, places, 0).max(axis=0)
+        if last[0] < 2 and draw.times == 0:
+            raise NotTestable(f"between {self.over} = {self.base} and the last that keeps {self.held} nats lies none")
+        return scores, taken(scores, last), (places > 0) & (places < last)
+
+
+@dataclass(frozen=True)
+class Chosen(Form):
+    """A setting is chosen on half of the seeds (A) by the mean of `by`; the other half (B) judges its score.
+
+    Judged against the models of the setting `fits`, against the setting chosen by the column `rival`, against the
+    setting `base`; or, where none is given, against 0 by sign-flips. A rival that chooses `base` is not counted.
+    """
+
+    where: Where
+    by: str
+    value: str
+    fits: Where = ()
+    rival: str = ""
+    base: float | None = None
+    over: str = "beta"
+
+    @property
+    def text(self) -> str:
+        judge = Positive.text if self._alone else Above.text
+        return f"chosen on every second seed, judged on the others; {judge}"
+
+    @property
+    def _alone(self) -> bool:
+        return not (self.fits or self.rival or self.base is not None)
+
+    def units(self, records: Records) -> Units:
+        rows = records.sweep(self.where, self.over, records.grid(self.where, self.over))
+        if self._alone and len(rows[1::2]) < 10:
+            raise NotTestable(f"{len(rows[1::2])} models judge where sign-flips need ten")
+        if self.base is not None and self.base not in records.grid(self.where, self.over):
+            raise NotTestable(f"no model has {self.over} = {self.base}")
+        return {"A": rows[::2], "B": rows[1::2]} | ({self.fits: records.rows(self.fits)} if self.fits else {})
+
+    def estimate(self, draw: Draw) -> Estimate:
+        judged, other, _ = self._judged(draw)
+        return statistics.mean_estimate(judged) if other is None else statistics.welch(judged, other)
+
+    def tails(self, draw: Draw, draws: int = DRAWS) -> Tails:
+        judged, other, void = self._judged(draw)
+        if other is None:
+            return statistics.sign_flip_p(judged, draws)
+        up, down = statistics.two_setting_p(judged, other, draw.pieces("B", self.fits or "B"), draws)
+        return np.where(void, 1, up), np.where(void, 1, down)
+
+    def least_p(self, draw: Draw) -> float:
+        if self._alone:
+            return 0.5 ** len(draw.units["B"])
+        return 1 / statistics.labelling_count(*draw.pieces("B", self.fits or "B"))
+
+    def _judged(self, draw: Draw):
+        """The score on B of the chosen setting and of what it is held against, and where that is the same setting."""
+        scores = np.moveaxis(draw.values(self.value, "B"), 2, 0)
+        chosen = draw.values(self.by, "A").mean(axis=1).argmax(axis=1)
+        if self._alone:
+            return taken(scores, chosen), None, None
+        if self.fits:
+            return taken(scores, chosen), draw.values(self.value, self.fits), False
+        base = draw.records.grid(self.where, self.over).index(self.base) if self.base is not None else -1
+        if not self.rival:
+            return taken(scores, chosen), scores[base], chosen == base
+        rival = draw.values(self.rival, "A").mean(axis=1).argmax(axis=1)
+        if draw.times == 0 and rival[0] == base:
+            raise NotTestable(f"not counted: {self.rival} chooses {self.over} = {self.base}")
+        return taken(scores, chosen), taken(scores, rival), (chosen == rival) | (rival == base)
+
+
+@dataclass(frozen=True)
+class BestMoves(Form):
+    """The best `over` grows with `size`: slope of its logarithm on log size, bootstrap over seeds, which are sweeps.
+
+    The best of each size is the vertex of the parabola in log `over` through the best mean and its neighbours.
+    """
+
+    where: Where
+    value: str
+    size: str = "latent_dim"
+    over: str = "beta"
+    text = "slope of the log of the best setting on log size, bootstrap over seeds"
+
+    def units(self, records: Records) -> Units:
+        sizes = records.grid(self.where, self.size)
+        cells = [(*self.where, (self.size, size)) for size in sizes]
+        grids = [records.grid(cell, self.over) for cell in cells]
+        if len(sizes) < 3 or len(set(map(len, grids))) > 1 or len(grids[0]) < 3:
+            raise NotTestable(f"three values of {self.size} are needed, each with as many values of {self.over}")
+        sweeps = [records.sweep(cell, self.over, grid) for cell, grid in zip(cells, grids, strict=True)]
+        if len({len(rows) for rows in sweeps}) > 1:
+            raise NotTestable(f"a seed lacks one value of {self.size}")
+        return {(self.where, self.size): np.stack(sweeps, axis=1)}
+
+    def estimate(self, draw: Draw) -> Estimate:
+        values, x, size = self._points(draw)
+        spread = self._slopes(draw, 199).std(axis=1, ddof=1)
+        return Estimate(_peak_slope(values.mean(axis=1), x, size), spread, np.full(len(values), values.shape[1] - 1.0))
+
+    def tails(self, draw: Draw, draws: int = DRAWS) -> Tails:
+        slopes = self._slopes(draw, draws // 10)
+        count = slopes.shape[1] + 1
+        return (1 + (slopes <= 0).sum(axis=1)) / count, (1 + (slopes >= 0).sum(axis=1)) / count
+
+    def interval(self, draw: Draw) -> tuple[float, float]:
+        low, high = np.quantile(self._slopes(draw, DRAWS // 10)[0], [0.025, 0.975])
+        return low, high
+
+    def _points(self, draw: Draw):
+        key = (self.where, self.size)
+        columns = [draw.records.column(name)[draw.units[key][0]] for name in (self.over, self.size)]
+        return draw.values(self.value, key), np.log(columns[0]), np.log(columns[1][:, 0])
+
+    def _slopes(self, draw: Draw, resamples: int):
+        """The slope in `resamples` resamples of the seeds of each sample."""
+        values, x, size = self._points(draw)
+        n = values.shape[1]
+        weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), resamples) / n
+        step = max(1, 2_000_000 // (resamples * x.size))
+        blocks = np.array_split(values, -(-len(values) // step))
+        return np.concatenate([_peak_slope(np.tensordot(weights, b, (1, 1)).swapaxes(0, 1), x, size) for b in blocks])
+
+
+def _peak_slope(means: Float[np.ndarray, "*rest sizes settings"], x: Float[np.ndarray, "sizes settings"], size):
+    """The slope on `size` of the x at which each size is best, from its mean scores."""
+    best = means.argmax(axis=-1)
+    inner = best.clip(1, x.shape[1] - 2)[..., None] + np.array([-1, 0, 1])
+    y = np.take_along_axis(means, inner, axis=-1)
+    left, middle, right = np.moveaxis(x[np.arange(len(x))[:, None], inner], -1, 0)
+    a, b = (middle - left) * (y[..., 1] - y[..., 2]), (middle - right) * (y[..., 1] - y[..., 0])
+    flat = (best == 0) | (best == x.shape[1] - 1) | (a == b)
+    vertex = middle - ((middle - left) * a - (middle - right) * b) / (2 * np.where(flat, 1, a - b))
+    peak = np.where(flat, x[np.arange(len(x)), best], vertex)
+    centred = size - size.mean()
+    return peak @ centred / (centred @ centred)

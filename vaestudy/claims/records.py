@@ -1,0 +1,158 @@
+"""The table that claims read: one row a trained model."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from vaestudy.claims.statistics import Pieces
+from vaestudy.errors import InputError
+
+NAMES = ("part", "piece", "seed", "cpu", "record_version", "metric_version")
+SETTINGS = (
+    *("data", "image_size", "train_size", "images", "batch_size", "samples", "network", "width"),
+    *("latent_dim", "beta", "schedule", "without"),
+)
+
+Where = tuple[tuple[str, object], ...]
+
+
+class NotTestable(Exception):
+    """Why the records cannot test a claim, in one line."""
+
+
+def setting(**values) -> Where:
+    """The models whose columns have these values, written so that it can be compared and hashed."""
+    return tuple(sorted(values.items()))
+
+
+@dataclass(frozen=True)
+class Records:
+    """Records that fit together; the columns are described in `vaestudy.claims`.
+
+    Raises InputError, in one line, for a table without the naming columns, with records or metrics of several versions,
+    or with one model twice.
+    """
+
+    frame: pd.DataFrame
+    _columns: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        missing = [name for name in NAMES if name not in self.frame or self.frame[name].isna().any()]
+        if missing:
+            raise InputError(f"every record needs {', '.join(NAMES)}; missing: {', '.join(missing)}")
+        for name in ("record_version", "metric_version"):
+            versions = sorted(map(str, self.frame[name].unique()))
+            if len(versions) > 1:
+                raise InputError(f"records of {name} {' and '.join(versions)} do not fit together: make them anew")
+        identity = ["part", "seed", *(name for name in SETTINGS if name in self.frame)]
+        twice = self.frame[self.frame.duplicated(identity)]
+        if len(twice):
+            row = twice.iloc[0]
+            raise InputError(f"{len(twice)} models are recorded twice, the first in {row.part!r}, seed {row.seed}")
+        object.__setattr__(self, "frame", self.frame.sort_values(["piece", "seed"], kind="stable", ignore_index=True))
+
+    def column(self, expression: str) -> Float[np.ndarray, " records"]:
+        """A column, or an expression of columns such as "mig - mig_rotated", as numbers."""
+        if expression not in self._columns:
+            try:
+                values = self.frame.eval(expression)
+            except (pd.errors.UndefinedVariableError, TypeError) as error:
+                raise NotTestable(f"the records cannot give {expression!r}: {error}") from None
+            self._columns[expression] = values.to_numpy(float)
+        return self._columns[expression]
+
+    def rows(self, where: Where) -> Int[np.ndarray, " models"]:
+        """Where the models of one setting stand, by piece and seed."""
+        chosen = np.ones(len(self.frame), bool)
+        for name, value in where:
+            chosen &= (self.frame[name] == value).to_numpy() if name in self.frame else False
+        if not chosen.any():
+            raise NotTestable("no model has " + ", ".join(f"{name} = {value}" for name, value in where))
+        return np.flatnonzero(chosen)
+
+    def grid(self, where: Where, over: str) -> list:
+        """The values of a setting that these models have, in order."""
+        rows = self.rows(where)
+        return sorted(self.frame[over].iloc[rows].dropna().unique().tolist()) if over in self.frame else []
+
+    def sweep(self, where: Where, over: str, values: list) -> Int[np.ndarray, "seeds settings"]:
+        """The models of every seed that has each of these values of `over`: the others would unbalance the pieces."""
+        if not values:
+            raise NotTestable(f"too few values of {over} where " + ", ".join(f"{k} = {v}" for k, v in where))
+        columns = [self.rows((*where, (over, value))) for value in values]
+        by_seed = [dict(zip(self.frame["seed"].iloc[rows], rows, strict=True)) for rows in columns]
+        seeds = [seed for seed in by_seed[0] if all(seed in rows for rows in by_seed)]
+        if len(seeds) < 3:
+            raise NotTestable(f"fewer than three seeds have every {over}")
+        return np.array([[rows[seed] for rows in by_seed] for seed in seeds])
+
+    def pieces(self, a: Int[np.ndarray, " n"], b: Int[np.ndarray, " m"]) -> Pieces:
+        """The pieces of the models of two settings: of one part by name, of two parts (other seeds) as one piece."""
+        codes, parts = pd.factorize(self.frame["piece"])[0], self.frame["part"]
+        if parts[a[0]] != parts[b[0]]:
+            return (0,) * len(a), (0,) * len(b)
+        if set(codes[a]) != set(codes[b]):
+            raise NotTestable("a piece of the run holds one of the two settings alone")
+        return tuple(codes[a].tolist()), tuple(codes[b].tolist())
+
+    def check_mixed(self, rows: Int[np.ndarray, " models"], varied: set[str], claim: str) -> None:
+        """Raises InputError if the models that a claim compares differ in a setting that it does not name."""
+        for name in (name for name in SETTINGS if name in self.frame and name not in varied):
+            values = self.frame[name].iloc[rows].dropna().unique().tolist()
+            if len(values) > 1:
+                raise InputError(f"claim {claim} would compare models of {name} {values[0]} and {values[1]}")
+
+
+Units = dict[object, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Samples of models: for every setting (the key) the records drawn, (samples, models, ...) places in the table.
+
+    `units` are the models that were drawn from. `times`: 0 for the models themselves, 1 for a resample, 2 for a
+    resample of a resample. A resample of n is less spread by sqrt(1 - 1/n); `stretch` undoes that at each step, so that
+    means and spreads of the second resample vary as those of another run would.
+    """
+
+    records: Records
+    units: Units
+    rows: Units
+    times: int = 0
+
+    def pieces(self, a: object, b: object) -> Pieces:
+        """The pieces of the run from which the models of two settings come."""
+        first = [self.units[key].reshape(len(self.units[key]), -1)[:, 0] for key in (a, b)]
+        return self.records.pieces(*first)
+
+    def values(self, column: str, key: object, stretch: bool = True) -> Float[np.ndarray, "samples models *rest"]:
+        """What the models of a setting scored; raises NotTestable where one of them lacks it."""
+        scores = self.records.column(column)
+        own = scores[self.units[key]]
+        if len(own) < 3:
+            raise NotTestable(f"{len(own)} models where three are the least for any interval")
+        if not np.isfinite(own).all():
+            raise NotTestable(f"{np.count_nonzero(~np.isfinite(own))} of {own.size} models have no {column!r}")
+        values = scores[self.rows[key]]
+        if self.times < 2 or not stretch:
+            return values
+        factor, mean = np.sqrt(len(own) / (len(own) - 1)), values.mean(axis=1, keepdims=True)
+        return own.mean(axis=0) + factor * (mean - own.mean(axis=0)) + factor**2 * (values - mean)
+
+
+def once(records: Records, units: Units) -> Draw:
+    """The models as they are: one sample."""
+    return Draw(records, units, {key: rows[None] for key, rows in units.items()})
+
+
+def resampled(records: Records, units: Units, samples: int, times: int, rng: np.random.Generator) -> Draw:
+    """Samples with replacement within every setting, drawn `times` times over."""
+    rows = {}
+    for key, own in units.items():
+        chosen = rng.integers(len(own), size=(samples, len(own)))
+        for _ in range(times - 1):
+            chosen = np.take_along_axis(chosen, rng.integers(len(own), size=chosen.shape), axis=1)
+        rows[key] = own[chosen]
+    return Draw(records, units, rows, times)

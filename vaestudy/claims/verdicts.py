@@ -1,0 +1,155 @@
+"""From records to verdicts: every claim's effect, interval and p, Holm's rule, and whether another machine agrees."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from vaestudy.claims.catalogue import CATALOGUE, Claim
+from vaestudy.claims.forms import Form
+from vaestudy.claims.records import Draw, NotTestable, Records, once, resampled
+from vaestudy.claims.statistics import LEVEL, holm, smallest_visible
+from vaestudy.errors import InputError
+
+REPEATS = 1_000
+REPEATED = 0.95
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A number of this machine or this set-up: the mean with its 95 % interval (none for one value), no verdict."""
+
+    quantity: str
+    mean: float
+    interval: tuple[float, float] | None
+    n: int
+    unit: str
+
+
+def measurement(quantity: str, values: Sequence[float] | np.ndarray, unit: str = "") -> Measurement:
+    """The mean of values, one a model or run, with Student's 95 % interval. InputError for none or one not finite."""
+    values = np.asarray(values, float).ravel()
+    if not len(values) or not np.isfinite(values).all():
+        raise InputError(f"{quantity}: a measurement needs finite values, one at least")
+    mean, n = float(values.mean()), len(values)
+    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
+    return Measurement(quantity, mean, (mean - half, mean + half) if n > 1 else None, n, unit)
+
+
+class _Tested(NamedTuple):
+    claim: Claim
+    draw: Draw
+    up: float
+    down: float
+
+    @property
+    def p(self) -> float:
+        """Twice the smaller p: the opposite direction is tested by the same rule."""
+        return min(1.0, 2 * min(self.up, self.down))
+
+
+def evaluate(
+    records: pd.DataFrame,
+    profile: str,
+    *,
+    exploratory: bool = False,
+    catalogue: Sequence[Claim] = CATALOGUE,
+) -> list[dict]:
+    """One JSON-ready row for each claim of the catalogue: effect, interval, p and verdict, or why it was not tested.
+
+    `records`: the table that `vaestudy.claims` describes. `profile` names the run in the reasons. `exploratory` marks
+    the verdicts of a run with changed parameters or other data. Verdicts are "supported", "contradicted", "undecided"
+    or, with a `reason`, "not tested"; a family keeps its size whatever could be tested. `effect` is the difference (of
+    an IUT: of the part nearest to its bound, less the bound). Raises InputError for records that do not fit together.
+    """
+    table = Records(records)
+    tested, rows = [], {}
+    for claim in catalogue:
+        try:
+            tested.append(_tested(claim, table))
+        except NotTestable as reason:
+            rows[claim.id] = _row(claim, "not tested", exploratory, f"{profile}: {reason}")
+    for family in {claim.family for claim in catalogue}:
+        members = [one for one in tested if one.claim.family == family]
+        size = sum(claim.family == family for claim in catalogue)
+        adjusted, levels = holm([one.p for one in members], size)
+        for one, p, level in zip(members, adjusted, levels, strict=True):
+            rows[one.claim.id] = _judged(one, p, level, exploratory)
+    return [rows[claim.id] for claim in catalogue]
+
+
+def _tested(claim: Claim, records: Records) -> _Tested:
+    draw = once(records, claim.test.units(records))
+    places = np.concatenate([rows.ravel() for rows in draw.units.values()])
+    records.check_mixed(places, claim.test.named() | set(claim.free), claim.id)
+    least = claim.test.least_p(draw)
+    if 2 * least > LEVEL:
+        raise NotTestable(
+            f"{_models(draw)} models a setting cannot reach p = {LEVEL:g}: {2 * least:.2g} is their least"
+        )
+    up, down = claim.test.tails(draw)
+    return _Tested(claim, draw, float(up[0]), float(down[0]))
+
+
+def _judged(one: _Tested, adjusted: float, level: float, exploratory: bool) -> dict:
+    """The row of a tested claim, whose two-sided p is held against `level`."""
+    test, draw, reason, visible = one.claim.test, one.draw, None, None
+    verdict = str(_verdicts(np.array(one.up), np.array(one.down), level))
+    if one.p <= level and verdict == "undecided":
+        reason = "the effect is above 0 and yet below what would be enough"
+    effect, se, df = (float(column[0]) for column in test.estimate(draw))
+    if 2 * test.least_p(draw) <= level:
+        visible = smallest_visible(se, df, level / 2 / test.choices(draw)) - test.margin
+    else:
+        reason = f"so few models cannot reach the level {level:.2g}"
+    return _row(
+        one.claim,
+        verdict,
+        exploratory,
+        reason,
+        n=_models(draw),
+        effect=effect - test.margin,
+        interval=[float(limit) for limit in test.interval(draw)],
+        p=one.p,
+        p_adjusted=adjusted,
+        smallest_visible=visible,
+        decidable=verdict != "undecided" and repeated(test, draw, level, verdict) >= REPEATED,
+    )
+
+
+def repeated(test: Form, draw: Draw, level: float, verdict: str) -> float:
+    """How often another run gives the same verdict: the share of 1,000 resamples of a resample of the models that do.
+
+    Each is tested at the same level, the choice of a setting included. A p at the level then rests on ten of the
+    relabellings drawn (2,000 to 20,000), which blurs it by a third: a tenth of a standard error.
+    """
+    star = resampled(draw.records, draw.units, REPEATS, 2, np.random.default_rng(1))
+    draws = int(np.clip(20 * test.choices(draw) / level, 1_999, 19_999))
+    return float((_verdicts(*test.tails(star, draws), level) == verdict).mean())
+
+
+def _verdicts(up: np.ndarray, down: np.ndarray, level: float) -> np.ndarray:
+    supported, contradicted = 2 * up <= level, 2 * down <= level
+    return np.select([supported & ~contradicted, contradicted & ~supported], ["supported", "contradicted"], "undecided")
+
+
+def _models(draw: Draw) -> int:
+    """How many models the smallest setting has."""
+    return min(len(rows) for rows in draw.units.values())
+
+
+def _row(claim: Claim, verdict: str, exploratory: bool, reason: str | None, **values) -> dict:
+    empty = dict.fromkeys(("n", "effect", "interval", "p", "p_adjusted", "smallest_visible"))
+    return {
+        "id": claim.id,
+        "claim": claim.sentence,
+        "source": claim.source,
+        "test": claim.test.text,
+        **(empty | {"family": claim.family, "margin": claim.margin, "verdict": verdict, "decidable": False} | values),
+        "unit": claim.unit,
+        "exploratory": exploratory,
+        "reason": reason,
+    }

@@ -1,0 +1,133 @@
+"""Does this run say what the published one says: its claims, its numbers and its data."""
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+from scipy import stats
+
+from vaestudy.errors import InputError
+
+_SIDES = {"contradicted": -1, "not tested": 0, "undecided": 0, "supported": 1}
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """The comparison: one row a claim, number and file, one closing line, and whether all is as it should be."""
+
+    table: pd.DataFrame
+    line: str
+    ok: bool
+
+
+def verify(report: dict, published: dict) -> VerifyResult:
+    """Compares a report's results.json with the published one.
+
+    A claim agrees, is weaker or stronger (one side undecided) or reversed. Wrong are: a reversal; more weakenings among
+    the claims published as decidable than a binomial with .05 gives at 1 %; a headline number outside the prediction
+    interval of a new mean (its level is 1 - .01/k for k numbers; no narrower than the printed rounding; numbers of
+    fewer than three models are shown and not judged); a checksum that differs. Raises InputError, in one line, for a
+    report of another profile or version, and for one that is damaged or half made.
+    """
+    for name, results in (("report", report), ("published report", published)):
+        _check(results, name)
+    for key in ("profile", "version"):
+        if report[key] != published[key]:
+            raise InputError(f"the report is of {key} {report[key]} and the published one of {published[key]}")
+    _check_complete(report, published)
+    claims, numbers = _pairs(report, published, "claims", "id"), _pairs(report, published, "headline", "quantity")
+    judged = sum(theirs["n"] >= 3 for _, theirs in numbers)
+    rows = [
+        ("claim", theirs["id"], theirs["verdict"], ours["verdict"], _moved(ours, theirs)) for ours, theirs in claims
+    ]
+    rows += [("number", theirs["quantity"], *_number(ours, theirs, judged)) for ours, theirs in numbers]
+    rows += [
+        ("file", name, theirs, report["checksums"][name], "same" if report["checksums"][name] == theirs else "differs")
+        for name, theirs in published["checksums"].items()
+    ]
+    table = pd.DataFrame(rows, columns=["kind", "what", "published", "here", "result"])
+    weakened = [_moved(ours, theirs) == "weaker" for ours, theirs in claims if theirs["decidable"]]
+    allowed = int(stats.binom.ppf(0.99, len(weakened), 0.05)) if weakened else 0
+    results = table["result"].value_counts()
+    faults = {
+        "reversed": results.get("reversed", 0),
+        f"decidable claims weaker where {allowed} may be": sum(weakened) if sum(weakened) > allowed else 0,
+        "numbers outside": results.get("outside", 0),
+        "files that differ": results.get("differs", 0),
+    }
+    wrong = ", ".join(f"{count} {fault}" for fault, count in faults.items() if count)
+    summary = f"{results.get('agrees', 0)} of {len(claims)} claims agree, {results.get('weaker', 0)} weaker, "
+    summary += f"{results.get('stronger', 0)} stronger; {results.get('within', 0)} of {judged} numbers within"
+    return VerifyResult(table, f"not verified: {wrong} ({summary})" if wrong else f"verified: {summary}", not wrong)
+
+
+def _moved(ours: dict, theirs: dict) -> str:
+    """How the verdict of a claim moved from the published one to ours."""
+    here, there = _SIDES[ours["verdict"]], _SIDES[theirs["verdict"]]
+    if here == there:
+        return "agrees"
+    return "reversed" if here * there else "weaker" if there else "stronger"
+
+
+def _number(ours: dict, theirs: dict, judged: int) -> tuple[str, str, str]:
+    """A headline number as published with its prediction interval, as it is here, and where it lies."""
+    digits = theirs["digits"]
+    here = f"{ours['mean']:.{digits}f}"
+    if theirs["n"] < 3:
+        return f"{theirs['mean']:.{digits}f}", here, "not judged"
+    t = stats.t.isf(0.01 / judged / 2, theirs["n"] - 1)
+    half = max(t * theirs["std"] * math.sqrt(1 / theirs["n"] + 1 / ours["n"]), 0.5 * 10.0**-digits)
+    within = abs(ours["mean"] - theirs["mean"]) <= half
+    return f"{theirs['mean']:.{digits}f} ± {half:.{digits}f}", here, "within" if within else "outside"
+
+
+def _pairs(report: dict, published: dict, part: str, key: str) -> list[tuple[dict, dict]]:
+    """What both reports say of the same claim or number, in the published order."""
+    ours = {entry[key]: entry for entry in report[part]}
+    return [(ours[entry[key]], entry) for entry in published[part] if entry[key] in ours]
+
+
+def _finite(value) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+_PARTS = {"profile": str, "version": str, "claims": list, "headline": list, "checksums": dict}
+_CLAIM = {
+    "id": lambda value: isinstance(value, str),
+    "verdict": lambda value: isinstance(value, str) and value in _SIDES,
+    "decidable": lambda value: isinstance(value, bool),
+}
+_NUMBER = {
+    "quantity": lambda value: isinstance(value, str),
+    "n": lambda value: isinstance(value, int) and value > 0,
+    "digits": lambda value: isinstance(value, int) and value >= 0,
+    "mean": _finite,
+}
+
+
+def _check(results: dict, name: str) -> None:
+    """Raises InputError for what is no results.json, or where an entry lacks a value that can be read."""
+    for part, kind in _PARTS.items():
+        if not isinstance(results, dict) or not isinstance(results.get(part), kind):
+            raise InputError(f"the {name} is damaged or no results.json: {part!r} is missing or no {kind.__name__}")
+    for part, form in (("claims", _CLAIM), ("headline", _NUMBER)):
+        for place, entry in enumerate(results[part]):
+            wrong = [key for key, fits in form.items() if not isinstance(entry, dict) or not fits(entry.get(key))]
+            if not wrong and part == "headline" and entry["n"] >= 3 and not _finite(entry.get("std")):
+                wrong = ["std"]
+            if wrong:
+                raise InputError(f"the {name} is damaged: entry {place} of {part!r} has no readable {wrong[0]!r}")
+        names = [entry[next(iter(form))] for entry in results[part]]
+        if len(set(names)) < len(names):
+            raise InputError(f"the {name} is damaged: {part!r} names one entry twice")
+
+
+def _check_complete(report: dict, published: dict) -> None:
+    """Raises InputError for a report that lacks a part of the published one, or did not test what that one tested."""
+    lacking = [name for name in published["checksums"] if name not in report["checksums"]]
+    for part, key in (("claims", "id"), ("headline", "quantity")):
+        present = {entry[key] for entry in report[part] if entry.get("verdict") != "not tested"}
+        tested = [entry[key] for entry in published[part] if entry.get("verdict") != "not tested"]
+        lacking += [name for name in tested if name not in present]
+    if lacking:
+        raise InputError(f"the report is half made: it has nothing on {', '.join(lacking[:5])}")

@@ -1,0 +1,182 @@
+"""CelebA (Liu, Luo, Wang and Tang 2015) with its attributes, in the layouts that people have it in."""
+
+import hashlib
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+from tqdm import tqdm
+
+from vaestudy.data.cache import cached_array
+from vaestudy.data.decode import Recipe, content_digest, decode, decode_all, list_images, usable_cores
+from vaestudy.data.imageset import Factors, ImageSet
+from vaestudy.data.paths import cache_path
+from vaestudy.data.photos import members
+from vaestudy.errors import InputError, first_line
+
+SPLITS = ("train", "valid", "test")
+PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+CROP = (15, 40, 163, 188)
+IMAGES, PARTITION, ATTRIBUTES = "img_align_celeba", "list_eval_partition", "list_attr_celeba"
+ADVICE = (
+    f"put {IMAGES}/ (unzipped), {PARTITION}.txt and {ATTRIBUTES}.txt from {PAGE}, the same lists as .csv, "
+    "or parquet files of the splits into celeba in data_dir"
+)
+# fmt: off
+NAMES = (
+    "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips", "Big_Nose",
+    "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin", "Eyeglasses",
+    "Goatee", "Gray_Hair", "Heavy_Makeup", "High_Cheekbones", "Male", "Mouth_Slightly_Open", "Mustache",
+    "Narrow_Eyes", "No_Beard", "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline", "Rosy_Cheeks",
+    "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat", "Wearing_Lipstick",
+    "Wearing_Necklace", "Wearing_Necktie", "Young",
+)
+# fmt: on
+
+
+def celeba(side: int, split: str, data_dir: Path, download: bool = False) -> ImageSet:
+    """CelebA aligned and cropped: 162,770 faces to train on, 19,867 valid, 19,962 test, 40 binary attributes each.
+
+    In `data_dir/celeba`, or `data_dir` itself: the folder of images and two lists, .txt as published or .csv, or
+    parquet files whose names begin with the split. The box (15, 40)-(163, 188) is resized to `side` with the bilinear
+    filter (Vahdat and Kautz 2020; their "test" is the valid split). All three splits share one decoded array.
+
+    Raises:
+        InputError: missing files, or lists that disagree with each other or with the images.
+    """
+    root = data_dir if any(map(Path.exists, _spellings(data_dir, PARTITION))) else data_dir / "celeba"
+    if shards := sorted(root.glob("**/*.parquet")):
+        table, parts, storage, details = _from_parquet(root, shards, Recipe(side, CROP), data_dir)
+    else:
+        table, parts, storage, details = _from_lists(root, Recipe(side, CROP), data_dir, download)
+    images = ImageSet(
+        name="celeba",
+        shape=(3, side, side),
+        storage=storage,
+        factors_of_rows=Factors(list(table.columns), [2] * table.shape[1], table.to_numpy(np.uint8)),
+        checksum=details["checksum"],
+    )
+    return members(images, parts == SPLITS.index(split), split, details)
+
+
+def _spellings(root: Path, name: str) -> list[Path]:
+    return [root / f"{name}{suffix}" for suffix in (".txt", ".csv")]
+
+
+def _from_lists(
+    root: Path, recipe: Recipe, cache_dir: Path, download: bool
+) -> tuple[pd.DataFrame, np.ndarray, Tensor, dict]:
+    """The table of attributes (images, 40), each image's split, and the decoded array with its details."""
+    lists = [next(filter(Path.exists, _spellings(root, name)), None) for name in (PARTITION, ATTRIBUTES)]
+    missing = [f"{name}.txt or .csv" for name, path in zip((PARTITION, ATTRIBUTES), lists, strict=True) if path is None]
+    missing = missing if (root / IMAGES).exists() else [IMAGES, *missing]
+    if missing and not download:
+        raise InputError(f"{root} lacks {', '.join(missing)}: {ADVICE}")
+    if missing:
+        _download(root)
+        return _from_lists(root, recipe, cache_dir, download=False)
+    pictures = root / IMAGES / IMAGES if (root / IMAGES / IMAGES).is_dir() else root / IMAGES
+    partition, files = _partition(lists[0]), list_images(pictures)
+    _compare(list(partition.index), [name for name, *_ in files], lists[0])
+    table = _attributes(lists[1])
+    if list(partition.index) != list(table.index):
+        raise InputError(f"{lists[0]} and {lists[1].name} do not list the same images: fetch both again from {PAGE}")
+    return table, partition.to_numpy(), *decode_all("celeba", pictures, files, recipe, cache_dir)
+
+
+def _download(root: Path) -> None:
+    from torchvision.datasets import CelebA
+
+    try:
+        CelebA(root.parent, download=True)
+    except Exception as error:
+        raise InputError(f"the download of celeba failed ({first_line(error)}): {ADVICE}") from error
+
+
+def _read(path: Path, **options) -> pd.DataFrame:
+    """A list with the file names as its index; blank lines do not count, and tabs are as good as blanks."""
+    try:
+        layout = {"index_col": 0} if path.suffix == ".csv" else {"sep": r"\s+", **options}
+        return pd.read_csv(path, encoding="utf-8-sig", **layout)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path} ({first_line(error)}): fetch it again from {PAGE}") from error
+
+
+def _partition(path: Path) -> pd.Series:
+    table = _read(path, header=None, index_col=0)
+    if table.shape[1] != 1 or not table.iloc[:, 0].isin([0, 1, 2]).all():
+        raise InputError(f"{path} is damaged: each line must be a file name and 0, 1 or 2")
+    return table.iloc[:, 0].astype(np.uint8)
+
+
+def _attributes(path: Path) -> pd.DataFrame:
+    table = _read(path, skiprows=1)  # the first line counts the images; the names of the attributes have no column 0
+    if (
+        table.shape[1] < 1
+        or isinstance(table.index, pd.RangeIndex | pd.MultiIndex)
+        or not table.isin([-1, 1]).all(axis=None)
+    ):
+        raise InputError(f"{path} is damaged: each line must be a file name and {table.shape[1]} times 1 or -1")
+    return (table > 0).astype(np.uint8)
+
+
+def _compare(listed: list[str], present: list[str], path: Path) -> None:
+    for which, odd in (("absent", set(listed) - set(present)), ("not listed", set(present) - set(listed))):
+        if odd:
+            raise InputError(
+                f"{path} disagrees with {IMAGES}: {len(odd):,} images are {which}, such as {min(odd)}; "
+                "unzip the published archive again"
+            )
+    if listed != present:
+        raise InputError(f"{path} must list each image once, in the order of the names")
+
+
+def _from_parquet(
+    root: Path, shards: list[Path], recipe: Recipe, cache_dir: Path
+) -> tuple[pd.DataFrame, np.ndarray, Tensor, dict]:
+    """The images of parquet files: a column "image" with the files' bytes, and one column for each attribute."""
+    try:
+        from pyarrow import lib, parquet
+    except ImportError as error:
+        raise InputError(f"{root} holds parquet files: pip install 'vaestudy[parquet]' reads them") from error
+    kinds = [next((k for k, split in enumerate(SPLITS) if shard.name.startswith(split)), None) for shard in shards]
+    if None in kinds:
+        raise InputError(f"{shards[kinds.index(None)]} must begin with its split: {', '.join(SPLITS)}")
+    try:
+        tables = [parquet.ParquetFile(shard) for shard in shards]
+        known = tables[0].schema_arrow.names
+        names = [name for name in NAMES if name in known]
+        if "image" not in known or not names:
+            raise InputError(f"{shards[0]} has no column image, or none of CelebA's attributes: {ADVICE}")
+        marks = pd.concat([table.read(names).to_pandas() for table in tables], ignore_index=True)
+    except (lib.ArrowException, OSError) as error:
+        raise InputError(f"cannot read the parquet files in {root} ({first_line(error)}): {ADVICE}") from error
+    counts = [table.metadata.num_rows for table in tables]
+
+    def fill(array: np.ndarray) -> dict:
+        row, bad = 0, []
+        with tqdm(total=sum(counts), desc="celeba", unit=" images", disable=None) as bar, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with ThreadPoolExecutor(usable_cores()) as pool:  # PIL leaves the interpreter to others while it decodes
+                for batch in (batch for table in tables for batch in table.iter_batches(256, columns=["image"])):
+                    contents = [entry["bytes"] for entry in batch.column(0).to_pylist()]
+                    for pixels in pool.map(decode, contents, [recipe] * len(contents)):
+                        if pixels is None:
+                            bad.append(row)
+                        else:
+                            array[row] = pixels.transpose(2, 0, 1)
+                        row += 1
+                    bar.update(len(contents))
+        return {"source": f"{len(shards)} parquet files", "crop": recipe.crop, "unreadable": bad}
+
+    files = [
+        (str(s.relative_to(root)), s.stat().st_size, max(s.stat().st_mtime_ns, s.stat().st_ctime_ns)) for s in shards
+    ]
+    content = content_digest(root, files, cache_dir)
+    identity = hashlib.sha256(f"{recipe} {content}".encode()).hexdigest()[:16]
+    path = cache_path(cache_dir, f"celeba-{recipe.side}-{identity}.npy")
+    kept = cached_array(path, (sum(counts), 3, recipe.side, recipe.side), fill)
+    return (marks > 0).astype(np.uint8), np.repeat(kinds, counts), *kept

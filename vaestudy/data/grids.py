@@ -1,0 +1,129 @@
+"""3D Shapes and MPI3D: published arrays of all combinations of their factors, read piece by piece and kept small."""
+
+import hashlib
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from tqdm import tqdm
+
+from vaestudy.data.cache import cached_array
+from vaestudy.data.decode import content_digest
+from vaestudy.data.imageset import Factors, ImageSet
+from vaestudy.data.paths import cache_path
+from vaestudy.errors import InputError, first_line
+
+SHAPES3D = {"floor_hue": 10, "wall_hue": 10, "object_hue": 10, "scale": 8, "shape": 4, "orientation": 15}
+MPI3D = {
+    "object_color": 6,
+    "object_shape": 6,
+    "object_size": 2,
+    "camera_height": 3,
+    "background_color": 3,
+    "horizontal_axis": 40,
+    "vertical_axis": 40,
+}
+MPI3D_COMPLEX = {**MPI3D, "object_color": 4, "object_shape": 4}
+SIDES = (64, 32, 16, 8)
+PIECE = 2048  # images read at a time: 25 MB of colour
+LOST = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
+
+
+def grid_of_images(
+    side: int,
+    split: str,
+    data_dir: Path,
+    download: bool = False,
+    *,
+    name: str,
+    file: str,
+    factors: dict[str, int],
+    advice: str,
+) -> ImageSet:
+    """Images (n, 64, 64, 3) of `data_dir/file` (.h5 or .npz), row-major over `factors`, the last one fastest.
+
+    Below 64 pixels each is the rounded mean of a square block. The file, up to 12 GB, never stands in memory whole.
+
+    Raises:
+        InputError: a file that is missing, damaged or holds other images.
+    """
+    path, sizes = data_dir / file, tuple(factors.values())
+    if not path.exists():
+        raise InputError(f"there is no {path}: {advice}")
+    count, about = int(np.prod(sizes)), path.stat()
+    content = content_digest(data_dir, [(file, about.st_size, max(about.st_mtime_ns, about.st_ctime_ns))], data_dir)
+    target = cache_path(data_dir, f"{name}-{side}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.npy")
+
+    def fill(array: np.ndarray) -> dict:
+        try:
+            with (open_h5 if path.suffix == ".h5" else open_npz)(path, sizes) as pieces:
+                row = 0
+                for piece in tqdm(pieces, total=-(-count // PIECE), desc=name, unit=" pieces", disable=None):
+                    array[row : row + len(piece)] = block_means(piece, side)
+                    row += len(piece)
+        except LOST as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path} is damaged ({first_line(error)}): {advice}") from error
+        return {"source": file}
+
+    storage, details = cached_array(target, (count, 3, side, side), fill)
+    return ImageSet(
+        name=name,
+        shape=(3, side, side),
+        storage=storage,
+        factors_of_rows=Factors(list(factors), sizes),
+        checksum=details["checksum"],
+    )
+
+
+def block_means(pixels: UInt8[np.ndarray, "n 64 64 c"], side: int) -> UInt8[np.ndarray, "n c {side} {side}"]:
+    """The images channels first, each pixel the rounded mean of a square block."""
+    block = 64 // side
+    means = pixels.reshape(len(pixels), side, block, side, block, -1).mean(axis=(2, 4), dtype=np.float32)
+    return np.rint(means).astype(np.uint8).transpose(0, 3, 1, 2)
+
+
+@contextmanager
+def open_h5(path: Path, sizes: tuple[int, ...]) -> Iterator[Iterator[np.ndarray]]:
+    """The pieces of `images`, after `labels` (n, factors) has been found to count through the factors row by row."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise InputError(f"{path.name} is an HDF5 file: pip install 'vaestudy[hdf5]' reads it") from error
+    with h5py.File(path) as file:
+        images, labels = file["images"], file["labels"][:]
+        _expect(path, images.shape, images.dtype, sizes)
+        ranks = [np.unique(column, return_inverse=True)[1] for column in labels.T]
+        if len(ranks) != len(sizes) or not np.array_equal(ranks, np.indices(sizes).reshape(len(sizes), -1)):
+            raise InputError(f"the labels of {path} are not in the published order")
+        yield (images[start : start + PIECE] for start in range(0, len(images), PIECE))
+
+
+@contextmanager
+def open_npz(path: Path, sizes: tuple[int, ...], member: str = "images") -> Iterator[Iterator[np.ndarray]]:
+    """The pieces of one array of an archive; no other member is opened, and no pickle ever."""
+    with zipfile.ZipFile(path) as members, members.open(f"{member}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = header(file)
+        _expect(path, shape, dtype, sizes)
+        if fortran:
+            raise InputError(f"{path} holds its images in another order of the axes")
+
+        def pieces() -> Iterator[np.ndarray]:
+            size = int(np.prod(shape[1:]))
+            for start in range(0, shape[0], PIECE):
+                count = min(PIECE, shape[0] - start)
+                yield np.frombuffer(file.read(count * size), dtype=np.uint8).reshape(count, *shape[1:])
+
+        yield pieces()
+
+
+def _expect(path: Path, shape: tuple[int, ...], dtype: np.dtype, sizes: tuple[int, ...]) -> None:
+    count = int(np.prod(sizes))
+    if shape[0] != count or shape[1:3] != (64, 64) or dtype != np.uint8:
+        raise InputError(f"{path} holds images {shape} of {dtype}, not {(count, 64, 64)} of uint8")

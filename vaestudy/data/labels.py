@@ -1,0 +1,98 @@
+"""What people know of their own images: `labels.csv` beside them, a file name and then one column a factor."""
+
+import hashlib
+import logging
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vaestudy.data.imageset import Factors
+from vaestudy.errors import InputError, first_line
+
+logger = logging.getLogger(__name__)
+
+FILE = "labels.csv"
+BINS = 10  # values of a factor made from continuous numbers
+MOST = 100  # different whole numbers or texts; a column with more is binned, or says nothing about factors
+
+
+def read_labels(folder: Path, names: list[str] | None = None) -> tuple[Factors, dict] | None:
+    """The factors of the images with these names (all that are listed if None), and a note; None without the file.
+
+    Whole numbers and texts are taken as they stand, each distinct value as one value of the factor, in ascending
+    order. Continuous numbers, and whole numbers of more than 100 values, are put into at most 10 bins of about as
+    many images each; the note names their edges. Columns that are the same everywhere, or texts of more than 100
+    kinds, are no factors and left out, with a warning.
+
+    Raises:
+        InputError: a file that is no table, lists an image twice or not at all, or has gaps.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    table = _table(path)
+    if names is not None:
+        wanted = [_plain(name) for name in names]
+        if absent := sorted(set(wanted) - set(table.index)):
+            raise InputError(f"{path} lacks {len(absent):,} images, such as {absent[0]}: add their lines")
+        if extra := len(table) - len(set(wanted)):
+            logger.warning("%s lists %d images that are not there", path, extra)
+        table = table.loc[wanted]
+    columns, sizes, binned, left_out = {}, {}, {}, []
+    for name, column in table.items():
+        values, edges = _coded(column)
+        count = int(values.max()) + 1
+        if count == 1 or (edges is None and count > MOST):
+            left_out.append(name)
+            continue
+        columns[name], sizes[name] = values, count
+        binned |= {} if edges is None else {name: edges}
+    if left_out:
+        logger.warning("%s: no factors are made of %s (constant, or over %d texts)", path, ", ".join(left_out), MOST)
+    if not columns:
+        raise InputError(f"{path} has no column that could be a factor: put one after the file names")
+    values = np.stack(list(columns.values()), axis=1)
+    digest = hashlib.sha256(values.tobytes() + repr(sizes).encode()).hexdigest()[:16]
+    return Factors(list(sizes), list(sizes.values()), values), {
+        "labels": digest,
+        **({"binned": binned} if binned else {}),
+    }
+
+
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            header = file.readline()
+        separator = max(",;\t", key=header.count)
+        table = pd.read_csv(path, sep=separator, encoding="utf-8-sig", skipinitialspace=True, dtype={0: str})
+    except (OSError, ValueError) as error:  # pandas' own errors and those of the encoding are ValueErrors
+        raise InputError(f"cannot read {path} ({first_line(error)}): save it as a UTF-8 table of commas") from error
+    if table.shape[1] < 2 or not len(table) or not isinstance(table.index, pd.RangeIndex):
+        raise InputError(f"{path} must have a first line of names, then a file name and one value for each factor")
+    table = table.replace([np.inf, -np.inf], np.nan)
+    first, *factors = table.columns
+    if gaps := [name for name in table.columns if table[name].isna().any()]:
+        line = int(table[gaps[0]].isna().to_numpy().argmax()) + 2
+        raise InputError(f"{path} has no {gaps[0]} in line {line}: fill the gap or take the column out")
+    table.index = table[first].map(_plain)
+    if table.index.has_duplicates:
+        raise InputError(f"{path} lists {table.index[table.index.duplicated()][0]} twice")
+    return table[factors]
+
+
+def _coded(column: pd.Series) -> tuple[np.ndarray, list[float] | None]:
+    """Values from 0, and the edges of the bins if it took any."""
+    number = pd.api.types.is_numeric_dtype(column)
+    values, codes = np.unique(column if number else column.astype(str), return_inverse=True)
+    whole = not number or (values == np.round(values)).all()
+    if len(values) <= (MOST if whole else BINS) or not number:
+        return codes, None
+    codes, edges = pd.qcut(column, BINS, labels=False, retbins=True, duplicates="drop")
+    return codes.to_numpy().astype(np.int64), [float(edge) for edge in edges]
+
+
+def _plain(name: str) -> str:
+    # Windows writes \ and macOS takes letters apart from their accents.
+    return unicodedata.normalize("NFC", str(name).strip().replace("\\", "/").removeprefix("./"))

@@ -1,0 +1,28 @@
+"""Where data files are, as people write it, and where what is made from them is kept."""
+
+import os
+from pathlib import Path
+
+from vaestudy.files import project_root
+
+
+def default_dir() -> Path:
+    """`$VAESTUDY_DATA`, or `data/` in the project's root."""
+    return resolve(os.environ.get("VAESTUDY_DATA") or project_root() / "data")
+
+
+def resolve(path: str | Path) -> Path:
+    """An absolute path; `~` is the home folder, and a relative path may start here, at the project or its notebooks.
+
+    Of several folders that this could mean the first that exists is taken; if none does, the one at the project.
+    """
+    path, root = Path(path).expanduser(), project_root()
+    found = (base / path for base in (Path.cwd(), root, root / "notebooks") if (base / path).exists())
+    return next(found, root / path)
+
+
+def cache_path(folder: Path, name: str) -> Path:
+    """Where an array made from the files in `folder` is kept: beside them, or in `default_dir()` if that is barred."""
+    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    kept_there = (folder / name).exists() or os.access(nearest, os.W_OK)
+    return (folder if kept_there else default_dir()) / name

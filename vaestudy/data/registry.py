@@ -1,0 +1,233 @@
+"""Every data set: one entry says what is known of it before anything is rendered or read, and how it is loaded.
+
+To add a data set, add one entry to `REGISTRY`. Its loader takes the side of the images in pixels, the split, the
+folder of the data files and whether it may download, and returns an `ImageSet`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from vaestudy.data import celeba, dsprites, grids, photos, torchvision_sets
+from vaestudy.data.faces import sampling
+from vaestudy.data.faces.render import FACTORS, SIDES
+from vaestudy.data.imageset import ImageSet
+from vaestudy.data.labels import read_labels
+from vaestudy.data.paths import default_dir, resolve
+from vaestudy.errors import InputError
+
+PHOTO_SIZES = range(16, 1025, 8)
+UNKNOWN = dict.fromkeys(("train", "valid", "test"))
+
+
+@dataclass(frozen=True)
+class DataSetInfo:
+    """What is known of a data set before anything is rendered or read.
+
+    Attributes:
+        name: what `load` calls it.
+        loader: (side, split, folder, download) -> ImageSet.
+        image_sizes: the sides in pixels that it comes in.
+        default_image_size: the side if none is asked for.
+        channels: 1 or 3.
+        splits: each with its number of images, None where that depends on the files.
+        labels: "grid" (each combination of the factors once), "factors" (combinations drawn at random), "class",
+            "attributes" (binary), "none", or "labels.csv": what such a file beside the images says, if there is one.
+        factors: the names of the factors and their numbers of values, as far as they are known without the files.
+        how_to_get: where it comes from and where its files belong.
+        needs_data_dir: whether `data_dir` has no default.
+    """
+
+    name: str
+    loader: Callable[[int, str, Path, bool], ImageSet]
+    image_sizes: Sequence[int]
+    default_image_size: int
+    channels: int
+    splits: Mapping[str, int | None]
+    labels: Literal["grid", "factors", "class", "attributes", "none", "labels.csv"]
+    factors: Mapping[str, int] = field(default_factory=dict)
+    how_to_get: str = ""
+    needs_data_dir: bool = False
+
+    def check(self, image_size: int | None, split: str = "train") -> int:
+        """The side that `load` would give.
+
+        Raises:
+            InputError: a size or a split that the set does not have.
+        """
+        side = self.default_image_size if image_size is None else image_size
+        if type(side) is not int or side not in self.image_sizes:
+            raise InputError(f"{self.name} has image_size {_listed(self.image_sizes)}, not {side!r}")
+        if split not in self.splits:
+            raise InputError(
+                f"{self.name} has the split{'s' * (len(self.splits) > 1)} {', '.join(self.splits)}, not {split!r}"
+            )
+        return side
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    if isinstance(sizes, range):
+        return f"{sizes[0]} to {sizes[-1]}" + (f" in steps of {sizes.step}" if sizes.step > 1 else "")
+    return " or ".join(map(str, sizes))
+
+
+def _faces(name: str, variation: str) -> DataSetInfo:
+    return DataSetInfo(
+        name=name,
+        loader=partial(sampling.faces, variation=variation),
+        image_sizes=SIDES,
+        default_image_size=64,
+        channels=3,
+        splits=sampling.COUNTS[variation],
+        labels="factors",
+        factors=FACTORS,
+        how_to_get="drawn here",
+    )
+
+
+def _classic(name: str, channels: int, sizes: tuple[int, ...], train: int) -> DataSetInfo:
+    loader = torchvision_sets.cifar10 if name == "cifar10" else partial(torchvision_sets.mnist, name=name)
+    return DataSetInfo(
+        name=name,
+        loader=loader,
+        image_sizes=sizes,
+        default_image_size=sizes[0],
+        channels=channels,
+        splits={"train": train, "test": 10_000},
+        labels="class",
+        factors={"class": 10},
+        how_to_get=torchvision_sets.ADVICE[name],
+    )
+
+
+def _grid(name: str, file: str, factors: dict[str, int], home: str) -> DataSetInfo:
+    advice = f"put {file} from {home} into data_dir"
+    count = 1
+    for size in factors.values():
+        count *= size
+    return DataSetInfo(
+        name=name,
+        loader=partial(grids.grid_of_images, name=name, file=file, factors=factors, advice=advice),
+        image_sizes=grids.SIDES,
+        default_image_size=64,
+        channels=3,
+        splits={"train": count},
+        labels="grid",
+        factors=factors,
+        how_to_get=advice,
+    )
+
+
+MPI3D_HOME = "https://github.com/rr-learning/disentanglement_dataset"
+ENTRIES = (
+    DataSetInfo(
+        name="dsprites",
+        loader=dsprites.dsprites,
+        image_sizes=dsprites.SIDES,
+        default_image_size=64,
+        channels=1,
+        splits={"train": dsprites.COUNT},
+        labels="grid",
+        factors=dict(zip(dsprites.NAMES, dsprites.SIZES, strict=True)),
+        how_to_get=f"drawn here, or read from {dsprites.ARCHIVE} in data_dir",
+    ),
+    _faces("faces", "full"),
+    _faces("faces_mild", "mild"),
+    _classic("mnist", 1, (28, 32), 60_000),
+    _classic("fashion_mnist", 1, (28, 32), 60_000),
+    _classic("cifar10", 3, (32,), 50_000),
+    _grid("shapes3d", "3dshapes.h5", grids.SHAPES3D, "https://github.com/google-deepmind/3d-shapes"),
+    _grid("mpi3d_toy", "mpi3d_toy.npz", grids.MPI3D, MPI3D_HOME),
+    _grid("mpi3d_realistic", "mpi3d_realistic.npz", grids.MPI3D, MPI3D_HOME),
+    _grid("mpi3d_real", "mpi3d_real.npz", grids.MPI3D, MPI3D_HOME),
+    DataSetInfo(
+        name="celeba",
+        loader=celeba.celeba,
+        image_sizes=PHOTO_SIZES,
+        default_image_size=64,
+        channels=3,
+        splits={"train": 162_770, "valid": 19_867, "test": 19_962},
+        labels="attributes",
+        factors=dict.fromkeys(celeba.NAMES, 2),
+        how_to_get=celeba.ADVICE,
+    ),
+    DataSetInfo(
+        name="celeba_hq",
+        loader=photos.celeba_hq,
+        image_sizes=PHOTO_SIZES,
+        default_image_size=256,
+        channels=3,
+        splits=UNKNOWN,
+        labels="labels.csv",
+        how_to_get=photos.CELEBA_HQ_ADVICE,
+    ),
+    DataSetInfo(
+        name="folder",
+        loader=photos.folder,
+        image_sizes=PHOTO_SIZES,
+        default_image_size=64,
+        channels=3,
+        splits=UNKNOWN,
+        labels="labels.csv",
+        how_to_get="any folder of images: name it in data_dir, with a labels.csv in it where factors are known",
+        needs_data_dir=True,
+    ),
+)
+REGISTRY: dict[str, DataSetInfo] = {entry.name: entry for entry in ENTRIES}
+
+
+def about(name: str, data_dir: str | Path | None = None) -> DataSetInfo:
+    """What is known of a data set, without rendering it or reading an image.
+
+    With the `data_dir` of a folder of images its `labels.csv` is read, and "labels" becomes "factors" or "none".
+
+    Raises:
+        InputError: an unknown name, or a `labels.csv` that cannot be used.
+    """
+    if name not in REGISTRY:
+        raise InputError(f"unknown dataset {name!r}: choose from {', '.join(REGISTRY)}")
+    info = REGISTRY[name]
+    if info.labels != "labels.csv" or not (data_dir or not info.needs_data_dir):
+        return info
+    folder = resolve(data_dir) if data_dir else default_dir()
+    found = read_labels(folder if info.needs_data_dir else folder / name)
+    if found is None:
+        return replace(info, labels="none")
+    return replace(info, labels="factors", factors=dict(zip(found[0].names, found[0].sizes, strict=True)))
+
+
+def load(
+    name: str,
+    *,
+    image_size: int | None = None,
+    split: str = "train",
+    data_dir: str | Path | None = None,
+    download: bool = False,
+) -> ImageSet:
+    """A set of images, rendered or read from files, ready to be moved to the device that trains.
+
+    Args:
+        name: a name in `REGISTRY`.
+        image_size: side of the square images in pixels; None for the data set's own.
+        split: "train", "test" or "valid", as far as the data set has them.
+        data_dir: where its files and caches are, `default_dir()` if None; for "folder" the images themselves.
+        download: fetch missing files (never without being asked).
+
+    Raises:
+        InputError: an unknown name, split or size, or files that are missing or damaged.
+    """
+    info = about(name)
+    side = info.check(image_size, split)
+    if info.needs_data_dir and not data_dir:
+        raise InputError(f"dataset {name!r} needs data_dir: the directory that holds your images")
+    return info.loader(side, split, resolve(data_dir) if data_dir else default_dir(), download)
+
+
+def train_and_test(name: str, held_out: int, **where) -> tuple[ImageSet, ImageSet]:
+    """Images to train on and `held_out` others: of the official test split, or drawn from a set that has none."""
+    images = load(name, **where)
+    if "test" not in about(name).splits:
+        return images.train_test_split(held_out)
+    return images, load(name, split="test", **where).select(slice(0, held_out), held_out=held_out)
