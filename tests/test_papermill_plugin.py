@@ -29,12 +29,6 @@ def project(tmp_path):
     return tmp_path
 
 
-@pytest.fixture(autouse=True)
-def _wide_terminal(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("LINES", "30")
-
-
 def piped(project, *words, stdin=subprocess.DEVNULL):
     """Run papermill with its output piped; returns (status, stdout, stderr)."""
     done = subprocess.run([PAPERMILL, *words], cwd=project, stdin=stdin, capture_output=True, text=True, timeout=120)
@@ -43,9 +37,13 @@ def piped(project, *words, stdin=subprocess.DEVNULL):
 
 def typed(project, *words):
     """Run papermill in a pseudo-terminal; returns (status, everything that the terminal showed)."""
+    import fcntl
     import pty
+    import struct
+    import termios
 
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 30, 120, 0, 0))  # rows and columns
     command = [PAPERMILL, *words]
     with subprocess.Popen(command, cwd=project, stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True) as process:
         os.close(theirs)
