@@ -153,6 +153,13 @@ def test_wrong_parameters_stop_before_anything_is_written(project, tmp_path, giv
     assert not (tmp_path / "out").exists()
 
 
+def test_a_combination_that_cannot_work_stops_before_anything_is_written(tmp_path):
+    source = write(tmp_path / "03_nvae.ipynb", stage="nvae")
+    with pytest.raises(InputError, match="50"):
+        execute.run_notebook(source, {"profile": "smoke", "image_size": 50}, tmp_path / "out" / "x.ipynb")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_that_cannot_be_written_is_named_in_one_line(project, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"^cannot write to \S+file\S*: .+$"):
@@ -224,7 +231,6 @@ def test_nothing_heavy_is_imported_before_a_notebook_runs():
 
 
 def test_a_refusal_imports_nothing_heavy_either(tmp_path):
-    pytest.importorskip("vaestudy.settings")
     source = write(tmp_path / "01_vae.ipynb")
     code = f"""import sys
 from vaestudy.report import site
@@ -253,7 +259,7 @@ def test_a_name_that_papermill_injected_unchecked_stops_the_notebook(tmp_path):
     """What `papermill in.ipynb out.ipynb -p bta 4` does: papermill warns and goes on, the notebook does not."""
     import papermill
 
-    cells = ["# One", ["from vaestudy import stages\n", 'settings = stages.from_notebook("vae", globals())']]
+    cells = ["# One", ["from vaestudy import experiments\n", 'settings = experiments.from_notebook("vae", globals())']]
     source = write(tmp_path / "01_vae.ipynb", cells=cells)
     with pytest.raises(papermill.PapermillExecutionError, match="no parameter 'bta': did you mean 'beta'"):
         papermill.execute_notebook(str(source), str(tmp_path / "x.ipynb"), {"bta": 4}, progress_bar=False)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import vaestudy
+from vaestudy import settings
 from vaestudy.errors import InputError
 from vaestudy.files import project_root, replacing
-from vaestudy.report import _settings as settings
 
 
 class NotebookError(RuntimeError):
@@ -24,7 +24,7 @@ class NotebookError(RuntimeError):
 
 
 def check(path: Path | str, given: Mapping[str, Any]) -> Any:
-    """The settings of a notebook of this study under the given parameters. Imports neither torch nor papermill.
+    """The settings of a notebook of this study under the given parameters; refuses quickly, before torch is imported.
 
     Raises:
         InputError: there is no such notebook, it is none of this study, or a parameter is wrong.
@@ -34,7 +34,11 @@ def check(path: Path | str, given: Mapping[str, Any]) -> Any:
     stage = settings.stage_of(path)
     if stage is None:
         raise InputError(f"{path} is no notebook of this study: its metadata name no stage")
-    return settings.resolve(stage, **given)
+    resolved = settings.resolve(stage, **given)
+    from vaestudy import experiments
+
+    experiments.CHECK[stage](resolved)
+    return resolved
 
 
 def run_notebook(path: Path | str, given: Mapping[str, Any], output: Path | str, progress: bool = False) -> Path:

@@ -18,8 +18,8 @@ from typing import Any
 
 import click
 
+from vaestudy import settings
 from vaestudy.errors import InputError, first_line
-from vaestudy.report import _settings as settings
 from vaestudy.report import execute
 
 _CALL = click.Command(

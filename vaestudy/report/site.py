@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import vaestudy
+from vaestudy import settings
 from vaestudy.errors import InputError
 from vaestudy.files import project_root, replacing, write_json
-from vaestudy.report import _settings as settings
 from vaestudy.report import execute
 
 TITLE = "VAE, β-VAE, NVAE: one study in three stages"
@@ -55,7 +55,7 @@ def run_one(path: Path | str, given: Mapping[str, Any], progress: bool = False) 
         InputError, NotebookError: as `execute.run_notebook`.
     """
     checked = execute.check(path, given)
-    names = [field.name for field in settings.fields(checked.stage) if field.name in given and field.name != "profile"]
+    names = [name for name in settings.fields(checked.stage) if name in given and name != "profile"]
     changes = [f"{name}={execute.in_words(getattr(checked, name))}" for name in names]
     stem = re.sub(r"[^\w=.+-]+", "-", "_".join([Path(path).stem, *changes]))[:150]
     output = project_root() / "reports" / checked.profile / f"{stem}.ipynb"
