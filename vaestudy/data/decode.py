@@ -10,7 +10,6 @@ import time
 import warnings
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -108,9 +107,8 @@ def content_digest(folder: Path, names: list[str], cache_dir: Path) -> str:
     if known.exists():
         return known.read_text()
     whole = hashlib.sha256()
-    with ThreadPoolExecutor(usable_cores()) as pool:  # hashing leaves the interpreter to others
-        for name, digest in zip(names, pool.map(_digest, (folder / name for name in names)), strict=True):
-            whole.update(os.fsencode(name) + b"\0" + digest)
+    for name in names:
+        whole.update(os.fsencode(name) + b"\0" + _digest(folder / name))
     if started - max(change for _, change in stamps) > SETTLED:
         with replacing(known) as file:
             file.write_text(whole.hexdigest())
