@@ -103,7 +103,10 @@ def learning_rate(training: Training, progress: float) -> float:
 
 
 def make_optimizer(training: Training, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser of a configuration, in its fused or multi-tensor form; on CUDA its rate is a tensor."""
+    """The optimiser of a configuration, in its fused or multi-tensor form.
+
+    Beyond CPUs its rate is a tensor on the device, but for Adagrad, which would read it back.
+    """
     on_cpu = parameters[0].device.type == "cpu"
     rates = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
     moments = {"betas": training.betas, "eps": training.eps}
@@ -114,7 +117,8 @@ def make_optimizer(training: Training, parameters: list[nn.Parameter]) -> torch.
     else:
         make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
         optimizer = make(parameters, **rates, **moments, fused=True)
-    for group in [] if on_cpu else optimizer.param_groups:  # given to the constructor, it would be read back
+    # Given to the constructor, it would be read back.
+    for group in [] if on_cpu or training.optimizer == "adagrad" else optimizer.param_groups:
         group["lr"] = torch.tensor(training.learning_rate, device=parameters[0].device)
     return optimizer
 

@@ -95,8 +95,8 @@ class ModelStep:
             self.net = compiled(self.net, device)
 
         equal_parts = self.sampler.batch % training.micro_batches == 0
-        static = getattr(model, "capturable", False) and equal_parts and distributed.world() == 1
-        self.gradients_of_part = Captured(self.gradients, static and device.type == "cuda")
+        self.static = getattr(model, "capturable", False) and equal_parts and distributed.world() == 1
+        self.gradients_of_part = Captured(self.gradients, self.static and device.type == "cuda")
         self.inputs: tuple[Tensor, ...] = ()
         self.totals: Tensor | None = None
 
