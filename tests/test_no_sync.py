@@ -50,8 +50,9 @@ def meta(monkeypatch):
         module = importlib.import_module(f"torch.optim.{name}")
         monkeypatch.setattr(module, "_get_capturable_supported_devices", lambda **_: ["meta"])
     many = {"fused": None, "foreach": True, "capturable": True}  # the form next to the fused one
-    adam = torch.optim.Adam
-    monkeypatch.setattr(torch.optim, "Adam", lambda parameters, **options: adam(parameters, **options | many))
+    for name in ("Adam", "AdamW"):
+        make = getattr(torch.optim, name)
+        monkeypatch.setattr(torch.optim, name, lambda own, make=make, **options: make(own, **options | many))
     monkeypatch.setattr(torch, "Generator", ANY_GENERATOR)
     monkeypatch.setattr(steps, "autocast", lambda *_: torch.autocast("cpu", torch.bfloat16))
 
@@ -94,13 +95,15 @@ def test_a_read_is_noticed():
         torch.ones(1).item()
 
 
-@pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
-@pytest.mark.parametrize("optimizer", ["adam", "adamax", "adagrad"])
-def test_a_whole_step_runs_where_tensors_have_no_data(maker, optimizer, meta, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [("vae", "adam"), ("vae", "adagrad"), ("sweep", "adamw"), ("sweep", "adagrad"), ("nvae", "adamax")],
+)
+def test_a_whole_step_runs_where_tensors_have_no_data(name, optimizer, meta, tmp_path):
     """There `.item()` is an error, in the optimiser as well."""
-    step = maker("meta", optimizer=optimizer)
+    step = MAKERS[name]("meta", optimizer=optimizer)
     loop = loop_of(step, tmp_path, torch.device("meta"))
-    for _ in range(4):
+    for _ in range(2):
         loop.advance()
     with pytest.raises(RuntimeError, match="meta"):
         loop.totals.sum().item()
