@@ -63,6 +63,7 @@ def prose(source: str) -> str:
         return f"\ue000{len(formulas) - 1}\ue001"  # private characters, which Markdown leaves alone
 
     text = markdown2html(_MATH.sub(keep, source)).replace("\\$", "$")
+    text = text.replace("&#57344;", "\ue000").replace("&#57345;", "\ue001")  # as headings have them
     text = re.sub(r'href="(\w+)\.ipynb"', r'href="\1.html"', text)
     text = re.sub(r'<h(\d) id="[^"]*">(.*?)<a class="anchor-link".*?</a></h\1>', r"<h\1>\2</h\1>", text, flags=re.S)
     text = re.sub(r"<th[^>]*></th>", "<td></td>", text)  # a header without words says nothing to a screen reader
