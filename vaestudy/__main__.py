@@ -36,7 +36,7 @@ def _train(stage: str, dry_run: bool, **given: Any) -> int:
         print(json.dumps(resolved, indent=2, default=plain))
         return 0
     distributed.start()
-    trained = experiments.TRAIN[stage](chosen)
+    trained = experiments.STAGES[stage].train_and_score(chosen)
     for run in trained if distributed.rank() == 0 else []:
         print(f"{run.path}\n{json.dumps({**run.record, 'config': '...'}, indent=2)}")
     return 0

@@ -103,7 +103,7 @@ def train_and_score(settings: BetaVAESettings) -> list[Run]:
 
 def examine(settings: BetaVAESettings, whole: ImageSet, runs: Sequence[Run]) -> Examined:
     """Encode the images that the scores are taken on."""
-    seen = whole.within(sizes(settings)["grid_images"])
+    seen = whole.subsample(sizes(settings)["grid_images"])
     names = enumerate(seen.factors.names)
     # The paper leaves the shape of dSprites out of the classes.
     classes = [k for k, name in names if (settings.dataset, name) != ("dsprites", "shape")]

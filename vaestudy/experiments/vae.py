@@ -64,7 +64,7 @@ def train_and_score(settings: VAESettings) -> list[Run]:
     train_set, test_set = train_and_test(settings)
     runs = train(settings, train_set)
     if distributed.rank() == 0:
-        codes, factors = runs.main.codes(images(settings).within(SCORED_IMAGES))
+        codes, factors = runs.main.codes(images(settings).subsample(SCORED_IMAGES))
         card = [] if factors is None else metrics.score_card(codes, factors, seed=settings.seed)
         runs.main.update_record(test=runs.main.bound(test_set), score_card=[score._asdict() for score in card])
     return list(runs)
@@ -118,7 +118,7 @@ def rotated_codes(settings: VAESettings, run: Run, train_set: ImageSet) -> tuple
     Returns:
         the codes by name, and a row a code: mean absolute correlation between latents, mutual information gap.
     """
-    seen = train_set if train_set.factors is None else images(settings).within(SCORED_IMAGES)
+    seen = train_set if train_set.factors is None else images(settings).subsample(SCORED_IMAGES)
     codes, factors = run.codes(seen)
     whitened = metrics.pca(codes, codes.shape[1] - 1, seed=settings.seed).encode(codes)
     named = {"VAE": codes, "VAE, whitened and rotated": metrics.rotated(whitened, seed=settings.seed)}

@@ -37,7 +37,7 @@ def check(path: Path | str, given: Mapping[str, Any]) -> Any:
     resolved = settings.resolve(stage, **given)
     from vaestudy import experiments
 
-    experiments.CHECK[stage](resolved)
+    experiments.STAGES[stage].check(resolved)
     return resolved
 
 

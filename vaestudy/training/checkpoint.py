@@ -20,23 +20,25 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     torch.save(state, buffer)
     with replacing(folder / f"checkpoint-{step:012d}-{_checksum(buffer.getbuffer())}.pt") as temporary:
         temporary.write_bytes(buffer.getbuffer())
-    for path in _newest_first(folder)[KEPT:]:
+    # A process killed while it writes leaves a temporary file.
+    for path in [*_newest_first(folder)[KEPT:], *folder.glob(".checkpoint-*")]:
         path.unlink(missing_ok=True)
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The newest state that is whole, or None; a damaged one is named in a warning."""
+    """The newest state that is whole, or None; a damaged one is named in a warning and removed."""
     for path in _newest_first(folder):
         content = path.read_bytes()
         if path.stem.rpartition("-")[2] == _checksum(content):
             return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         logger.warning("%s is damaged, the checkpoint before it is taken", path)
+        path.unlink(missing_ok=True)
     return None
 
 
 def remove(folder: Path) -> None:
     """Take all checkpoints of a folder away."""
-    for path in _newest_first(folder):
+    for path in [*_newest_first(folder), *folder.glob(".checkpoint-*")]:
         path.unlink(missing_ok=True)
 
 

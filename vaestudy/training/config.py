@@ -78,8 +78,13 @@ class Training:
     def __post_init__(self):
         if self.optimizer not in OPTIMIZERS:
             raise InputError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
-        if self.images < 1 or self.batch < 1 or not self.learning_rate > 0:
+        if self.images < 1 or self.batch < 1 or not 0 < self.learning_rate < math.inf:
             raise InputError("images and batch must be 1 or more and learning_rate above 0")
+        for name in ("lr_warmup", "lr_decay_from", "min_lr_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is a fraction, 0 to 1, not {getattr(self, name)}")
+        if not (0 <= self.ema < 1 and 0 <= self.grad_skip_factor < math.inf):
+            raise InputError("ema must be 0 or more and below 1, and grad_skip_factor 0 or more")
         if self.micro_batches < 1 or self.batch % self.micro_batches:
             raise InputError(f"micro_batches must divide the batch of {self.batch}, not {self.micro_batches}")
         if self.precision not in ("auto", "fp32", "bf16"):

@@ -22,6 +22,7 @@ from vaestudy.training.config import Training
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _HUGE_PAGES = -1, -3, 14
 # Copies of each weight, in units of its own size: the weight, its gradient, and the optimiser's moments.
 _COPIES = {"adam": 4, "adamw": 4, "adamax": 4, "adagrad": 3}
+CGROUP = Path("/sys/fs/cgroup")  # of the control group that a container is (version 2)
 
 
 class Memory(NamedTuple):
@@ -97,9 +98,9 @@ def usable_cores() -> int:
 
 
 def _cgroup(name: str, word: int = 0) -> int | None:
-    """A limit of the control group that a container is (version 2); None where there is none."""
+    """A number of the control group; None where there is none."""
     try:
-        text = (Path("/sys/fs/cgroup") / name).read_text().split()[word]
+        text = (CGROUP / name).read_text().split()[word]
     except (OSError, IndexError):
         return None
     return int(text) if text.isdigit() else None

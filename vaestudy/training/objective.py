@@ -64,6 +64,12 @@ class Objective:
             raise InputError(f"beta must be 0 or more, not {self.beta}")
         if not 0 <= self.warmup <= 1:
             raise InputError(f"warmup is a fraction of the training, 0 to 1, not {self.warmup}")
+        if not 0 < self.capacity_ramp <= 1:
+            raise InputError(f"capacity_ramp is a fraction of the training, above 0 to 1, not {self.capacity_ramp}")
+        if not all(0 <= value < math.inf for value in (self.capacity, self.gamma, self.spectral)):
+            raise InputError("capacity, gamma and spectral must be 0 or more")
+        if self.spectral_start and not min(self.spectral_start, self.spectral) > 0:
+            raise InputError("spectral_start falls to spectral, so both must be above 0, or spectral_start 0")
 
     def kl_weight(self, progress: float) -> float:
         """Share of beta that is in force when this fraction of the training is done."""

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import vaestudy
-from vaestudy.errors import InputError
+from vaestudy.errors import InputError, first_line
 from vaestudy.files import canonical, replacing, write_json
 
 
@@ -52,7 +52,7 @@ def describe(*parts: Any) -> list:
 def _digest(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(name.encode() + tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -133,7 +133,7 @@ class Run:
 
     @property
     def history(self) -> pd.DataFrame:
-        """The log, one row an interval of training; see `log_row` for its columns."""
+        """The log, one row an interval of training; see `Loop.row` for its columns."""
         return pd.DataFrame([json.loads(line) for line in self._whole_lines()])
 
     def append(self, row: dict) -> None:
@@ -273,6 +273,7 @@ def owned(runs: list[Run]) -> Iterator[None]:
                 except Timeout:
                     print(f"waiting for the process that trains {run.path}", flush=True)  # noqa: T201
                     stack.enter_context(lock.acquire())
-            except OSError as error:
-                raise InputError(f"cannot write to {run.path}: {error.strerror or error}") from error
+            except (OSError, NotImplementedError) as error:
+                reason = getattr(error, "strerror", None) or first_line(error)
+                raise InputError(f"cannot write to {run.path}: {reason}") from error
         yield

@@ -88,6 +88,8 @@ class ModelStep:
 
     def __call__(self, step: int, progress: float) -> Float[Tensor, "1 parts"]:
         self.optimizer.zero_grad(set_to_none=True)
+        # A forward pass already moves the statistics of batch norm.
+        before = {buffer: buffer.clone() for buffer in self.model.buffers()} if self.skips is not None else {}
         shares = self.sampler(step).tensor_split(self.training.micro_batches)
         total = torch.zeros((), device=self.device)
         for part in self.micro_batches:
@@ -99,7 +101,7 @@ class ModelStep:
                 (terms.loss / len(self.micro_batches)).backward()
             parts = torch.cat([terms.loss[None], terms.nll[None], terms.kl]).detach()
             total = total + parts / len(self.micro_batches)
-        self.update(step)
+        self.update(step, before)
         return distributed.mean(total)[None]
 
     def cost(self, index: Tensor, progress: float) -> LossTerms:
@@ -123,13 +125,18 @@ class ModelStep:
             return cost
         return cost._replace(loss=cost.loss + objective.spectral_weight(progress) * self.penalty())
 
-    def update(self, step: int) -> None:
-        """Move the weights and their average, unless the gradient is one to leave out."""
+    def update(self, step: int, before: dict[Tensor, Tensor]) -> None:
+        """Move the weights and their average, unless the gradient is one to leave out.
+
+        Args:
+            step: number of the step.
+            before: what each buffer of the model held before the forward pass.
+        """
         if self.skips is None:
             self.optimizer.step()
             self.update_average(step)
         else:
-            with self.skips.undo_if_refused(self.parameters, self.optimizer, self._averaged()):
+            with self.skips.undo_if_refused(self.parameters, self.optimizer, self._averaged(), before):
                 self.optimizer.step()
                 self.update_average(step)
 
@@ -186,14 +193,18 @@ class GradientSkips(nn.Module):
 
     @contextmanager
     def undo_if_refused(
-        self, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, more: Sequence[Tensor]
+        self,
+        parameters: Sequence[Tensor],
+        optimizer: torch.optim.Optimizer,
+        more: Sequence[Tensor],
+        before: dict[Tensor, Tensor],
     ) -> Iterator[None]:
-        """Takes changes to the weights, the moments and `more` back where the gradient is refused.
+        """Takes changes to the weights, the moments, `more` and what is in `before` back where the gradient is refused.
 
         By a choice between old and new: a product with 0 would keep what is not a number.
         """
         accepted = self.accepts(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-        before = {t: t.detach().clone() for t in (*parameters, *more, *self._moments(optimizer))}
+        before = before | {t: t.detach().clone() for t in (*parameters, *more, *self._moments(optimizer))}
         yield
         with torch.no_grad():
             # Moments that the first step has made begin at zero.

@@ -30,7 +30,7 @@ from vaestudy.training.objective import Objective, beta_norm
 from vaestudy.training.progress import progress_bar
 from vaestudy.training.run import Run, describe, folder, owned
 from vaestudy.training.steps import StackStep
-from vaestudy.training.trainer import Job, Loop, device_of, fit, unchanged_noise
+from vaestudy.training.trainer import Job, Loop, check, device_of, fit, unchanged_noise
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,8 @@ def fit_many(
         raise InputError(f"at_once must be 1 or more models, not {at_once}")
     if len({Path(job.run_dir) for job in jobs}) < len(jobs):
         raise InputError("two of the jobs are one and the same: give each of them once")
+    for job in jobs:
+        check(job)
     device, runs = device_of(device), [Run(job.run_dir, job.model) for job in jobs]
     stackable = [job for job in jobs if _stacks(job)]
     for _, alike in itertools.groupby(sorted(stackable, key=_kind), key=_kind):
@@ -175,7 +177,7 @@ def _train_stack(jobs: Sequence[Job], path: Path, device: torch.device, seconds:
     """Bring some VAEs to their end at once, from the start or from where an interruption has left them."""
     runs = [_run(job) for job in jobs]
     for job, run in zip(jobs, runs, strict=True):
-        write_json(run.path / "config.json", describe(job.model, job.images, job.training))
+        write_json(run.path / "config.json", check(job))
     write_json(path / "runs.json", [run.path.name for run in runs])
     with memory.explain_oom(f"{len(jobs)} models at once: set at_once below it"), unchanged_noise(device):
         images, trainings = jobs[0].images.to(device), [job.training for job in jobs]

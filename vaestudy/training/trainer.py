@@ -58,16 +58,15 @@ def fit(
         InputError: if the folder holds another run or cannot be written, the images do not fit the model, or the
             training diverges.
     """
-    run, device = Run(run_dir, model), device_of(device)
-    config = describe(model, images, training)
-    if (run.path / "config.json").exists() and run.config != config:
-        raise InputError(f"{run.path} holds a run with another configuration: choose another folder")
-    if not run.finished:
-        _check(model, images, training)
-        with owned([run] if distributed.rank() == 0 else []):
-            if not run.finished:
-                _train(run, config, images, training, device, checkpoint_seconds, on_step)
+    job, run, device = Job(model, images, training, run_dir), Run(run_dir, model), device_of(device)
+    config = check(job, distributed.world())
+    with owned([run] if distributed.rank() == 0 and not run.finished else []):
+        # Nobody else changes the folder from here on, so that all processes see the same.
         distributed.barrier()
+        check(job, distributed.world())
+        if not run.finished:
+            _train(run, config, images, training, device, checkpoint_seconds, on_step)
+    distributed.barrier()
     run.load()
     return run
 
@@ -86,17 +85,27 @@ def _train(run: Run, config: list, images, training: Training, device: torch.dev
         Loop(step, [run], [training], images, device, run.path, seconds, on_step).run()
 
 
-def _check(model: nn.Module, images, training: Training) -> None:
-    """Raise InputError for what cannot be trained, before anything is written."""
-    if training.micro_batches % distributed.world():
-        raise InputError(
-            f"{distributed.world()} processes cannot share {training.micro_batches} micro batches: "
-            "set micro_batches to a multiple"
-        )
+def check(job: Job, processes: int = 1) -> list:
+    """The configuration of a run; raises InputError for what cannot be trained, before anything is written."""
+    run, config = Run(job.run_dir, job.model), describe(job.model, job.images, job.training)
+    if (run.path / "config.json").exists() and run.config != config:
+        raise InputError(f"{run.path} holds a run with another configuration: choose another folder")
+    if not run.finished:
+        _check(job.model, job.images, job.training, processes)
+    return config
+
+
+def _check(model: nn.Module, images, training: Training, processes: int) -> None:
+    parts, batch = training.micro_batches, min(training.batch, len(images))
+    least = 2 if training.objective.kind == "total_correlation" else 1
+    if parts % processes:
+        raise InputError(f"{processes} processes cannot share {parts} micro batches: set micro_batches to a multiple")
     if tuple(images.shape) != tuple(getattr(model, "shape", images.shape)):
         raise InputError(f"the images are {tuple(images.shape)}, the model wants {tuple(model.shape)}")
     if len(images) < 2:
         raise InputError(f"training needs 2 images or more, not {len(images)}")
+    if batch < least * parts:
+        raise InputError(f"a batch of {batch} has no {least} images for each of its {parts} parts: lower micro_batches")
     if training.sync_norm and getattr(getattr(model, "config", None), "checkpoint", None) == "norm_act":
         raise InputError("sync_norm recomputes whole cells or nothing: set checkpoint to cell or none")
     if hasattr(getattr(model, "likelihood", None), "check"):
@@ -179,9 +188,11 @@ class Loop:
         self.seconds, self.began = self.elapsed(), time.perf_counter()
         means = (self.totals / self.counted).tolist()
         skipped, in_a_row = self.take_step.skipped()
-        missing = self.counted.min().item() + skipped < 1 or in_a_row >= MOST_SKIPPED_IN_A_ROW
+        lost = in_a_row >= MOST_SKIPPED_IN_A_ROW
         for run, own, (loss, nll, *kl) in zip(self.runs, self.trainings, means, strict=True):
-            if not math.isfinite(loss) or missing:
+            if not math.isfinite(loss) and in_a_row and not lost and self.step < self.steps:
+                continue  # all steps since the line before were skipped; the next one may be better
+            if not math.isfinite(loss) or lost:
                 advice = "lower learning_rate" + ("" if own.grad_skip_factor else " or set grad_skip_factor")
                 which = f" ({own.objective}, seed {own.seed})" if len(self.runs) > 1 else ""
                 raise InputError(f"training diverged after {self.step * self.batch:,} images: {advice}{which}")

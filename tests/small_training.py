@@ -1,0 +1,105 @@
+"""What the tests of training share: a few images of noise, ten small steps, and ways to stop them."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vaestudy.data import ImageSet
+from vaestudy.models import Terms
+from vaestudy.training import Training
+
+SHAPE = (1, 8, 8)
+STEPS = 10
+
+
+def noise(shape=SHAPE, count=200):
+    generator = torch.Generator().manual_seed(0)
+    storage = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
+    return ImageSet("noise", shape, storage, checksum="noise")
+
+
+def small(**changes):
+    """Ten steps of 20 images, a line of the log every two of them."""
+    return replace(Training(images=20 * STEPS, batch=20, log_every=40, precision="fp32"), **changes)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_after(step):
+    def on_step(done):
+        if done == step:
+            raise Interrupted
+
+    return on_step
+
+
+class Poisoned:
+    """Images of which the batches of some steps are not finite."""
+
+    def __init__(self, images, broken):
+        self.images, self.broken, self.calls = images, broken, 0
+        self.shape, self.checksum = images.shape, images.checksum
+
+    def __len__(self):
+        return len(self.images)
+
+    def to(self, device):
+        return self
+
+    def batch(self, index):
+        self.calls += 1
+        x = self.images.batch(index)
+        return torch.full_like(x, torch.nan) if self.calls - 1 in self.broken else x
+
+    def describe(self):
+        return {"name": "poisoned", "steps": list(self.broken)}
+
+
+class Own(nn.Module):
+    """A model of somebody else's, without `config` or `shape`: an autoencoder with batch norm and no KL to speak of."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 64))
+
+    def forward(self, x):
+        code = self.net[:3](x)
+        error = (self.net[3](code) - x.flatten(1)).square().sum(1)
+        return Terms(error, 0.5 * code.square().sum(1)[None])
+
+
+def assert_same(here, there):
+    """Two nested states hold the same, bit for bit."""
+    assert type(here) is type(there)
+    if isinstance(here, torch.Tensor):
+        assert torch.equal(here, there)
+    elif isinstance(here, dict):
+        assert here.keys() == there.keys()
+        for name in here:
+            assert_same(here[name], there[name])
+    elif isinstance(here, list | tuple):
+        for one, other in zip(here, there, strict=True):
+            assert_same(one, other)
+    else:
+        assert here == there
+
+
+def assert_same_history(here, there):
+    """Two runs logged the same, but for the time it took."""
+    assert here.history.drop(columns="seconds").equals(there.history.drop(columns="seconds"))
+
+
+def start(code, *arguments, **environment):
+    """A real Python process that can import this module, with pipes to talk through."""
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    known = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen([sys.executable, *code, *map(str, arguments)], env=known, text=True, **pipes)

@@ -1,0 +1,72 @@
+"""What follows from the settings of a training: rates, order, flips and precision."""
+
+import math
+
+import pytest
+import torch
+from small_training import SHAPE, noise, small
+
+from vaestudy.errors import InputError
+from vaestudy.models import NVAE, VAE, NVAEConfig
+from vaestudy.training.config import EpochSampler, autocast, flipped, learning_rate
+
+CPU = torch.device("cpu")
+
+
+def test_each_epoch_shows_every_image_once():
+    sampler = EpochSampler(103, 20, seed=4, device=CPU)
+    epochs = [torch.cat([sampler(step) for step in range(5 * e, 5 * e + 5)]) for e in range(3)]
+    assert all(len(epoch.unique()) == 100 for epoch in epochs)
+    assert not torch.equal(epochs[0], epochs[1])
+    fresh = EpochSampler(103, 20, seed=4, device=CPU)
+    assert torch.equal(fresh(12), sampler(12))
+    assert not torch.equal(EpochSampler(103, 20, seed=5, device=CPU)(12), sampler(12))
+
+
+def test_learning_rate_schedule():
+    shape = small(learning_rate=2.0, lr_warmup=0.1, lr_decay_from=0.5, min_lr_ratio=0.1)
+    rates = [learning_rate(shape, p) for p in (0.0, 0.05, 0.1, 0.5, 0.75, 1.0)]
+    assert rates == pytest.approx([0, 1, 2, 2, 2 * (0.1 + 0.9 * 0.5), 0.2])
+
+
+def test_half_of_the_images_are_mirrored_and_no_other_is_changed():
+    x = noise(count=2000).batch(slice(None))
+    y = flipped(x)
+    mirrored = (y == x.flip(3)).flatten(1).all(1)
+    assert ((y == x).flatten(1).all(1) ^ mirrored).all()
+    assert abs(mirrored.float().mean().item() - 0.5) < 4 * 0.5 / math.sqrt(2000)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_on_a_cpu_bf16_is_chosen_where_it_pays(monkeypatch, native):
+    monkeypatch.setattr("vaestudy.training.config.has_bf16_instructions", lambda: native)
+
+    def chosen(model, precision="auto"):
+        return autocast(small(precision=precision), model, CPU)._enabled
+
+    dense, convolutional = VAE(SHAPE), VAE(SHAPE, network="conv")
+    deep = NVAE(NVAEConfig(shape=SHAPE, channels=4, groups=(1, 1)))
+    assert [chosen(model) for model in (dense, deep, convolutional)] == [native, native, False]
+    assert chosen(convolutional, "bf16")
+    assert not chosen(dense, "fp32")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "sgd"},
+        {"images": 0},
+        {"batch": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": math.inf},
+        {"precision": "fp8"},
+        {"micro_batches": 3},
+        {"ema": 1.0},
+        {"lr_warmup": -0.1},
+        {"lr_decay_from": 1.5},
+        {"grad_skip_factor": -1.0},
+    ],
+)
+def test_bad_settings(changes):
+    with pytest.raises(InputError):
+        small(**changes)

@@ -1,0 +1,144 @@
+"""One step: what it costs beside a count by hand, what it leaves out, and that it asks nothing of the device."""
+
+import copy
+
+import pytest
+import torch
+from small_training import SHAPE, Poisoned, assert_same, noise, small
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vaestudy.models import NVAE, VAE, NVAEConfig
+from vaestudy.models.spectral import SpectralPenalty
+from vaestudy.training import Objective
+from vaestudy.training.config import seed_step
+from vaestudy.training.steps import GradientSkips, ModelStep, StackStep
+from vaestudy.training.trainer import Loop
+
+CPU = torch.device("cpu")
+ALL_AT_ONCE = {"images": 240, "ema": 0.9, "grad_skip_factor": 2.0, "flip": True}
+
+
+def dense(**settings):
+    return VAE(SHAPE, **{"latent_dim": 3, "network": "kingma", "width": 16, **settings})
+
+
+def deep():
+    net = {"channels": 4, "groups": (1, 1), "latents": 2, "mixtures": 2, "encoder_cells": 1, "decoder_cells": 1}
+    return NVAE(NVAEConfig(shape=SHAPE, **net))
+
+
+REGULARISED = Objective(warmup=0.7, balance=True, spectral=0.1, spectral_start=1.0)
+STEPS = {
+    "adam": lambda images: ModelStep(dense(), images, small(**ALL_AT_ONCE), CPU),
+    "adamax": lambda images: ModelStep(dense(), images, small(optimizer="adamax", **ALL_AT_ONCE), CPU),
+    "adagrad": lambda images: ModelStep(dense(), images, small(optimizer="adagrad", **ALL_AT_ONCE), CPU),
+    "nvae": lambda images: ModelStep(
+        deep(), images, small(optimizer="adamax", objective=REGULARISED, micro_batches=2, **ALL_AT_ONCE), CPU
+    ),
+}
+
+
+@pytest.mark.parametrize("first", [0, 2])
+@pytest.mark.parametrize("name", STEPS)
+def test_a_refused_step_changes_nothing(name, first, monkeypatch):
+    """Weights, statistics of batch norm, moments, counters and averages are those of before, to the last bit."""
+    images = noise()
+    step = STEPS[name](images)
+    for number in range(first):
+        step(number, 0.1)
+    before = copy.deepcopy(step.state_dict())
+    step.images = Poisoned(images, range(10))
+    step(first, 0.1)
+    after = step.state_dict()
+    assert step.skipped() == (1, 1)
+    if first:
+        assert_same(after["optimizer"], before["optimizer"])
+    else:  # the first step makes the moments
+        states = after["optimizer"]["state"].values()
+        assert all(not value.any() for state in states for value in state.values())
+    for part in ("model", "average"):
+        assert_same(after[part], before[part])
+    step.images = images
+    step(first + 1, 0.1)
+    assert step.skipped() == (1, 0)
+    assert any(not torch.equal(weight, before["model"][name]) for name, weight in step.model.state_dict().items())
+    assert all(value.isfinite().all() for part in ("model", "average") for value in step.state_dict()[part].values())
+
+
+class NothingRead(TorchDispatchMode):
+    """Fails where a number on the device would be read by the host, which waits for it there.
+
+    Optimisers read their own step counters, which are on the CPU.
+    """
+
+    READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique")
+
+    def __init__(self, optimizer):
+        super().__init__()
+        self.seen, self.counting = 0, False
+        optimizer.register_step_pre_hook(lambda *_: setattr(self, "counting", True))
+        optimizer.register_step_post_hook(lambda *_: setattr(self, "counting", False))
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen += 1
+        if func.overloadpacket.__name__ in self.READS and not self.counting:
+            raise AssertionError(f"{func} makes the host wait")
+        return func(*args, **(kwargs or {}))
+
+
+def stack(images):
+    objectives = [Objective(beta=2.0), Objective(kind="capacity"), Objective(kind="total_correlation", beta=3.0)]
+    trainings = [small(images=240, seed=seed, objective=own, flip=True) for seed, own in enumerate(objectives)]
+    return StackStep([dense(seed=own.seed) for own in trainings], trainings, images, CPU)
+
+
+@pytest.mark.parametrize("make", [*STEPS.values(), stack], ids=[*STEPS, "stack"])
+def test_a_step_and_its_place_in_the_log_read_nothing_from_the_device(make, tmp_path):
+    images = noise()
+    step = make(images)
+    trainings = step.trainings if hasattr(step, "trainings") else [step.training]
+    loop = Loop(step, [], trainings, images, CPU, tmp_path)
+    with NothingRead(step.optimizer) as watch:
+        for _ in range(12):  # into the second epoch
+            loop.advance()
+    assert watch.seen > 100
+    with pytest.raises(AssertionError, match="wait"), NothingRead(step.optimizer):
+        torch.ones(1).item()
+
+
+def test_a_refused_gradient_still_moves_the_running_mean():
+    skips = GradientSkips(2.0, CPU)
+    found = [skips.accepts(torch.tensor(norm)).item() for norm in (1.0, 1.9, 3.0, torch.inf, 1.0, torch.nan)]
+    assert found == [True, True, False, False, True, False]
+    mean = 0.98 * (0.98 * (0.98 * 1 + 0.02 * 1.9) + 0.02 * 3) + 0.02 * 1
+    assert skips.mean.item() == pytest.approx(mean)
+    assert skips.counts() == (3, 1)
+    for _ in range(200):  # a lasting change of scale is followed
+        skips.accepts(torch.tensor(50.0))
+    assert skips.accepts(torch.tensor(50.0)).item()
+
+
+def test_micro_batches_add_up_to_the_gradient_of_their_mean_cost():
+    images, settings = noise(), small(micro_batches=4, objective=Objective(beta=2.0), learning_rate=1e-9)
+    step = ModelStep(dense(), images, settings, CPU)
+    (loss, nll, kl), model = step(0, 0.0)[0].tolist(), dense()
+    parts = []
+    for number, share in enumerate(step.sampler(0).tensor_split(4)):
+        seed_step(settings.seed, 0, number)
+        terms = model(images.batch(share))
+        parts.append((terms.nll + 2 * terms.kl[0]).mean())
+    torch.stack(parts).mean().backward()
+    assert loss == pytest.approx(torch.stack(parts).mean().item(), rel=1e-5)
+    assert loss == pytest.approx(nll + 2 * kl, rel=1e-5)
+    for mine, theirs in zip(step.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+def test_the_spectral_penalty_is_charged_by_its_weight():
+    objective = Objective(warmup=0.5, spectral=0.01, spectral_start=1.0)
+    images, settings = noise(), small(objective=objective, learning_rate=1e-9)
+    for progress, weight in ((0.0, 1.0), (0.25, 0.1), (0.5, 0.01), (1.0, 0.01)):
+        step, model = ModelStep(deep(), images, settings, CPU), deep()
+        loss, nll, *kl = step(0, progress)[0].tolist()
+        penalty = SpectralPenalty(model)().item()
+        assert loss == pytest.approx(nll + min(1, 2 * progress) * sum(kl) + weight * penalty, rel=1e-4)
