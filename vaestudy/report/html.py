@@ -151,7 +151,7 @@ def stopped(path: Path) -> str:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 said = next(iter(output.evalue.splitlines()), "")
-                return f"stopped in cell {cell.execution_count}: {output.ename}: {said}"
+                return f"stopped in cell {cell.execution_count}: {output.ename}: {said}".rstrip(": ")
     return "is running, or was cut short"
 
 
