@@ -51,7 +51,9 @@ def test_a_data_set(copy):
 
 
 def test_a_metric(copy):
-    code = "from vaestudy import metrics as m; f = m.factor_codes; import numpy as np; v = np.arange(12).reshape(-1, 1)\n"
+    code = (
+        "from vaestudy import metrics as m; f = m.factor_codes; import numpy as np; v = np.arange(12).reshape(-1, 1)\n"
+    )
     code += "v = np.concatenate([v % 2, v // 6], axis=1); print(m.scores(f(v), v, seed=0, only=['active']))"
     assert copy("-c", code, title="a metric").strip() == "{'active': 1.0}"
 
