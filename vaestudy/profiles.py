@@ -102,7 +102,7 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "seeds": 5,
             "latent_dims": (10, 32),
             "betas": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
-            "training": Training(images=8_000_000, batch=256, log_every=500_000, **_SETTLES),
+            "training": Training(images=4_000_000, batch=256, log_every=250_000, **_SETTLES),
         },
         "paper": {
             "width": 1200,
@@ -159,8 +159,10 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "gpu": {
             "dataset": "faces",
+            "preset": "gpu64",
+            "betas": (8.0,),
             "training": Training(images=60_000, batch=64, lr_warmup=0.05, lr_decay_from=0.05, ema=0.999, **_NVAE),
-            "flat_training": Training(images=2_000_000, batch=256, objective=_FLAT, log_every=50_000),
+            "flat_training": Training(images=1_000_000, batch=256, objective=_FLAT, log_every=50_000),
             "ablation": Training(images=100_000, batch=64, learning_rate=4e-3, objective=_ABLATION),
             "test_images": 4_000,
             "weighted_images": 500,

@@ -18,7 +18,7 @@ from vaestudy.errors import InputError
 
 PROFILES = ("smoke", "laptop", "gpu", "paper")
 NETWORKS = ("linear", "kingma", "mlp", "higgins", "conv", "burgess")
-PRESETS = ("mnist", "cifar10", "imagenet32", "celeba64", "celeba_hq256", "ffhq256", "laptop32", "smoke")
+PRESETS = ("mnist", "cifar10", "imagenet32", "celeba64", "celeba_hq256", "ffhq256", "laptop32", "gpu64", "smoke")
 MOST_SEED = 2**32 - 1
 
 

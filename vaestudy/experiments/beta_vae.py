@@ -13,7 +13,7 @@ from vaestudy.data import Factors, ImageSet
 from vaestudy.experiments.common import images, runs_root, sizes
 from vaestudy.models import VAE
 from vaestudy.settings import BetaVAESettings
-from vaestudy.training import Grid, Run, distributed, fit_many
+from vaestudy.training import Grid, Job, Run, distributed, fit_many
 from vaestudy.training import sweep as sweeps
 
 SCORES = ("higgins", "factor_vae", "mig")
@@ -83,10 +83,21 @@ def network(settings: BetaVAESettings) -> dict[str, Any]:
     return {"width": sizes(settings)["width"], "network": settings.network, "likelihood": settings.likelihood}
 
 
+def train_images(settings: BetaVAESettings) -> ImageSet:
+    """What the models learn from."""
+    return images(settings)
+
+
+def jobs(settings: BetaVAESettings, whole: ImageSet) -> dict[str, list[Job]]:
+    """Every training of the stage: of the sweep over β, and under other kinds of pressure."""
+    where = (whole, sizes(settings)["training"], runs_root(settings))
+    grids = {"sweep over β": grid(settings), "other pressures": other_grid(settings)}
+    return {name: one.jobs(*where, **network(settings)) for name, one in grids.items()}
+
+
 def train(settings: BetaVAESettings, whole: ImageSet) -> Sweep:
     """Train every model of both grids, or find them trained."""
-    where = (whole, sizes(settings)["training"], runs_root(settings))
-    main, other = (one.jobs(*where, **network(settings)) for one in (grid(settings), other_grid(settings)))
+    main, other = jobs(settings, whole).values()
     runs = fit_many([*main, *other])
     return Sweep(runs[: len(main)], runs[len(main) :])
 

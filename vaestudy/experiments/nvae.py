@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
 from vaestudy import metrics, profiles, published
 from vaestudy.data import ImageSet
@@ -14,9 +13,8 @@ from vaestudy.experiments.common import runs_root, sizes
 from vaestudy.experiments.common import train_and_test as _train_and_test
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.settings import NVAESettings
-from vaestudy.training import Job, Objective, Run, Training, distributed, fit, fit_many, folder, memory
+from vaestudy.training import Job, Objective, Run, Training, distributed, fit, fit_many, folder
 from vaestudy.training.objective import beta_norm
-from vaestudy.training.trainer import device_of
 
 SCORES = ("higgins", "factor_vae", "mig")
 PAIRS = 5
@@ -94,21 +92,30 @@ def ablation(settings: NVAESettings, shape: tuple[int, int, int], change: str = 
     return NVAE(small), replace(recipe, seed=settings.seed, objective=objective)
 
 
+def train_images(settings: NVAESettings) -> ImageSet:
+    """What the models learn from."""
+    return train_and_test(settings)[0]
+
+
+def jobs(settings: NVAESettings, train_set: ImageSet) -> dict[str, list[Job]]:
+    """Every training of the stage: an NVAE for each β, the flat VAE, and small NVAEs that each lack a device."""
+    shape, changes = train_set.shape, ("", *sizes(settings)["ablations"])
+    pairs: dict[str, list[tuple[Any, Training]]] = {
+        "NVAE": [(NVAE(config(settings, shape)), training(settings, beta)) for beta in betas(settings)],
+        "flat VAE": [(flat_model(settings, shape), sizes(settings)["flat_training"])],
+        "ablations": [ablation(settings, shape, change) for change in changes],
+    }
+    return {name: [_job(settings, model, train_set, recipe) for model, recipe in own] for name, own in pairs.items()}
+
+
 def train(settings: NVAESettings, train_set: ImageSet) -> Runs:
     """Train everything that the page shows, side by side on the cores of a CPU, or find it trained."""
-    shape, changes = train_set.shape, ("", *sizes(settings)["ablations"])
-    pairs: list[tuple[Any, Training]] = [
-        (NVAE(config(settings, shape)), training(settings, b)) for b in betas(settings)
-    ]
-    pairs.append((flat_model(settings, shape), sizes(settings)["flat_training"]))
-    pairs += [ablation(settings, shape, change) for change in changes]
-    runs = fit_many([_job(settings, model, train_set, recipe) for model, recipe in pairs])
-    count = len(betas(settings))
-    return Runs(
-        dict(zip(betas(settings), runs[:count], strict=True)),
-        runs[count],
-        dict(zip(changes, runs[count + 1 :], strict=True)),
-    )
+    named = jobs(settings, train_set)
+    runs = iter(fit_many([job for alike in named.values() for job in alike]))
+    found = {name: [next(runs) for _ in alike] for name, alike in named.items()}
+    changes = ("", *sizes(settings)["ablations"])
+    by_beta = dict(zip(betas(settings), found["NVAE"], strict=True))
+    return Runs(by_beta, *found["flat VAE"], dict(zip(changes, found["ablations"], strict=True)))
 
 
 def _job(settings: NVAESettings, model: Any, train_set: ImageSet, recipe: Training) -> Job:
@@ -116,15 +123,18 @@ def _job(settings: NVAESettings, model: Any, train_set: ImageSet, recipe: Traini
 
 
 def train_and_score(settings: NVAESettings) -> list[Run]:
-    """Train one NVAE for each β, and put its bound and the scores of each latent group into its record."""
+    """Train everything, and put the bound and the scores of each latent group into the record of each NVAE.
+
+    Processes that `torchrun` has started share out the NVAEs alone; the small networks are left to one process.
+    """
     train_set, test_set = train_and_test(settings)
-    found = []
-    for beta in betas(settings):
-        model = NVAE(config(settings, train_set.shape))
-        found.append(run := fit(*_job(settings, model, train_set, training(settings, beta))))
-        if distributed.rank() == 0:
-            scores = [] if train_set.factors is None else group_scores(settings, run, train_set)
-            run.update_record(test=run.bound(test_set), scores_by_group=scores)
+    if distributed.world() > 1:
+        found = [fit(*job) for job in jobs(settings, train_set)["NVAE"]]
+    else:
+        found = list(train(settings, train_set).nvae.values())
+    for run in found if distributed.rank() == 0 else []:
+        scores = [] if train_set.factors is None else group_scores(settings, run, train_set)
+        run.update_record(test=run.bound(test_set), scores_by_group=scores)
     return found
 
 
@@ -169,18 +179,6 @@ def ablation_table(runs: Runs, test_set: ImageSet) -> list[dict]:
         row = {"changed": changed, "bits_per_dim": bound["bits_per_dim"], "KL, nats": bound["kl_nats"]}
         rows.append(row | {"published": published.NVAE_ABLATIONS.get(change)})
     return rows
-
-
-def memory_estimate(settings: NVAESettings) -> dict[str, float]:
-    """The predicted memory of a training step in GB, and the largest micro batch that the free memory holds."""
-    device = device_of(None)
-    channels, *own = NVAEConfig.preset(settings.preset or sizes(settings)["preset"]).shape
-    side = image_side(settings)
-    with torch.device("meta"):
-        model = NVAE(config(settings, (channels, *([side] * 2 if side else own))))
-    found, free = memory.needed(model, training(settings, settings.beta)), memory.free_bytes(device)
-    parts = {"fixed": found.fixed, "per_image": found.per_image, "free": free}
-    return {f"{name}_gb": round(size / 1e9, 4) for name, size in parts.items()} | {"largest": found.largest(free)}
 
 
 def headline(settings: NVAESettings, bounds: pd.DataFrame, groups: pd.DataFrame, bits: int) -> list[dict]:

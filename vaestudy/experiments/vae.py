@@ -49,14 +49,25 @@ def model(settings: VAESettings, shape: tuple[int, int, int], latent_dim: int) -
     return VAE(shape, latent_dim=latent_dim, seed=settings.seed, **network)
 
 
+def train_images(settings: VAESettings) -> ImageSet:
+    """What the models learn from."""
+    return train_and_test(settings)[0]
+
+
+def jobs(settings: VAESettings, train_set: ImageSet) -> dict[str, list[Job]]:
+    """Every training of the stage: with the latents asked for, and with two."""
+    main, plane = training(settings), replace(training(settings), images=sizes(settings)["plane_images"])
+    found = {}
+    for latent_dim, recipe in ((settings.latent_dim, main), (2, plane)):
+        vae, name = model(settings, train_set.shape, latent_dim), f"VAE of {latent_dim} latents"
+        where = folder(runs_root(settings), "vae", vae, train_set, recipe)
+        found.setdefault(name, []).append(Job(vae, train_set, recipe, where))
+    return found
+
+
 def train(settings: VAESettings, train_set: ImageSet) -> Runs:
     """Train both models, or find them trained."""
-    main, plane = training(settings), replace(training(settings), images=sizes(settings)["plane_images"])
-    jobs = []
-    for latent_dim, recipe in ((settings.latent_dim, main), (2, plane)):
-        vae = model(settings, train_set.shape, latent_dim)
-        jobs.append(Job(vae, train_set, recipe, folder(runs_root(settings), "vae", vae, train_set, recipe)))
-    return Runs(*(fit(*job) for job in jobs))
+    return Runs(*(fit(*job) for alike in jobs(settings, train_set).values() for job in alike))
 
 
 def train_and_score(settings: VAESettings) -> list[Run]:

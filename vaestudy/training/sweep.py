@@ -123,14 +123,14 @@ def fit_many(
     for job in jobs:
         check(job)
     device, runs = device_of(device), [Run(job.run_dir, job.model) for job in jobs]
-    stackable = [job for job in jobs if _stacks(job)]
+    stackable = [job for job in jobs if stacks(job)]
     for _, alike in itertools.groupby(sorted(stackable, key=_kind), key=_kind):
         own = [job for i, job in enumerate(alike) if i % distributed.world() == distributed.rank()]
         with owned([run for run in map(_run, own) if not run.finished]):
             for part, path in _parts(own, device, at_once):
                 _train_stack(part, path, device, checkpoint_seconds, on_step)
     _wait_for([Run(job.run_dir, job.model) for job in stackable])
-    _fit_side_by_side([job for job in jobs if not _stacks(job)], device, checkpoint_seconds)
+    _fit_side_by_side([job for job in jobs if not stacks(job)], device, checkpoint_seconds)
     for run in runs:
         run.model.to(device)
         run.load()
@@ -141,7 +141,7 @@ def _run(job: Job) -> Run:
     return Run(job.run_dir, job.model)
 
 
-def _stacks(job: Job) -> bool:
+def stacks(job: Job) -> bool:
     """Whether a training can share one program with others of its kind."""
     own = job.training
     plain = not (own.ema or own.grad_skip_factor or own.micro_batches > 1)
