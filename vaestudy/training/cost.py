@@ -105,7 +105,7 @@ def cost(model: nn.Module, training: Training, images: int, *, models: int = 1) 
         steps=-(-training.images // batch),
         operations=parts * len(two) + round(_KERNELS_A_TENSOR * tensors),
         work=tuple(work),
-        memory=(models * needed.fixed, models * needed.per_image * share),
+        memory=(float(models * needed.fixed), float(models * needed.per_image * share)),
     )
 
 
