@@ -41,8 +41,7 @@ def test_words_that_the_command_line_does_not_know(arguments, capsys):
     assert "vaestudy" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("form", [[], ["train"]])
-@pytest.mark.parametrize("stage", ["vae", "beta_vae", "nvae"])
+@pytest.mark.parametrize(("form", "stage"), [([], "vae"), (["train"], "vae"), (["train"], "beta_vae"), ([], "nvae")])
 def test_a_dry_run_prints_the_resolved_configuration(stage, form, capsys, tmp_path):
     words = [*form, stage, "--profile", "smoke", "--beta", "2", "--dry-run", "--runs_dir", str(tmp_path)]
     assert main([*words, "--json"]) == 0

@@ -153,8 +153,8 @@ class ModelStep:
             raise InputError(f"group_kl_anneal needs a model that names its {len(terms.kl)} groups by group_shapes")
         charged = Coefficients(*charged)
         if objective.balance:
-            weights = torch.where(balancing > 0, balance_weights(terms.kl, self.sizes), 1.0)
-            charged = charged._replace(kl=charged.kl * weights)
+            weights = balance_weights(terms.kl, self.sizes)
+            charged = charged._replace(kl=charged.kl * torch.where(balancing > 0, weights, torch.ones_like(weights)))
         excess = 0.0
         if objective.kind == "total_correlation":
             excess = total_correlation(*terms.posterior, len(self.images))
