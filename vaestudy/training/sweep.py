@@ -150,7 +150,8 @@ def _stacks(job: Job) -> bool:
 
 def _kind(job: Job) -> str:
     """What stacked trainings have in common: all but the seed and the pressure."""
-    shared = replace(job.training, seed=0, objective=replace(job.training.objective, kind="beta", beta=1, capacity=0))
+    unpressed = replace(job.training.objective, kind="beta", beta=1.0, capacity=0.0)
+    shared = replace(job.training, seed=0, objective=unpressed)
     return json.dumps(describe(replace(job.model.config, seed=0), job.images, shared), sort_keys=True)
 
 
