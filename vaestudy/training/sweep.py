@@ -229,7 +229,9 @@ def _watched(jobs: Sequence[Job]) -> Iterator[None]:
     runs, ended = [_run(job) for job in jobs], threading.Event()
 
     def watch(bar) -> None:
-        while not ended.wait(1):
+        over = False
+        while not over:
+            over = ended.wait(1)
             bar.update(sum(run.images_seen for run in runs) - bar.n)
 
     with progress_bar(f"{len(jobs)} models", sum(job.training.images for job in jobs), 0) as bar:
