@@ -50,7 +50,7 @@ def test_recomputation_keeps_at_most_half_at_the_width_of_the_paper():
     with torch.device("meta"):
         configs = [NVAEConfig.preset("celeba64", groups=(1, 1, 2), checkpoint=kind) for kind in CHOICES["checkpoint"]]
         models = {config.checkpoint: NVAE(config) for config in configs}
-    kept = {kind: memory.kept_bytes(model, 2) for kind, model in models.items()}
+    kept = {kind: memory.needed(model, RECIPE).per_image for kind, model in models.items()}
     assert kept["norm_act"] < 0.5 * kept["none"]
     assert kept["cell"] < kept["norm_act"]
 
