@@ -1,4 +1,4 @@
-"""What torch.compile makes of a training under the recipes of the gpu profile; a program, so that no type checker stands
+"""What torch.compile makes of a training under the recipes of the gpu profile; a program, free of type checkers
 between the compiler and the models: `compile_regions.py BACKEND`."""
 
 import copy
