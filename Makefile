@@ -23,10 +23,10 @@ study: $(READY) ## run the three stages into reports/<profile>/ (PROFILE=smoke|l
 test: $(READY) ## lint, then the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-long: $(READY) ## the tests that take minutes: processes killed at many moments
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -n 2 -m long
 
 lab: $(READY) ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks
