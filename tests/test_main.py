@@ -83,7 +83,7 @@ def report(folder, **changes):
     ("changes", "status", "line"),
     [
         ({}, 0, "verified: 1 of 1 claims agree"),
-        ({"claims": [{"id": "2.1", "verdict": "undecided", "decidable": False}]}, 1, "1 decidable claims weaker"),
+        ({"claims": [{"id": "2.1", "verdict": "undecided", "decidable": False}]}, 0, "0 of 1 claims agree, 1 weaker"),
         ({"claims": [{"id": "2.1", "verdict": "contradicted", "decidable": True}]}, 1, "1 reversed"),
         ({"checksums": {"a": "c"}}, 1, "1 files that differ"),
         ({"claims": "none"}, 2, "damaged"),
