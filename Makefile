@@ -29,7 +29,7 @@ test-long: $(READY) ## the tests that take minutes: processes killed at many mom
 	$(BIN)/python -m pytest -n 2 -m long
 
 lab: $(READY) ## open JupyterLab on the notebooks
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. notebooks/01_vae.ipynb
 
 bench: $(READY) ## measure speed and memory against their peers and limits
 	$(BIN)/python tests/benchmarks/run.py
