@@ -8,12 +8,15 @@ import hashlib
 import itertools
 import json
 import math
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -24,6 +27,7 @@ from vaestudy.errors import InputError
 from vaestudy.files import write_json
 from vaestudy.models.stack import Stack
 from vaestudy.models.vae import VAE
+from vaestudy.stopping import GOES_ON, Terminated, stop_requests
 from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import Training
 from vaestudy.training.objective import Objective, beta_norm
@@ -214,13 +218,31 @@ def _fit_side_by_side(jobs: Sequence[Job], device: torch.device, seconds: float 
         for job in waiting:
             fit(*job, device=device, checkpoint_seconds=seconds)
         return
-    with _watched(waiting):
-        Parallel(cores, backend="loky")(delayed(_fit_alone)(job, seconds) for job in waiting)
+    with TemporaryDirectory() as place, _watched(waiting):
+        stop = Path(place) / "stop"
+        with stop_requests(stop.touch) as requested:
+            try:
+                where = (seconds, os.getpid(), stop)
+                Parallel(cores, backend="loky")(delayed(_fit_alone)(job, *where) for job in waiting)
+            except Exception:
+                if not requested:  # Ctrl-C reaches the other processes, too
+                    raise
+    if requested:
+        raise requested[0](GOES_ON)
 
 
-def _fit_alone(job: Job, seconds: float | int | None) -> None:
+def _fit_alone(job: Job, seconds: float | int | None, parent: int, stop: Path) -> None:
+    """Train in a process of its own, until the file `stop` appears or the parent is gone."""
+
+    def look(_step: int) -> None:
+        if stop.exists() or os.getppid() != parent:
+            signal.raise_signal(signal.SIGTERM)
+
     torch.set_num_threads(1)
-    fit(*job, device="cpu", checkpoint_seconds=seconds)
+    if stop.exists():
+        return
+    with suppress(Terminated, KeyboardInterrupt):  # it is saved
+        fit(*job, device="cpu", checkpoint_seconds=seconds, on_step=look)
 
 
 @contextmanager
