@@ -4,10 +4,12 @@ import argparse
 import dataclasses
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from vaestudy import settings, stopping
-from vaestudy.files import plain
+from vaestudy.errors import InputError
+from vaestudy.files import plain, project_root
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,6 +46,31 @@ def _study(profile: str, out: str) -> int:
     return 0
 
 
+def _verify(report: str, against: str) -> int:
+    from vaestudy.claims import verify
+
+    results = [_results(Path(report)), _results(Path(against) if against else _published(Path(report)))]
+    found = verify(*results)
+    print(found.table.to_string(index=False))
+    print(found.line)
+    return 0 if found.ok else 1
+
+
+def _results(path: Path) -> dict:
+    path = path / "results.json" if path.is_dir() else path
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no report: {error}") from None
+
+
+def _published(report: Path) -> Path:
+    path = project_root() / "reports" / "published" / str(_results(report).get("profile"))
+    if not path.is_dir():
+        raise InputError(f"no published report stands beside {report}: {path} is not there; name one with --against")
+    return path
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vaestudy", description=__doc__.partition(":")[2].strip())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -51,6 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     study.set_defaults(run=_study)
     study.add_argument("--profile", default="auto", help=settings.fields("vae")["profile"].metadata["help"])
     study.add_argument("--out", default="reports", help="folder of the reports")
+    verify = commands.add_parser("verify", help="compare a report with the published one of its profile")
+    verify.set_defaults(run=_verify)
+    verify.add_argument("report", nargs="?", default="reports/laptop", help="a report's folder or results.json")
+    verify.add_argument("--against", default="", help="the report to compare with (default: the published one)")
     train = commands.add_parser("train", help="train and score one stage")
     stages = train.add_subparsers(required=True, metavar="STAGE", dest="stage")
     for name, cls in settings.STAGES.items():

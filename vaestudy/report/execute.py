@@ -75,6 +75,7 @@ def run_notebook(path: Path | str, given: Mapping[str, Any], output: Path | str,
                 kernel_name="python3",
                 kernel_manager_class=kernel,
                 on_cell_start=begin_cell,
+                start_timeout=300,
                 extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which warns of every local socket
             )
     except papermill.PapermillExecutionError as error:

@@ -27,7 +27,7 @@ from vaestudy.errors import InputError
 from vaestudy.files import write_json
 from vaestudy.models.stack import Stack
 from vaestudy.models.vae import VAE
-from vaestudy.stopping import GOES_ON, Terminated, stop_requests
+from vaestudy.stopping import Terminated, stop_requests
 from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import Training
 from vaestudy.training.objective import Objective, beta_norm
@@ -218,42 +218,39 @@ def _fit_side_by_side(jobs: Sequence[Job], device: torch.device, seconds: float 
         for job in waiting:
             fit(*job, device=device, checkpoint_seconds=seconds)
         return
-    with TemporaryDirectory() as place, _watched(waiting):
-        stop = Path(place) / "stop"
-        with stop_requests(stop.touch) as requested:
-            try:
-                where = (seconds, os.getpid(), stop)
-                Parallel(cores, backend="loky")(delayed(_fit_alone)(job, *where) for job in waiting)
-            except Exception:
-                if not requested:  # Ctrl-C reaches the other processes, too
-                    raise
-    if requested:
-        raise requested[0](GOES_ON)
+    with TemporaryDirectory() as folder, stop_requests() as requested:
+        stop = Path(folder) / "stop"
+        try:
+            with _watched(waiting, requested, stop):
+                Parallel(cores, backend="loky")(delayed(_fit_alone)(job, seconds, os.getpid(), stop) for job in waiting)
+        finally:
+            if requested:
+                raise requested[0](f"stopped {len(waiting)} models: the same command goes on there")
 
 
-def _fit_alone(job: Job, seconds: float | int | None, parent: int, stop: Path) -> None:
-    """Train in a process of its own, until the file `stop` appears or the parent is gone."""
+def _fit_alone(job: Job, seconds: float | None, parent: int, stop: Path) -> None:
+    """A training that stops, as at SIGTERM, once the file `stop` is there or the process `parent` is not."""
 
-    def look(_step: int) -> None:
+    def on_step(_: int) -> None:
         if stop.exists() or os.getppid() != parent:
             signal.raise_signal(signal.SIGTERM)
 
     torch.set_num_threads(1)
-    if stop.exists():
-        return
-    with suppress(Terminated, KeyboardInterrupt):  # it is saved
-        fit(*job, device="cpu", checkpoint_seconds=seconds, on_step=look)
+    with suppress(Terminated, KeyboardInterrupt):
+        fit(*job, device="cpu", checkpoint_seconds=seconds, on_step=on_step)
 
 
 @contextmanager
-def _watched(jobs: Sequence[Job]) -> Iterator[None]:
-    """Show by their logs how far trainings in other processes are."""
+def _watched(jobs: Sequence[Job], requested: list, stop: Path) -> Iterator[None]:
+    """Show by their logs how far trainings in other processes are, and pass on to them that they are to stop."""
     runs, ended = [_run(job) for job in jobs], threading.Event()
 
     def watch(bar) -> None:
         over = False
         while not over:
             over = ended.wait(1)
+            if requested:
+                stop.touch()
             bar.update(sum(run.images_seen for run in runs) - bar.n)
 
     with progress_bar(f"{len(jobs)} models", sum(job.training.images for job in jobs), 0) as bar:

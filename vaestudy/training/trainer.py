@@ -57,8 +57,8 @@ def fit(
         InputError: if the folder holds another run or cannot be written, the images do not fit the model, or the
             training diverges.
     """
-    job, run, device = Job(model, images, training, run_dir), Run(run_dir, model), device_of(device)
-    config = check(job, distributed.world())
+    job, run = Job(model, images, training, run_dir), Run(run_dir, model)
+    device, config = device_of(device), check(job, distributed.world())
     with owned([run] if distributed.rank() == 0 and not run.finished else []):
         # Nobody else changes the folder from here on, so that all processes see the same.
         distributed.barrier()
@@ -75,10 +75,8 @@ def _train(run: Run, config: list, images, training: Training, device: torch.dev
         write_json(run.path / "config.json", config)
     distributed.barrier()
     run.model.to(device)
-    parts = (
-        f"a batch of {training.batch} in {training.micro_batches} parts of {training.batch // training.micro_batches}"
-    )
-    with memory.explain_oom(f"{parts}: raise micro_batches, or lower batch or image_size"), unchanged_noise(device):
+    part = f"{training.batch // training.micro_batches} images, a micro batch"
+    with memory.explain_oom(f"{part}: raise micro_batches, or lower batch or image_size"), unchanged_noise(device):
         images = images.to(device)
         step = ModelStep(run.model, images, training, device)
         Loop(step, [run], [training], images, device, run.path, seconds, on_step).run()
