@@ -7,22 +7,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vaestudy import settings
+from vaestudy import settings, stopping
 from vaestudy.errors import InputError
 from vaestudy.files import plain, project_root
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit status is 0, or not after one line: 2 for bad input, 1 for a failed notebook."""
+    """Run the command line, and return its exit status (see `stopping.status`)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in settings.STAGES:  # the older form, without `train`
         words.insert(0, "train")
     chosen = vars(_parser().parse_args(words))
-    try:
-        return chosen.pop("run")(**chosen)
-    except InputError as error:
-        print(f"vaestudy: {error}", file=sys.stderr)
-        return 2
+    return stopping.status(lambda: chosen.pop("run")(**chosen))
 
 
 def _train(stage: str, dry_run: bool, **given: Any) -> int:
@@ -44,13 +40,9 @@ def _train(stage: str, dry_run: bool, **given: Any) -> int:
 
 
 def _study(profile: str, out: str) -> int:
-    from vaestudy.report import execute, site
+    from vaestudy.report import site
 
-    try:
-        site.study(profile, out, progress=sys.stderr.isatty())
-    except execute.NotebookError as error:
-        print(f"vaestudy: {error}", file=sys.stderr)
-        return 1
+    site.study(profile, out, progress=sys.stderr.isatty())
     return 0
 
 

@@ -27,13 +27,14 @@ from vaestudy.errors import InputError
 from vaestudy.files import write_json
 from vaestudy.models.stack import Stack
 from vaestudy.models.vae import VAE
+from vaestudy.stopping import Terminated, stop_requests
 from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import Training
 from vaestudy.training.objective import Objective, beta_norm
 from vaestudy.training.progress import progress_bar
 from vaestudy.training.run import Run, describe, folder, owned
 from vaestudy.training.steps import StackStep
-from vaestudy.training.trainer import Job, Loop, Terminated, check, device_of, fit, stop_requests, unchanged_noise
+from vaestudy.training.trainer import Job, Loop, check, device_of, fit, unchanged_noise
 
 
 @dataclass(frozen=True)
