@@ -1,6 +1,6 @@
 """What torch.compile makes of a training under the recipes of the gpu profile: `compile_regions.py BACKEND`.
 
-A program of its own, so that no type checker stands between the compiler and the models.
+A program, so that no type checker stands between the compiler and the models.
 """
 
 import copy
@@ -76,4 +76,4 @@ if __name__ == "__main__":
     report = {name: counted(name, backend) for name in ("vae", "sweep", "nvae")}
     if backend == "aot_eager":
         report |= {mode: recomputed(mode) for mode in ("none", "norm_act", "cell")}
-    print(json.dumps(report))  # noqa: T201
+    print(json.dumps(report))

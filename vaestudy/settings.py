@@ -70,9 +70,7 @@ class BetaVAESettings(Settings):
     beta: float = setting(0.0, "β of the β-VAE shown beside the VAE, 0 for the best one of the sweep", least=0)
     likelihood: str = setting("bernoulli", "bernoulli or gaussian", choices=("bernoulli", "gaussian"))
     network: str = setting("mlp", "linear, kingma, mlp, higgins, conv or burgess", choices=NETWORKS)
-    seeds: int = setting(
-        0, "models for each β and latent size, 2 or more, 0 for the number of the profile", least=0, most=1000
-    )
+    seeds: int = setting(0, "models for each β and latent size, 2 or more, 0 for the profile's", least=0, most=1000)
     pairs: int = setting(5, "pairs L that the Higgins score averages, 1 or more", least=1, most=1000)
     labels: int = setting(1000, "images whose labels are known when β is chosen from weak labels, 50 or more", least=50)
 

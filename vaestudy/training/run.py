@@ -165,7 +165,8 @@ class Run:
         commit = (known["commit"] or "unknown")[:10] + ("+" if known["modified"] else "")
         about = {"run": self.path.name, "commit": commit, "device": known["device"], "seed": known["seed"]}
         about |= {"seconds": known["seconds"], "peak memory, GiB": known["peak_memory_gib"]}
-        return about | {"data": known["data_checksum"][:12], "versions": versions}
+        data = next((part["ImageSet"]["name"] for part in self.config if "ImageSet" in part), None)
+        return about | {"data set": data, "data": known["data_checksum"][:12], "versions": versions}
 
     def codes(
         self, images: Any, index: Any = None, *, draws: int = 0, batch: int = 1024
