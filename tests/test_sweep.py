@@ -1,7 +1,6 @@
 """Many trainings: every member is the run that its model trained alone would be, however the sweep went."""
 
 import math
-import socket
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -182,30 +181,6 @@ def test_several_grids_of_one_size_are_one_program(images, tmp_path):
     assert [run.provenance["models_at_once"] for run in fit_many(jobs)] == [4] * 4 + [6] * 6
     with pytest.raises(InputError, match="two of the jobs are one and the same"):
         fit_many([*jobs, jobs[0]])
-
-
-WORKER = """
-import sys
-import torch
-from small_training import noise, small
-from vaestudy.training import Grid, distributed, fit_many
-distributed.start()
-jobs = Grid(betas=(1, 2, 4), latent_dims=(2,)).jobs(noise(), small(), sys.argv[1], network="linear")
-found = fit_many(jobs, device="cpu")
-print([run.provenance["models_at_once"] for run in found], [run.provenance["processes"] for run in found], sep=";")
-"""
-
-
-def test_two_processes_share_the_members_out_and_wait_for_each_other(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "CUDA_VISIBLE_DEVICES": ""}
-    children = [start(["-c", WORKER], tmp_path, RANK=str(rank), **shared) for rank in range(2)]
-    for child in children:
-        said, errors = child.communicate(timeout=100)
-        assert child.returncode == 0, errors
-        assert said.splitlines()[-1] == "[2, 1, 2];[1, 1, 1]"
 
 
 SIDE_BY_SIDE = """

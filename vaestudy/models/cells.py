@@ -142,7 +142,7 @@ class Cell(nn.Module):
         # A compiler updates the statistics once by itself.
         keep = partial(create_selective_checkpoint_contexts, _KEPT)
         selective = {"context_fn": keep} if self.checkpoint == "norm_act" else {}
-        return checkpoint(self.compute, x, use_reentrant=False, **selective)
+        return checkpoint(self.compute, x, use_reentrant=False, preserve_rng_state=False, **selective)
 
     def compute(self, x: Tensor) -> Tensor:
         branch = self.branch(x)

@@ -136,10 +136,11 @@ def batch_norm_momentum(module: nn.Module, momentum: float) -> Iterator[None]:
 def checkpointed(module: nn.Module, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
     """function(*inputs), a part of `module`, of which the backward pass makes all tensors again from the inputs.
 
-    The second pass over a batch does not count it again in the running statistics.
+    The second pass over a batch does not count it again in the running statistics. Nothing random may be in the part:
+    the state of the generators, which a CUDA graph forbids to read, is not kept.
     """
     contexts = lambda: (nullcontext(), batch_norm_momentum(module, 0.0))  # noqa: E731
-    return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
+    return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=False)
 
 
 class NormActConv(nn.Module):
