@@ -126,15 +126,16 @@ def read(folder: Path) -> pd.DataFrame:
 
 def run_all(
     profile: str, folder: Path, say: Callable[[str], Any] = print, data_dir: str | None = None, stages=tuple(STAGES)
-) -> None:
-    """Make the records of every part that a profile runs in pieces; what is there already is not made again.
+) -> int:
+    """Make the records of every part that a profile runs in pieces, and say how many files were made.
 
-    It can be stopped at any moment: trainings go on where they were, and a finished piece has its file. The trained
-    models of a piece are removed with its last record.
+    What is there already is not made again. It can be stopped at any moment: trainings go on where they were, and a
+    finished piece has its file. The trained models of a piece are removed with its last record.
     """
     in_pieces = [stage for stage in stages if profiles.sizes(stage, profile)["pieces"]]
     todo = {name: sizes for stage in in_pieces for name, sizes in plan(stage, profile).items()}
     own = max((profiles.sizes(stage, profile)["pieces"] for stage in in_pieces), default=0)
+    files = 0
     count = max((math.ceil(sizes["seeds"] / own) for sizes in todo.values()), default=0)
     for number in range(count):
         runs = folder / "runs" / f"piece-{number:02d}"
@@ -144,9 +145,11 @@ def run_all(
                 continue
             there, began = _path(folder, name, f"{number:02d}").exists(), time.perf_counter()
             rows = run_piece(PARTS[name], Context(sizes, data_dir, runs), seeds, f"{number:02d}", folder)
+            files += not there
             state = "there" if there else f"{time.perf_counter() - began:.0f} s"
             say(f"piece {number + 1} of {count}, {name}: {len(rows)} records, {state}")
         shutil.rmtree(runs, ignore_errors=True)
+    return files
 
 
 def of_page(settings: Settings) -> pd.DataFrame:
@@ -155,9 +158,14 @@ def of_page(settings: Settings) -> pd.DataFrame:
     Those of all pieces that are there, in a profile that is run in pieces; else the profile's parts are run here.
     """
     if profiles.sizes(settings.stage, settings.profile)["pieces"]:
-        return read(project_root() / "reports" / settings.profile)
+        return read(folder(settings.profile))
     frames = [part_of_page(settings, name) for name in profiles.parts(settings.stage, settings.profile)]
     return pd.concat(frames, ignore_index=True) if frames else _frame([])
+
+
+def folder(profile: str) -> Path:
+    """Where the records of a profile that is run in pieces are."""
+    return project_root() / "reports" / profile
 
 
 def part_of_page(settings: Settings, name: str) -> pd.DataFrame:
@@ -191,7 +199,7 @@ def changed(settings: Settings) -> dict[str, Any]:
 
 def published(name: str) -> pd.DataFrame:
     """The published records of a part, no rows where there are none."""
-    rows = read(project_root() / "reports" / "published" / "night")
+    rows = read(folder("published/night"))
     return rows[rows["part"] == name]
 
 
@@ -214,7 +222,7 @@ def judge(settings: Settings, records: pd.DataFrame) -> list[dict]:
 
 def _published_verdicts() -> dict[str, str]:
     """The verdicts of the published evidence, as far as there are any."""
-    path = project_root() / "reports" / "published" / "night" / "results.json"
+    path = folder("published/night") / "results.json"
     if not path.exists():
         return {}
     return {claim["id"]: claim["verdict"] for claim in json.loads(path.read_text("utf-8"))["claims"]}
