@@ -16,7 +16,7 @@ from typing import Any
 
 from vaestudy.errors import InputError
 
-PROFILES = ("smoke", "laptop", "gpu", "paper")
+PROFILES = ("smoke", "laptop", "night", "gpu", "paper")
 NETWORKS = ("linear", "kingma", "mlp", "higgins", "conv", "burgess")
 PRESETS = ("mnist", "cifar10", "imagenet32", "celeba64", "celeba_hq256", "ffhq256", "laptop32", "smoke")
 MOST_SEED = 2**32 - 1
@@ -34,7 +34,9 @@ class Settings:
     """What every stage can be told."""
 
     profile: str = setting(
-        "auto", "smoke, laptop, gpu or paper, or auto for gpu with CUDA and laptop without", choices=("auto", *PROFILES)
+        "auto",
+        "smoke, laptop, night, gpu or paper, or auto for gpu with CUDA and laptop without",
+        choices=("auto", *PROFILES),
     )
     dataset: str = setting("dsprites", "the images, a name that vaestudy.data.load knows")
     image_size: int = setting(0, "side of the images in pixels, 0 for the one of the profile", least=0, most=1024)
