@@ -12,7 +12,7 @@ from scipy import stats
 from vaestudy.claims.choices import BestMoves, BestOf, Chosen
 from vaestudy.claims.forms import Above, AllOf, OnCurve, Positive, Slope
 from vaestudy.claims.records import Draw, Records, once, setting
-from vaestudy.claims.verdicts import _verdicts, repeated
+from vaestudy.claims.verdicts import decisions, repeated
 
 LEVEL = 0.05
 EVERY = setting(part="sweep")
@@ -40,7 +40,7 @@ def runs(form, frame: pd.DataFrame, count: int) -> Draw:
 
 def verdicts(form, frame: pd.DataFrame, count: int, level: float = LEVEL) -> pd.Series:
     """The share of each verdict over `count` runs."""
-    found = pd.Series(_verdicts(*form.tails(runs(form, frame, count), 3_999), level))
+    found = pd.Series(decisions(*form.tails(runs(form, frame, count), 3_999), level))
     return found.value_counts(normalize=True).reindex(["supported", "contradicted", "undecided"], fill_value=0.0)
 
 
@@ -112,7 +112,7 @@ def test_ten_models_decide_the_pilots_rise_and_fall_and_three_never(held):
     assert verdicts(form, pilot(np.random.default_rng(0), 200 * 10), 200, level)["supported"] > 0.95
     three = runs(form, pilot(np.random.default_rng(0), 50 * 3), 50)
     assert form.least_p(three) > level / 2
-    assert np.all(_verdicts(*form.tails(three), level) == "undecided")
+    assert np.all(decisions(*form.tails(three), level) == "undecided")
 
 
 def test_a_choice_on_other_seeds_does_not_flatter_itself():
@@ -166,10 +166,10 @@ def test_where_the_best_beta_lies_moves_with_the_size_or_does_not():
     form, count = BestMoves(EVERY, "score"), 60
     moved = runs(form, best_moves(np.random.default_rng(0), count * 10, 1.0), count)
     assert form.estimate(moved).effect.mean() == pytest.approx(1, abs=0.1)
-    assert np.mean(_verdicts(*form.tails(moved, 19_990), LEVEL) == "supported") > 0.95
+    assert np.mean(decisions(*form.tails(moved, 19_990), LEVEL) == "supported") > 0.95
     still = runs(form, best_moves(np.random.default_rng(0), count * 10, 0.0), count)
     assert form.estimate(still).effect.mean() == pytest.approx(0, abs=0.1)
-    assert np.mean(_verdicts(*form.tails(still, 19_990), LEVEL) == "undecided") >= 1 - bound(0.1, count)
+    assert np.mean(decisions(*form.tails(still, 19_990), LEVEL) == "undecided") >= 1 - bound(0.1, count)
 
 
 def test_what_is_called_decidable_is_decided_again():
@@ -184,7 +184,7 @@ def test_what_is_called_decidable_is_decided_again():
             once(records, ABOVE.units(records))
             for records in (Records(table({b: cells[b][run, pair] for b in cells})) for run in (0, 1))
         )
-        ours, theirs = (str(_verdicts(*ABOVE.tails(draw, 4_999), 0.05)[0]) for draw in (here, there))
+        ours, theirs = (str(decisions(*ABOVE.tails(draw, 4_999), 0.05)[0]) for draw in (here, there))
         if ours != "undecided" and repeated(ABOVE, here, 0.05, ours) >= 0.95:
             kept, missed = kept + 1, missed + (theirs != ours)
     assert kept >= 20

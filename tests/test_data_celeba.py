@@ -204,7 +204,15 @@ def test_parquet_files_that_cannot_be_used_are_one_line(tmp_path):
     (folder / "part-9.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match="must begin with its split: train, valid, test"):
         data.load("celeba", data_dir=tmp_path)
-    (folder / "part-9.parquet").rename(folder / "test-9.parquet")
+    (folder / "part-9.parquet").unlink()
+    pyarrow = pytest.importorskip("pyarrow")
+    pyarrow.parquet.write_table(pyarrow.table({"picture": [1]}), folder / "test-0.parquet")
+    for path in folder.glob("*0-of-4.parquet"):
+        path.unlink()
+    (folder / "train-1-of-4.parquet").unlink()
+    with pytest.raises(InputError, match="no column image or no attribute"):
+        data.load("celeba", data_dir=tmp_path)
+    (folder / "test-0.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match="cannot read the parquet files") as caught:
         data.load("celeba", data_dir=tmp_path)
     assert "\n" not in str(caught.value)

@@ -42,7 +42,7 @@ def album(tmp_path):
 def everything(root, cache, side=16):
     """All splits of a folder together, by file name."""
     storage, _ = decode_all("folder", root, list_images(root), Recipe(side), cache)
-    return dict(zip((name for name, *_ in list_images(root)), storage.numpy(), strict=True))
+    return dict(zip(list_images(root), storage.numpy(), strict=True))
 
 
 def test_any_mode_and_size_becomes_a_square_in_rgb(album, tmp_path):

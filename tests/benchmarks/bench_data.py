@@ -76,7 +76,7 @@ def decode(folder: Path, different: int = 500, count: int = 20_000) -> dict:
     files, crop = list_images(photos), (15, 40, 163, 188)
 
     def plain() -> None:
-        for name, *_ in files[: count // 5]:
+        for name in files[: count // 5]:
             with Image.open(photos / name) as image:
                 np.asarray(image.convert("RGB").crop(crop).resize((64, 64), Image.Resampling.BILINEAR))
 

@@ -51,8 +51,8 @@ class BestOf(Form):
     def tails(self, draw: Draw, draws: int = DRAWS) -> Tails:
         scores, base, candidates = self._scores(draw)
         if draw.times == 2:
-            # The best of resampled settings lies above the best of the settings on average: as far as here, another
-            # run's best would lie below ours. The base makes up for it.
+            # Where several settings are nearly best, the best of a resample lies above the best of the models: ours is
+            # the luckiest already, and would be made luckier. The base is raised until both agree on average.
             best = self.estimate(once(draw.records, draw.units)).effect
             base = base + np.abs(self.estimate(draw).effect.mean() - best)
         pieces = draw.pieces(*self._keys(draw.records)[:2])

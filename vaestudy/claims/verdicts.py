@@ -97,7 +97,7 @@ def _tested(claim: Claim, records: Records) -> _Tested:
 def _judged(one: _Tested, adjusted: float, level: float, exploratory: bool) -> dict:
     """The row of a tested claim, whose two-sided p is held against `level`."""
     test, draw, reason, visible = one.claim.test, one.draw, None, None
-    verdict = str(_verdicts(np.array(one.up), np.array(one.down), level))
+    verdict = str(decisions(np.array(one.up), np.array(one.down), level))
     if one.p <= level and verdict == "undecided":
         reason = "the effect is above 0 and yet below what would be enough"
     effect, se, df = (float(column[0]) for column in test.estimate(draw))
@@ -128,10 +128,11 @@ def repeated(test: Form, draw: Draw, level: float, verdict: str) -> float:
     """
     star = resampled(draw.records, draw.units, REPEATS, 2, np.random.default_rng(1))
     draws = int(np.clip(20 * test.choices(draw) / level, 1_999, 19_999))
-    return float((_verdicts(*test.tails(star, draws), level) == verdict).mean())
+    return float((decisions(*test.tails(star, draws), level) == verdict).mean())
 
 
-def _verdicts(up: np.ndarray, down: np.ndarray, level: float) -> np.ndarray:
+def decisions(up: np.ndarray, down: np.ndarray, level: float) -> np.ndarray:
+    """The verdict of each pair of one-sided p at a two-sided level; undecided too if both sides reach it."""
     supported, contradicted = 2 * up <= level, 2 * down <= level
     return np.select([supported & ~contradicted, contradicted & ~supported], ["supported", "contradicted"], "undecided")
 

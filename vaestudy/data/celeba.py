@@ -2,7 +2,9 @@
 
 import hashlib
 import warnings
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -76,23 +78,23 @@ def _from_lists(
     if missing and not download:
         raise InputError(f"{root} lacks {', '.join(missing)}: {ADVICE}")
     if missing:
-        _download(root)
-        return _from_lists(root, recipe, cache_dir, download=False)
+        _download(cache_dir)
+        return _from_lists(cache_dir / "celeba", recipe, cache_dir, download=False)
     pictures = root / IMAGES / IMAGES if (root / IMAGES / IMAGES).is_dir() else root / IMAGES
     partition, files = _partition(lists[0]), list_images(pictures)
-    _compare(list(partition.index), [name for name, *_ in files], lists[0])
+    _compare(list(partition.index), files, lists[0])
     table = _attributes(lists[1])
     if list(partition.index) != list(table.index):
         raise InputError(f"{lists[0]} and {lists[1].name} do not list the same images: fetch both again from {PAGE}")
     return table, partition.to_numpy(), *decode_all("celeba", pictures, files, recipe, cache_dir)
 
 
-def _download(root: Path) -> None:
+def _download(data_dir: Path) -> None:
     from torchvision.datasets import CelebA
 
     try:
-        CelebA(root.parent, download=True)
-    except Exception as error:
+        CelebA(data_dir, download=True)
+    except Exception as error:  # gdown raises types of its own, and often: Drive has a daily quota
         raise InputError(f"the download of celeba failed ({first_line(error)}): {ADVICE}") from error
 
 
@@ -137,46 +139,43 @@ def _compare(listed: list[str], present: list[str], path: Path) -> None:
 def _from_parquet(
     root: Path, shards: list[Path], recipe: Recipe, cache_dir: Path
 ) -> tuple[pd.DataFrame, np.ndarray, Tensor, dict]:
-    """The images of parquet files: a column "image" with the files' bytes, and one column for each attribute."""
+    """The same of parquet files: a column "image" with the bytes of the image files, and one for each attribute."""
     try:
         from pyarrow import lib, parquet
     except ImportError as error:
         raise InputError(f"{root} holds parquet files: pip install 'vaestudy[parquet]' reads them") from error
-    kinds = [next((k for k, split in enumerate(SPLITS) if shard.name.startswith(split)), None) for shard in shards]
-    if None in kinds:
-        raise InputError(f"{shards[kinds.index(None)]} must begin with its split: {', '.join(SPLITS)}")
+    splits = [next((k for k, split in enumerate(SPLITS) if shard.name.startswith(split)), None) for shard in shards]
+    if None in splits:
+        raise InputError(f"{shards[splits.index(None)]} must begin with its split: {', '.join(SPLITS)}")
     try:
         tables = [parquet.ParquetFile(shard) for shard in shards]
-        known = tables[0].schema_arrow.names
-        names = [name for name in NAMES if name in known]
-        if "image" not in known or not names:
-            raise InputError(f"{shards[0]} has no column image, or none of CelebA's attributes: {ADVICE}")
+        columns = tables[0].schema_arrow.names
+        names = [name for name in NAMES if name in columns]
+        if "image" not in columns or not names:
+            raise KeyError("no column image or no attribute")
         marks = pd.concat([table.read(names).to_pandas() for table in tables], ignore_index=True)
-    except (lib.ArrowException, OSError) as error:
+        counts = [table.metadata.num_rows for table in tables]
+        content = content_digest(root, [str(shard.relative_to(root)) for shard in shards], cache_dir)
+        identity = hashlib.sha256(f"{recipe} {content}".encode()).hexdigest()[:16]
+        path = cache_path(cache_dir, f"celeba-{recipe.side}-{identity}.npy")
+        images = (batch for table in tables for batch in table.iter_batches(256, columns=["image"]))
+        shape = (sum(counts), 3, recipe.side, recipe.side)
+        storage, details = cached_array(path, shape, lambda array: _decode_batches(array, images, recipe))
+    except (lib.ArrowException, OSError, KeyError) as error:
         raise InputError(f"cannot read the parquet files in {root} ({first_line(error)}): {ADVICE}") from error
-    counts = [table.metadata.num_rows for table in tables]
+    return (marks > 0).astype(np.uint8), np.repeat(splits, counts), storage, details
 
-    def fill(array: np.ndarray) -> dict:
-        row, bad = 0, []
-        with tqdm(total=sum(counts), desc="celeba", unit=" images", disable=None) as bar, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with ThreadPoolExecutor(usable_cores()) as pool:  # PIL leaves the interpreter to others while it decodes
-                for batch in (batch for table in tables for batch in table.iter_batches(256, columns=["image"])):
-                    contents = [entry["bytes"] for entry in batch.column(0).to_pylist()]
-                    for pixels in pool.map(decode, contents, [recipe] * len(contents)):
-                        if pixels is None:
-                            bad.append(row)
-                        else:
-                            array[row] = pixels.transpose(2, 0, 1)
-                        row += 1
-                    bar.update(len(contents))
-        return {"source": f"{len(shards)} parquet files", "crop": recipe.crop, "unreadable": bad}
 
-    files = [
-        (str(s.relative_to(root)), s.stat().st_size, max(s.stat().st_mtime_ns, s.stat().st_ctime_ns)) for s in shards
-    ]
-    content = content_digest(root, files, cache_dir)
-    identity = hashlib.sha256(f"{recipe} {content}".encode()).hexdigest()[:16]
-    path = cache_path(cache_dir, f"celeba-{recipe.side}-{identity}.npy")
-    kept = cached_array(path, (sum(counts), 3, recipe.side, recipe.side), fill)
-    return (marks > 0).astype(np.uint8), np.repeat(kinds, counts), *kept
+def _decode_batches(array: np.ndarray, batches: Iterable, recipe: Recipe) -> dict:
+    """Decode Arrow record batches of one column, the files' bytes, into an array; the rows left black are noted."""
+    row, bad = 0, []
+    with warnings.catch_warnings(), ThreadPoolExecutor(usable_cores()) as pool:  # PIL releases the interpreter
+        warnings.simplefilter("ignore")
+        for batch in tqdm(batches, total=-(-len(array) // 256), desc="celeba", unit=" batches", disable=None):
+            for pixels in pool.map(decode, batch.column(0).field("bytes").to_pylist(), repeat(recipe)):
+                if pixels is None:
+                    bad.append(row)
+                else:
+                    array[row] = pixels.transpose(2, 0, 1)
+                row += 1
+    return {"source": "parquet files", "crop": recipe.crop, "unreadable": bad}

@@ -10,7 +10,6 @@ import time
 import warnings
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -41,10 +40,9 @@ DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, Ar
 DONE, UNREADABLE = 1, 2
 CHUNK = 256  # images that a worker takes at a time, and the most that a kill loses
 POOL_PAYS = 30e6  # bytes of files below which starting processes takes longer than decoding
-SETTLED = 2.0  # seconds after which a change must show in a file's times, whatever their resolution
+SETTLED = 2e9  # ns after which a change must show in a file's times, whatever their resolution
 
 Box = tuple[int, int, int, int]
-Listing = list[tuple[str, int, int]]
 
 
 @dataclass(frozen=True)
@@ -62,17 +60,17 @@ def usable_cores() -> int:
     return joblib.cpu_count()
 
 
-def list_images(folder: Path) -> Listing:
-    """Relative name (with /), size in bytes and last change (ns) of every image file at any depth, sorted by name.
+def list_images(folder: Path) -> list[str]:
+    """Relative names (with /) of the image files at any depth, sorted.
 
-    Links are followed, but no folder is entered twice. What is no whole file, a link into the void say, has size -1.
+    Links are followed, but no folder is entered twice.
 
     Raises:
         InputError: the folder is missing, unreadable or has no image.
     """
     entered = set()
 
-    def walk(path: str, prefix: str) -> Iterator[tuple[str, int, int]]:
+    def walk(path: str, prefix: str) -> Iterator[str]:
         about = os.stat(path)
         if (about.st_dev, about.st_ino) in entered:
             return
@@ -86,7 +84,7 @@ def list_images(folder: Path) -> Listing:
             if entry.is_dir():
                 yield from walk(entry.path, f"{prefix}{entry.name}/")
             elif os.path.splitext(entry.name)[1].lower() in SUFFIXES | FOREIGN:
-                yield prefix + entry.name, *_size_and_change(entry.path)
+                yield prefix + entry.name
 
     try:
         found = sorted(walk(str(folder), ""))
@@ -97,7 +95,28 @@ def list_images(folder: Path) -> Listing:
     return found
 
 
-def _size_and_change(path: str) -> tuple[int, int]:
+def content_digest(folder: Path, names: list[str], cache_dir: Path) -> str:
+    """A hash of the files' names and bytes.
+
+    It is remembered in `cache_dir` under the folder's place and the files' names, sizes and times, so that bytes are
+    read once. What changed a moment ago is not remembered: another change might leave the same times.
+    """
+    started, stamps = time.time_ns(), [_size_and_change(folder / name) for name in names]
+    place = json.dumps([os.path.realpath(folder), names, stamps]).encode()
+    known = cache_path(cache_dir, f".content-{hashlib.sha256(place).hexdigest()[:24]}")
+    if known.exists():
+        return known.read_text()
+    whole = hashlib.sha256()
+    for name in names:
+        whole.update(os.fsencode(name) + b"\0" + _digest(folder / name))
+    if started - max(change for _, change in stamps) > SETTLED:
+        with replacing(known) as file:
+            file.write_text(whole.hexdigest())
+    return whole.hexdigest()
+
+
+def _size_and_change(path: Path) -> tuple[int, int]:
+    """Bytes and the time (ns) of the last change of a file; -1 and 0 of what is none, a link into the void say."""
     try:
         about = os.stat(path)
     except OSError:
@@ -106,29 +125,8 @@ def _size_and_change(path: str) -> tuple[int, int]:
     return (about.st_size if stat.S_ISREG(about.st_mode) else -1), max(about.st_mtime_ns, about.st_ctime_ns)
 
 
-def content_digest(folder: Path, files: Listing, cache_dir: Path) -> str:
-    """A hash of the files' names and bytes.
-
-    It is remembered in `cache_dir` under the folder's place and the files' names, sizes and times, so that bytes are
-    read once. What changed a moment ago is not remembered: another change might leave the same times.
-    """
-    place = hashlib.sha256(json.dumps([os.path.realpath(folder), files]).encode()).hexdigest()[:24]
-    known = cache_path(cache_dir, f".content-{place}")
-    if known.exists():
-        return known.read_text()
-    whole, started = hashlib.sha256(), time.time_ns()
-    with ThreadPoolExecutor(usable_cores()) as pool:  # hashing leaves the interpreter to others
-        paths = (folder / name if size >= 0 else None for name, size, _ in files)
-        for (name, *_), digest in zip(files, pool.map(_digest, paths), strict=True):
-            whole.update(os.fsencode(name) + b"\0" + digest)
-    if started - max(change for *_, change in files) > SETTLED * 1e9:
-        with replacing(known) as file:
-            file.write_text(whole.hexdigest())
-    return whole.hexdigest()
-
-
-def _digest(path: Path | None) -> bytes:
-    if path is None:
+def _digest(path: Path) -> bytes:
+    if not path.is_file():
         return b""
     try:
         with open(path, "rb") as file:
@@ -138,9 +136,9 @@ def _digest(path: Path | None) -> bytes:
 
 
 def decode_all(
-    name: str, folder: Path, files: Listing, recipe: Recipe, cache_dir: Path, workers: int | None = None
+    name: str, folder: Path, files: list[str], recipe: Recipe, cache_dir: Path, workers: int | None = None
 ) -> tuple[UInt8[Tensor, "n 3 side side"], dict]:
-    """All files of a listing as uint8 (n, 3, side, side), with "checksum" and "unreadable" (rows left black).
+    """Some files of a folder as uint8 (n, 3, side, side), with "checksum" and "unreadable" (rows left black).
 
     The array is kept in `cache_dir` under a name that depends on the files' content and the recipe, so a changed
     folder is decoded anew. A call that was stopped goes on where it was. `workers` is the number of processes, by
@@ -155,9 +153,9 @@ def decode_all(
 
     def fill(array: np.ndarray, done: np.ndarray) -> dict:
         todo = np.flatnonzero(done == 0)
-        few = sum(files[row][1] for row in todo) < POOL_PAYS
+        few = sum(_size_and_change(folder / files[row])[0] for row in todo) < POOL_PAYS
         size = min(CHUNK, -(-len(todo) // (4 * workers)) or 1)
-        jobs = [[(int(row), files[row][0]) for row in todo[i : i + size]] for i in range(0, len(todo), size)]
+        jobs = [[(int(row), files[row]) for row in todo[i : i + size]] for i in range(0, len(todo), size)]
         with tqdm(total=len(files), initial=len(files) - len(todo), desc=name, unit=" images", disable=None) as bar:
             for rows, states in _work(jobs, str(folder), Path(array.filename), recipe, 1 if few else workers):
                 array.flush()  # before the marks: what is marked must be there after a power cut, too
@@ -172,7 +170,7 @@ def decode_all(
     path = cache_path(cache_dir, f"{name}-{recipe.side}-{identity}.npy")
     storage, details = cached_array(path, (len(files), 3, recipe.side, recipe.side), fill, resume=True)
     if bad := details["unreadable"]:
-        names = ", ".join(files[row][0] for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
+        names = ", ".join(files[row] for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
         logger.warning("%s: skipped %d of %d images that cannot be decoded: %s", folder, len(bad), len(files), names)
     return storage, details
 

@@ -1,6 +1,6 @@
 """3D Shapes and MPI3D: published arrays of all combinations of their factors, read piece by piece and kept small."""
 
-import hashlib
+import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,9 +53,8 @@ def grid_of_images(
     path, sizes = data_dir / file, tuple(factors.values())
     if not path.exists():
         raise InputError(f"there is no {path}: {advice}")
-    count, about = int(np.prod(sizes)), path.stat()
-    content = content_digest(data_dir, [(file, about.st_size, max(about.st_mtime_ns, about.st_ctime_ns))], data_dir)
-    target = cache_path(data_dir, f"{name}-{side}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.npy")
+    count = math.prod(sizes)
+    target = cache_path(data_dir, f"{name}-{side}-{content_digest(data_dir, [file], data_dir)[:16]}.npy")
 
     def fill(array: np.ndarray) -> dict:
         try:
@@ -115,7 +114,7 @@ def open_npz(path: Path, sizes: tuple[int, ...], member: str = "images") -> Iter
             raise InputError(f"{path} holds its images in another order of the axes")
 
         def pieces() -> Iterator[np.ndarray]:
-            size = int(np.prod(shape[1:]))
+            size = math.prod(shape[1:])
             for start in range(0, shape[0], PIECE):
                 count = min(PIECE, shape[0] - start)
                 yield np.frombuffer(file.read(count * size), dtype=np.uint8).reshape(count, *shape[1:])
@@ -124,6 +123,6 @@ def open_npz(path: Path, sizes: tuple[int, ...], member: str = "images") -> Iter
 
 
 def _expect(path: Path, shape: tuple[int, ...], dtype: np.dtype, sizes: tuple[int, ...]) -> None:
-    count = int(np.prod(sizes))
+    count = math.prod(sizes)
     if shape[0] != count or shape[1:3] != (64, 64) or dtype != np.uint8:
         raise InputError(f"{path} holds images {shape} of {dtype}, not {(count, 64, 64)} of uint8")

@@ -56,8 +56,7 @@ def members(images: ImageSet, inside: np.ndarray, split: str, details: dict) -> 
 
 def _pictures(name: str, side: int, split: str, root: Path, cache_dir: Path) -> ImageSet:
     files = list_images(root)
-    names = [file for file, *_ in files]
-    factors, note = read_labels(root, names) or (None, {})
+    factors, note = read_labels(root, files) or (None, {})
     storage, details = decode_all(name, root, files, Recipe(side), cache_dir)
     images = ImageSet(
         name=name,
@@ -67,4 +66,4 @@ def _pictures(name: str, side: int, split: str, root: Path, cache_dir: Path) -> 
         checksum=details["checksum"],
         note=note,
     )
-    return members(images, np.array([split_of(file) == split for file in names]), split, details)
+    return members(images, np.array([split_of(file) == split for file in files]), split, details)

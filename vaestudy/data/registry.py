@@ -4,6 +4,7 @@ To add a data set, add one entry to `REGISTRY`. Its loader takes the side of the
 folder of the data files and whether it may download, and returns an `ImageSet`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -104,16 +105,13 @@ def _classic(name: str, channels: int, sizes: tuple[int, ...], train: int) -> Da
 
 def _grid(name: str, file: str, factors: dict[str, int], home: str) -> DataSetInfo:
     advice = f"put {file} from {home} into data_dir"
-    count = 1
-    for size in factors.values():
-        count *= size
     return DataSetInfo(
         name=name,
         loader=partial(grids.grid_of_images, name=name, file=file, factors=factors, advice=advice),
         image_sizes=grids.SIDES,
         default_image_size=64,
         channels=3,
-        splits={"train": count},
+        splits={"train": math.prod(factors.values())},
         labels="grid",
         factors=factors,
         how_to_get=advice,
