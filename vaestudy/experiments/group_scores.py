@@ -35,7 +35,7 @@ def gap(codes: Codes, factors: Labels, *, seed: int) -> float:
     return metrics.mig(_two(codes), factors, seed=seed)
 
 
-def _two(codes: Codes) -> Codes:
+def _two(codes: Codes) -> Float[np.ndarray, "n _"]:
     return np.pad(codes, ((0, 0), (0, max(0, 2 - codes.shape[1]))))
 
 
@@ -45,16 +45,18 @@ def scores(
     nats: Float[np.ndarray, " d"],
     *,
     seed: int,
+    draws: int = 1,
     classes: Sequence[int] | None = None,
     rotations: int = 20,
 ) -> dict[str, float]:
     """Scores of the latents of a group that carry .05 nats or more; all are 0 where none does.
 
     Args:
-        codes: draws from the posterior, one row a draw.
+        codes: draws from the posterior, one row a draw, those of an image one after another.
         factors: of the same rows.
         nats: mean KL of each latent.
         seed: of pairs, splits and rotations.
+        draws: of each image; what learns from some rows and is tested on others takes one of them.
         classes: factor columns that the Higgins score names and the R² are of.
         rotations: random rotations behind each `*_rotated`.
 
@@ -66,33 +68,33 @@ def scores(
     """
     live = metrics.live(nats)
     about = {"nats": float(nats.sum()), "live": int(live.sum())}
-    z, examined = codes[:, live], scored_metrics(classes)
+    z, examined, chance = codes[:, live], scored_metrics(classes), 1 / len(classes or factors.T)
     drawn = {"higgins_1_draws", "mig_sup_draws", "linear_r2", "known"}
     drawn |= {f"{name}_{kind}" for name in examined for kind in ("draws", "rotated", "noise", "known")}
     if not live.any():
         return about | dict.fromkeys(sorted(drawn), 0.0)
-    noise, known = metrics.noise_codes(*z.shape, seed=seed), known_factors(z, factors, seed)
+    noise, known = metrics.noise_codes(*z.shape, seed=seed), known_factors(z[::draws], factors[::draws], seed)
     row = {
         "higgins_1_draws": metrics.higgins_score(z, factors, seed=seed, classes=classes, pairs=1),
         "mig_sup_draws": metrics.mig_sup(z, factors, seed=seed),
-        "linear_r2": linear_r2(z, factors, classes),
+        "linear_r2": linear_r2(z[::draws], factors[::draws], classes),
         "known": len(known),
     }
     for name, metric in examined.items():
         row[f"{name}_draws"] = metric(z, factors, seed=seed)
         row[f"{name}_rotated"] = metrics.rotation_score(z, factors, seed=seed, rotations=rotations, metric=metric)
         row[f"{name}_noise"] = metric(noise, factors, seed=seed)
-        knows = metrics.known_factors_score(factors, known, seed=seed, metric=metric) if known else 0.0
-        row[f"{name}_known"] = knows
+        guess = chance if name == "higgins_5" else 0.0
+        score = metrics.known_factors_score(factors, known, seed=seed, metric=metric) if known else guess
+        row[f"{name}_known"] = score
     return about | row
 
 
 def references(factors: Labels, *, seed: int, classes: Sequence[int] | None = None) -> dict[str, float]:
     """What no code changes: `higgins_chance`, and `*_ceiling`, the scores of the true factors."""
     truth = metrics.factor_codes(factors)
-    count = factors.shape[1] if classes is None else len(classes)
-    ceilings = {f"{name}_ceiling": metric(truth, factors, seed=seed) for name, metric in scored_metrics(classes).items()}
-    return {"higgins_chance": 1 / count, **ceilings}
+    ceilings = {name: metric(truth, factors, seed=seed) for name, metric in scored_metrics(classes).items()}
+    return {"higgins_chance": 1 / len(classes or factors.T)} | {f"{name}_ceiling": v for name, v in ceilings.items()}
 
 
 def known_factors(codes: Codes, factors: Labels, seed: int) -> list[int]:
@@ -125,7 +127,9 @@ class Knowledge(NamedTuple):
     together: Float[np.ndarray, "groups k"]
 
 
-def knowledge(groups: Sequence[Codes], factors: Labels, *, seed: int, folds: int = 3, values: int = 8) -> Knowledge:
+def knowledge(
+    groups: Sequence[Float[np.ndarray, "n _"]], factors: Labels, *, seed: int, folds: int = 3, values: int = 8
+) -> Knowledge:
     """What each group knows, by itself, beyond the groups above, and together with them.
 
     The log loss of a logistic regression on held-out folds is taken from the loss of guessing by frequency. It is a
@@ -156,7 +160,7 @@ def _merged(column: np.ndarray, values: int) -> np.ndarray:
 
 def _nats_known(code: Codes, target: np.ndarray, seed: int, folds: int) -> float:
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    model: Any = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
+    model: Any = make_pipeline(StandardScaler(), LogisticRegression(C=100, max_iter=1_000))
     guessed = cross_val_predict(model, code.astype(np.float64), target, cv=split, method="predict_proba")
     frequencies = np.bincount(target) / len(target)
     return float(-(frequencies * np.log(frequencies)).sum() - log_loss(target, guessed))
