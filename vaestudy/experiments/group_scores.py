@@ -4,7 +4,7 @@ Every score stands between references: chance, codes of noise (floor), the true 
 the same latents (the information without any alignment), and the true factors that the code knows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +44,7 @@ def scores(
     factors: Labels,
     nats: Float[np.ndarray, " d"],
     *,
+    names: Sequence[str],
     seed: int,
     draws: int = 1,
     classes: Sequence[int] | None = None,
@@ -55,6 +56,7 @@ def scores(
         codes: draws from the posterior, one row a draw, those of an image one after another.
         factors: of the same rows.
         nats: mean KL of each latent.
+        names: of the factors.
         seed: of pairs, splits and rotations.
         draws: of each image; what learns from some rows and is tested on others takes one of them.
         classes: factor columns that the Higgins score names and the R² are of.
@@ -63,22 +65,23 @@ def scores(
     Returns:
         `nats`, `live` (how many latents), and of the live ones: `higgins_1_draws`, `higgins_5_draws`, `mig_draws`,
         `mig_sup_draws`; `higgins_5_rotated`, `mig_rotated`; `higgins_5_noise`, `mig_noise` of as many latents of
-        noise; `higgins_5_known`, `mig_known` of the true factors that they know (R² by nearest neighbours of one half
-        at least), `known` (how many these are), `linear_r2` (see there).
+        noise; `linear_r2` (see there); `r2_{factor}` by nearest neighbours; `higgins_5_known`, `mig_known` of the true
+        factors that they know (with an R² of one half at least).
     """
     live = metrics.live(nats)
     about = {"nats": float(nats.sum()), "live": int(live.sum())}
     z, examined, chance = codes[:, live], scored_metrics(classes), 1 / len(classes or factors.T)
-    drawn = {"higgins_1_draws", "mig_sup_draws", "linear_r2", "known"}
+    drawn = {"higgins_1_draws", "mig_sup_draws", "linear_r2", *(f"r2_{name}" for name in names)}
     drawn |= {f"{name}_{kind}" for name in examined for kind in ("draws", "rotated", "noise", "known")}
     if not live.any():
         return about | dict.fromkeys(sorted(drawn), 0.0)
-    noise, known = metrics.noise_codes(*z.shape, seed=seed), known_factors(z[::draws], factors[::draws], seed)
+    noise, r2 = metrics.noise_codes(*z.shape, seed=seed), metrics.knn_r2(z[::draws], factors[::draws], seed=seed)
+    known = np.flatnonzero(r2 >= KNOWN_FROM).tolist()
     row = {
         "higgins_1_draws": metrics.higgins_score(z, factors, seed=seed, classes=classes, pairs=1),
         "mig_sup_draws": metrics.mig_sup(z, factors, seed=seed),
         "linear_r2": linear_r2(z[::draws], factors[::draws], classes),
-        "known": len(known),
+        **{f"r2_{name}": float(value) for name, value in zip(names, r2, strict=True)},
     }
     for name, metric in examined.items():
         row[f"{name}_draws"] = metric(z, factors, seed=seed)
@@ -97,9 +100,9 @@ def references(factors: Labels, *, seed: int, classes: Sequence[int] | None = No
     return {"higgins_chance": 1 / len(classes or factors.T)} | {f"{name}_ceiling": v for name, v in ceilings.items()}
 
 
-def known_factors(codes: Codes, factors: Labels, seed: int) -> list[int]:
-    """The factor columns that nearest neighbours read from the code with R² of one half at least."""
-    return [int(k) for k in np.flatnonzero(metrics.knn_r2(codes, factors, seed=seed) >= KNOWN_FROM)]
+def known(scores: Mapping[str, float], names: Sequence[str], before: str = "") -> list[str]:
+    """The factors that a group knows, by its row of scores, whose columns begin with `before`."""
+    return [name for name in names if scores[f"{before}r2_{name}"] >= KNOWN_FROM]
 
 
 def linear_r2(codes: Codes, factors: Labels, classes: Sequence[int] | None = None) -> float:

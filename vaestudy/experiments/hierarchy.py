@@ -45,7 +45,7 @@ def images(sizes: dict[str, Any], data_dir: Path | str | None) -> tuple[ImageSet
 
 def job(sizes: dict[str, Any], of: dict[str, Any], seed: int, train_set: ImageSet, root: Path | str) -> Job:
     """The training of one setting and seed."""
-    model = NVAE(NVAEConfig.preset(PRESETS[of["network"]], shape=train_set.shape, seed=seed))
+    model = NVAE(NVAEConfig.preset(PRESETS[of["network"]], shape=train_set.shape, seed=seed, **sizes["network"]))
     pressure = {"beta": of["beta"], **SCHEDULES[of["schedule"] or "none"]}
     recipe = replace(sizes["training"], seed=seed, objective=replace(sizes["training"].objective, **pressure))
     return Job(model, train_set, recipe, folder(root, "hierarchy", model, train_set, recipe))
@@ -102,7 +102,7 @@ def scores(
     labels = names_of(len(codes))
     row = {"nats": float(sum(of.sum() for of in nats))}
     row |= group_scores.references(factors, seed=seed, classes=classes)
-    exam = {"seed": seed, "draws": draws, "classes": classes, "rotations": rotations}
+    exam = {"names": names, "seed": seed, "draws": draws, "classes": classes, "rotations": rotations}
     parts = {label: (code, of) for label, code, of in zip(labels, codes, nats, strict=True)}
     if len(codes) > 1:
         parts["all_"] = np.concatenate(codes, axis=1), np.concatenate(nats)
