@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from vaestudy.errors import InputError
 from vaestudy.models import NVAE, VAE, NVAEConfig
-from vaestudy.training import memory
-from vaestudy.training.config import Training
+from vaestudy.training import Training, memory
 
 RECIPE = Training(images=100, batch=10)
 
@@ -88,3 +88,63 @@ def test_freed_memory_is_kept_in_huge_pages():
     resident, *flags = run.stdout.split()
     assert int(resident) >= 64 * 1024  # KiB: at least its second half is still there
     assert "hg" in flags
+
+
+def test_what_does_not_fit_is_named_in_one_line():
+    """In the words of the allocator of the machine that runs the test."""
+    words = "a batch of 9: lower it"
+    with pytest.raises(InputError, match=f"too little memory for {words}"), memory.explain_oom(words):
+        torch.empty(1 << 50)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."), InputError),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."), InputError),
+        (torch.OutOfMemoryError("CUDA out of memory."), InputError),
+        (RuntimeError("shapes do not match"), RuntimeError),
+    ],
+)
+def test_other_errors_stay_what_they_are(error, expected):
+    with pytest.raises(expected) as caught, memory.explain_oom("it"):
+        raise error
+    assert type(caught.value) is expected
+
+
+@pytest.fixture
+def group(monkeypatch, tmp_path):
+    """A control group whose files can be written."""
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    return tmp_path
+
+
+def test_cores_are_those_of_the_container(group, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+    for text, cores in [
+        (None, 8),
+        ("max 100000\n", 8),
+        ("250000 100000\n", 2),
+        ("20000 100000\n", 1),
+        ("9900000 100000", 8),
+    ]:
+        if text:
+            (group / "cpu.max").write_text(text)
+        assert memory.usable_cores() == cores
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux has control groups")
+def test_free_memory_is_that_of_the_container(group):
+    """Cached files that can be dropped at any moment are free; a machine has more than the 2 MiB of this group."""
+    cpu = torch.device("cpu")
+    whole = memory.free_bytes(cpu)
+    (group / "memory.max").write_text("max\n")
+    (group / "memory.current").write_text(f"{1 << 40}\n")
+    assert memory.free_bytes(cpu) == pytest.approx(whole, rel=0.5)
+    (group / "memory.max").write_text(f"{2 << 20}\n")
+    (group / "memory.current").write_text(f"{3 << 19}\n")
+    assert memory.free_bytes(cpu) == 1 << 19
+    (group / "memory.stat").write_text(f"anon 77\ninactive_file {1 << 18}\nactive_file 5\n")
+    assert memory.free_bytes(cpu) == (1 << 19) + (1 << 18)
+    (group / "memory.current").write_text(f"{1 << 30}\n")
+    assert memory.free_bytes(cpu) == 0

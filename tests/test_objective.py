@@ -7,44 +7,73 @@ import torch
 from torch.distributions import Normal
 
 from vaestudy.errors import InputError
-from vaestudy.models import VAE, Posterior, Terms
-from vaestudy.models.vae import gaussian_kl
 from vaestudy.training.objective import (
+    Coefficients,
     Objective,
-    Pressure,
+    balance_sizes,
+    balance_weights,
     beta_norm,
-    bound,
-    capacity_cost,
-    decompose_kl,
+    coefficients,
+    elbo_loss,
     total_correlation,
 )
 
-TERMS = Terms(torch.tensor([10.0, 20.0]), torch.tensor([[1.0, 3.0], [0.5, 0.5]]))
+NLL, KL = torch.tensor(15.0), torch.tensor([2.0, 0.5])
+
+
+def loss(objective, progress=1.0, excess=0.0):
+    """The loss of one model at NLL and KL, nats per image."""
+    charged = Coefficients(*(part[0] for part in coefficients([objective], progress, len(KL))))
+    terms = elbo_loss(NLL, KL, charged, excess)
+    assert torch.equal(terms.nll, NLL)
+    assert torch.equal(terms.kl, KL)
+    return terms.loss.item()
 
 
 def test_beta_weighs_the_sum_of_all_groups():
-    parts = bound(TERMS, Objective(beta=4.0), progress=0.3, dataset_size=100)
-    assert parts.loss.item() == pytest.approx(15 + 4 * 2.5)
-    assert parts.nll.item() == pytest.approx(15)
-    assert parts.kl.tolist() == pytest.approx([2.0, 0.5])
-
-
-def test_derivative_by_beta_is_the_kl():
-    low, high = (bound(TERMS, Objective(beta=b), 0.0, 100).loss for b in (1.0, 1.5))
-    assert ((high - low) / 0.5).item() == pytest.approx(2.5)
+    assert loss(Objective(beta=4.0), 0.3) == pytest.approx(15 + 4 * 2.5)
+    assert loss(Objective(beta=0.0)) == pytest.approx(15)
 
 
 def test_warmup_is_linear():
     objective = Objective(beta=2.0, warmup=0.5)
-    assert [objective.weight(p) for p in (0.0, 0.25, 0.5, 0.9)] == [0, 0.5, 1, 1]
-    assert bound(TERMS, objective, 0.25, 100).loss.item() == pytest.approx(15 + 2.5)
+    assert [objective.kl_weight(p) for p in (0.0, 0.25, 0.5, 0.9)] == [0, 0.5, 1, 1]
+    assert loss(objective, 0.25) == pytest.approx(15 + 2.5)
+    late = Objective(warmup=0.3, min_kl_weight=1e-4)
+    weights = [late.kl_weight(p) for p in (0.0, 1e-4, 0.1501, 0.3001)]
+    assert weights == pytest.approx([1e-4, 1e-4, 0.5, 1.0])
 
 
 def test_capacity_rises_linearly():
-    objective = Objective(kind="capacity", capacity=25.0, gamma=10.0, ramp=1.0)
-    cost = capacity_cost(torch.tensor([12.5, 20.0]), objective, progress=0.5)
-    assert cost.tolist() == pytest.approx([0, 75])
-    assert bound(TERMS, objective, 1.0, 100).loss.item() == pytest.approx(15 + 10 * 22.5)
+    objective = Objective(kind="capacity", capacity=25.0, gamma=10.0, capacity_ramp=0.8, beta=99.0)
+    assert [objective.capacity_target(p) for p in (0.0, 0.4, 0.8, 1.0)] == [0, 12.5, 25, 25]
+    assert loss(objective) == pytest.approx(15 + 10 * 22.5)
+    assert loss(objective, 0.0) == pytest.approx(15 + 10 * 2.5)
+
+
+def test_top_groups_come_first_and_all_end_at_beta():
+    objective = Objective(warmup=0.5, group_kl_anneal=4.0)
+    assert objective.group_weights(0.25, 3) == pytest.approx([0.5, 0.5**0.5 * 4**0.25, 2.0])
+    assert objective.group_weights(0.0, 3) == pytest.approx([0, 0, 4])
+    assert objective.group_weights(0.5, 3) == pytest.approx([1, 1, 1])
+    assert objective.group_weights(0.25, 1) == pytest.approx([0.5])
+
+
+def test_the_spectral_weight_falls_log_linearly_along_with_the_warmup():
+    objective = Objective(warmup=0.5, spectral=0.01, spectral_start=1.0)
+    assert [objective.spectral_weight(p) for p in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([1, 0.1, 0.01, 0.01])
+    assert Objective(warmup=0.5, spectral=0.01).spectral_weight(0.0) == 0.01
+
+
+def test_balancing_charges_a_group_in_proportion_to_its_kl_for_its_size():
+    """Two groups of 4x4 share the area that one of 8x8 has: sizes 16/2, 16/2 and 64/1, divided by the smallest."""
+    sizes = balance_sizes([(2, 4, 4), (2, 4, 4), (2, 8, 8)])
+    assert sizes.tolist() == [1, 1, 8]
+    kl = torch.tensor([[0.5, 1.5], [3.0, 3.0], [8.0, 24.0]], requires_grad=True)
+    weights = balance_weights(kl, sizes)
+    shares = [1.01, 3.01, 16.01 / 8]
+    assert weights.tolist() == pytest.approx([3 * share / sum(shares) for share in shares])
+    assert not weights.requires_grad
 
 
 @pytest.mark.parametrize(
@@ -55,97 +84,84 @@ def test_normalised_beta_of_the_paper(beta, latents, dims, expected):
     assert beta_norm(beta, latents, dims) == pytest.approx(expected, rel=3e-3)
 
 
-def posteriors(n=6, d=3):
-    generator = torch.Generator().manual_seed(0)
-    mean, log_std = torch.randn(n, d, generator=generator), 0.3 * torch.randn(n, d, generator=generator)
-    return mean, log_std, mean + log_std.exp() * torch.randn(n, d, generator=generator)
+def posteriors(n=6, d=3, models=()):
+    mean, log_std = torch.randn(*models, n, d, dtype=torch.float64), 0.3 * torch.randn(*models, n, d).double()
+    return mean, log_std, mean + log_std.exp() * torch.randn(*models, n, d)
 
 
-@pytest.mark.parametrize("dataset_size", [6, 1000])
-def test_decomposition_telescopes_to_the_monte_carlo_kl(dataset_size):
+def by_autograd(mean, log_std, sample, dataset_size):
+    """Chen et al. (2018), App. C.2: log of the stratified mean density of each sample, jointly and latent by latent."""
+    n = mean.shape[-2]
+    weight = torch.full((n, n), (dataset_size - 1) / (dataset_size * (n - 1)), dtype=mean.dtype)
+    weight = weight.fill_diagonal_(1 / dataset_size).log()[..., None]
+    table = Normal(mean[..., None, :, :], log_std.exp()[..., None, :, :]).log_prob(sample[..., :, None, :])
+    joint = (table.sum(-1) + weight[..., 0]).logsumexp(-1)
+    return (joint - (table + weight).logsumexp(-2).sum(-1)).mean(-1)
+
+
+def test_total_correlation_of_the_whole_data_set_is_exact():
     mean, log_std, sample = posteriors()
-    parts = decompose_kl(mean, log_std, sample, dataset_size)
-    kl = Normal(mean, log_std.exp()).log_prob(sample) - Normal(0, 1).log_prob(sample)
-    assert sum(parts).item() == pytest.approx(kl.sum(1).mean().item(), rel=1e-5)
-
-
-def test_decomposition_of_the_whole_data_set_is_exact():
-    mean, log_std, sample = posteriors()
-    parts = decompose_kl(mean, log_std, sample, dataset_size=6)
     table = Normal(mean, log_std.exp()).log_prob(sample[:, None]).exp()  # density of sample i under q(z|x_j)
-    joint, marginals = table.prod(2).mean(1), table.mean(1)
-    assert parts.total_correlation.item() == pytest.approx((joint / marginals.prod(1)).log().mean().item(), rel=1e-4)
-    information = (torch.diagonal(table.prod(2)) / joint).log().mean().item()
-    assert parts.mutual_information.item() == pytest.approx(information, rel=1e-4)
-
-
-def test_silenced_latents_do_not_count():
-    mean, log_std, sample = posteriors()
-    mask = torch.tensor([1.0, 0.0, 1.0])
-    masked = decompose_kl(mean, log_std, sample, 50, mask)
-    without = decompose_kl(mean[:, ::2], log_std[:, ::2], sample[:, ::2], 50)
-    for part, expected in zip(masked, without, strict=True):
-        assert part.item() == pytest.approx(expected.item(), abs=1e-5)
-
-
-def test_decomposition_takes_many_models_at_once():
-    stacked = [torch.stack([part, 2 * part]) for part in posteriors()]
-    both = decompose_kl(*stacked, dataset_size=40)
-    second = decompose_kl(*(part[1] for part in stacked), dataset_size=40)
-    assert both.total_correlation[1].item() == pytest.approx(second.total_correlation.item(), rel=1e-5)
-
-
-def test_total_correlation_objective_at_beta_one_is_the_bound():
-    model = VAE((1, 8, 8), latent_dim=3, network="kingma", width=16)
-    terms = model(torch.rand(16, 1, 8, 8))
-    plain = bound(terms, Objective(beta=1.0), 1.0, 100).loss
-    penalised = bound(terms, Objective(kind="total_correlation", beta=1.0), 1.0, 100).loss
-    torch.testing.assert_close(plain, penalised)
-
-
-def test_total_correlation_needs_flat_latents():
-    with pytest.raises(InputError, match="flat latents"):
-        bound(TERMS, Objective(kind="total_correlation"), 0.0, 10)
-
-
-@pytest.mark.parametrize("settings", [{"beta": -1.0}, {"beta": math.nan}, {"kind": "elbow"}, {"warmup": 2.0}])
-def test_bad_settings(settings):
-    with pytest.raises(InputError):
-        Objective(**settings)
+    expected = (table.prod(2).mean(1) / table.mean(1).prod(1)).log().mean()
+    assert total_correlation(mean, log_std, sample, 6).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("spread", [1.0, 40.0])
-def test_total_correlation_and_its_gradient_made_by_hand(spread):
-    mean, log_std, noise = torch.randn(3, 2, 9, 4, dtype=torch.float64)
-    mask = torch.tensor([[1.0, 1, 1, 1], [1, 1, 0, 0]], dtype=torch.float64)
-    parts = [spread * mean, log_std, spread * mean + log_std.exp() * noise]
-    parts = [(part * mask[:, None]).requires_grad_() for part in parts]
+@pytest.mark.parametrize("dataset_size", [9, 50])
+def test_total_correlation_and_its_gradient_made_by_hand(spread, dataset_size):
+    mean, log_std, sample = posteriors(9, 4, models=(2,))
+    parts = [(spread * mean).requires_grad_(), log_std.requires_grad_(), (spread * sample).requires_grad_()]
     scale = torch.tensor([1.0, -0.5], dtype=torch.float64)
-    fast = total_correlation(*parts, 50, mask)
-    plain = decompose_kl(*parts, 50, mask).total_correlation
-    torch.testing.assert_close(fast, plain)
+    fast, plain = (function(*parts, dataset_size) for function in (total_correlation, by_autograd))
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-6)
     for here, there in zip(
         torch.autograd.grad((scale * fast).sum(), parts), torch.autograd.grad((scale * plain).sum(), parts), strict=True
     ):
         torch.testing.assert_close(here, there)
 
 
+def test_one_latent_has_no_total_correlation():
+    assert total_correlation(*posteriors(d=1), 100).item() == pytest.approx(0, abs=1e-9)
+
+
+def test_total_correlation_is_charged_beyond_the_bound():
+    objective = Objective(kind="total_correlation", beta=6.0, warmup=0.5)
+    assert loss(objective, 1.0, excess=0.7) == pytest.approx(15 + 6 * 2.5 - 5 * 2.5 + 5 * 0.7)
+    assert loss(objective, 0.25, excess=0.7) == pytest.approx(15 + 0.5 * (2.5 + 5 * 0.7))
+    assert loss(Objective(kind="total_correlation"), excess=0.7) == pytest.approx(15 + 2.5)
+
+
 @pytest.mark.parametrize("progress", [0.0, 0.3, 1.0])
-def test_pressure_is_the_bound_of_every_model(progress):
-    latents, shared = (3, 5, 5, 2, 5), {"warmup": 0.5, "gamma": 7.0, "ramp": 0.4}
+def test_each_row_of_many_models_is_the_loss_of_one(progress):
+    shared = {"warmup": 0.5, "gamma": 7.0, "capacity_ramp": 0.4}
     objectives = [
         Objective(beta=4.0, **shared),
         Objective(kind="total_correlation", beta=6.0, **shared),
         Objective(kind="capacity", beta=9.0, capacity=3.0, **shared),
-        Objective(kind="total_correlation", beta=0.5, **shared),
-        Objective(beta=0.0, **shared),
+        Objective(beta=0.0, group_kl_anneal=2.0, **shared),
     ]
-    mean, log_std, sample = torch.randn(3, 5, 8, 5) * (torch.arange(5) < torch.tensor(latents)[:, None, None])
-    pressure = Pressure(objectives, latents, 100, torch.device("cpu"))
-    pressure.set(progress)
-    kl = gaussian_kl(mean, log_std).sum(2)
-    cost = pressure.cost(kl.mean(1), Posterior(mean, log_std, sample))
-    for k, (objective, d) in enumerate(zip(objectives, latents, strict=True)):
-        own = Posterior(mean[k, :, :d], log_std[k, :, :d], sample[k, :, :d])
-        parts = bound(Terms(torch.zeros(8), kl[k][None], own), objective, progress, 100)
-        torch.testing.assert_close(cost[k], parts.loss)
+    excess = torch.tensor([0.5, 1.0, 2.0, 3.0])
+    charged = coefficients(objectives, progress, len(KL))
+    many = elbo_loss(NLL.expand(4), KL.expand(4, -1), charged, excess).loss
+    alone = [loss(own, progress, more) for own, more in zip(objectives, excess.tolist(), strict=True)]
+    assert many.tolist() == pytest.approx(alone)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"beta": -1.0},
+        {"beta": math.nan},
+        {"beta": math.inf},
+        {"kind": "elbow"},
+        {"warmup": 2.0},
+        {"capacity_ramp": 0.0},
+        {"gamma": -1.0},
+        {"capacity": math.nan},
+        {"spectral": -0.1},
+        {"spectral_start": 1.0},
+    ],
+)
+def test_bad_settings(settings):
+    with pytest.raises(InputError):
+        Objective(**settings)

@@ -4,12 +4,15 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 
 import nbformat
 import pytest
+from nbformat.v4 import new_output
 from small_notebook import CELLS, write
 from test_figure import Balanced
 
+import vaestudy
 from vaestudy.errors import InputError
 from vaestudy.report import execute, site
 from vaestudy.report import html as pages
@@ -67,13 +70,32 @@ def test_another_parameter_or_another_cell_is_not_fresh(project):
 def test_pages_need_no_network(project, name):
     text = (project[1].parent / name).read_text()
     Balanced(re.sub(r"<!DOCTYPE html>", "", text))
-    assert "<script" not in text
+    assert "<script src" not in text
     assert "@import" not in text
     for reference in re.findall(r'(?:\bsrc|\bhref|url\()\s*=?\s*"?\(?([^")]*)', text):
         assert not re.match(r"\s*(https?:)?//", reference), reference
     assert 'name="viewport"' in text
     assert "prefers-color-scheme: dark" in text
     assert "@media print" in text
+
+
+@pytest.mark.parametrize("name", ["index.html", "01_vae.html", "02_vae_again.html"])
+def test_pages_can_be_read_by_ear_and_by_keyboard(project, name):
+    text = (project[1].parent / name).read_text()
+    assert '<html lang="en">' in text
+    levels = [int(level) for level in re.findall(r"<h(\d)", text)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    ids = re.findall(r' id="([^"]*)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="#|labelledby=")([^"]+)"', text)) <= set(ids)
+    assert not re.search(r"<th[^>]*>\s*</th>", text)
+    for part in ("<main ", "<header>", "<footer>"):
+        assert text.count(part) == 1
+    assert all("aria-label=" in tag for tag in re.findall(r"<nav[^>]*>", text))
+    for tag in re.findall(r'<(?:div class="(?:wide|scroll)"|pre)[^>]*>', text):
+        assert 'tabindex="0"' in tag
 
 
 @pytest.mark.parametrize("name", ["index.html", "01_vae.html", "02_vae_again.html"])
@@ -98,6 +120,98 @@ def test_the_page_reads_like_the_notebook(first):
     assert 'rel="prev" href="index.html"' in first
     order = [first.index(text) for text in ("Costs $5", "The square of", "a &lt; b", "A line.", "Moving.")]
     assert order == sorted(order)
+
+
+def test_contents_lead_to_sections_and_each_figure_has_an_address():
+    cells = [
+        "# T\n\n## Why $\\beta$?\n\n### `x` [there](02_vae.ipynb)",
+        "## Same\n\n| | a |\n|-|-|\n| b | 1 |",
+        "## Same",
+    ]
+    text, contents = pages.numbered("\n".join(map(pages.prose, cells)) + figure("one") + figure("two"))
+    assert [(entry["level"], entry["href"]) for entry in contents] == [
+        ("2", "#why-β"),
+        ("3", "#x-there"),
+        ("2", "#same"),
+        ("2", "#same-2"),
+    ]
+    assert "<math" in contents[0]["title"]
+    assert "<a" not in contents[1]["title"]
+    for entry in contents:
+        assert text.count(f'id="{entry["href"][1:]}"') == 1
+    assert 'id="figure-1"' in text
+    assert 'id="figure-2"' in text
+    assert '<div class="wide" tabindex="0" role="group" aria-labelledby="figure-2-caption"' in text
+    assert "<th></th>" not in text
+
+
+def figure(caption):
+    return f'<figure class="figure"><div class="wide" style=""></div><figcaption>{caption}</figcaption></figure>'
+
+
+def test_text_from_anywhere_is_escaped(tmp_path):
+    """Markup in a heading, a file, a table's cell and column, a label, a caption, an output, a parameter, a claim."""
+    bad = "<img src=x onerror=alert(1)>"
+    cells = [
+        f"# Title `{bad}`",
+        [f"bad = {bad!r}\n", "from vaestudy import figures\n", "import numpy as np\n", "print(bad)"],
+        ["figures.table([{bad: bad}], bad)"],
+        ['figures.statement("{bad}", bad=bad)'],
+        ['figures.headline([{"quantity": bad, "ours": bad, "published": bad, "source": bad}], bad)'],
+        ["fig, axes = figures.canvas()\n", "axes.set_title(bad)\n", "figures.Figure(fig, bad, bad, {})"],
+        ["figures.player(np.zeros((1, 1, 1, 8, 8)), bad, bad, {}, labels=[bad], steps=[bad])"],
+        ["figures.provenance([{'run': bad, 'data': {bad: bad}}, {'run': 2, 'data': {bad: bad}}])"],
+        [SHOW_CLAIMS, "show_claims(bad)"],
+        ["bad"],
+    ]
+    write(tmp_path / "notebooks" / "01_vae.ipynb", cells=cells)
+    folder = site.study("smoke", tmp_path, tmp_path / "notebooks", say=lambda line: None).parent
+    partial = nbformat.read(folder / "01_vae.ipynb", as_version=4)
+    partial.cells[-1].outputs = [new_output("error", ename=bad, evalue=bad)]
+    partial.metadata.papermill.parameters["data_dir"] = bad
+    nbformat.write(partial, folder / f"02_{bad}.partial.ipynb")
+    nbformat.write(partial, folder / "01_vae.ipynb")
+    (folder / f"01_vae_data_dir={bad}.html").touch()
+    site.write("smoke", folder)
+    for name in ("index.html", "01_vae.html"):
+        text = (folder / name).read_text()
+        assert "onerror=alert" in text
+        assert "<img src=x" not in text
+
+
+SHOW_CLAIMS = """from IPython.display import display
+def show_claims(claim="It helps", families=("1 primary", "1 secondary")):
+    one = {"id": "1", "claim": claim, "source": claim, "n": 3, "effect": 2.0, "interval": [1.0, 3.0], "unit": claim}
+    other = {"id": "2", "claim": "Not shown", "source": "", "n": 3, "effect": None, "interval": None}
+    rows = [one | {"verdict": "supported", "decidable": True, "family": families[0]}]
+    rows += [other | {"verdict": "undecided", "decidable": False, "smallest_visible": 0.5, "family": families[1]}]
+    data = {"kind": "claims", "caption": "c", "alt": "a", "data": rows}
+    display({"text/html": "", "application/vnd.vaestudy+json": data}, raw=True)
+"""
+
+
+def test_the_index_answers_with_the_claims_and_a_picture_of_each_stage(tmp_path):
+    drawn = "fig, axes = figures.canvas()\nfigures.Figure(fig, {!r}, 'alt', {{}})"
+    path = write(
+        tmp_path / "notebooks" / "01_vae.ipynb",
+        cells=["# One: a", CELLS[1], CELLS[4], [drawn.format("Marked.")], [drawn.format("Last.")]],
+    )
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-2].metadata.tags = ["picture"]
+    nbformat.write(notebook, path)
+    cells = ["# Two: b", CELLS[1], [drawn.format("First.")], [drawn.format("Second.")]]
+    cells += [[SHOW_CLAIMS, "show_claims()"], [SHOW_CLAIMS, 'show_claims(families=("2 secondary", "2 primary"))']]
+    write(tmp_path / "notebooks" / "02_vae.ipynb", cells=cells)
+    index = site.study("smoke", tmp_path, tmp_path / "notebooks", say=lambda line: None)
+    text, results = index.read_text(), json.loads((index.parent / "results.json").read_text())
+    assert re.findall(r"<figcaption[^>]*>(Marked|Last|First|Second)", text) == ["Marked", "Second"]
+    assert "Of 4 claims: 2 supported, 2 undecided; 2 would come out the same on another machine." in text
+    for part in ("2.00 [1.00, 3.00]", "the same on another machine", "an effect of 0.500"):
+        assert part in text
+    assert text.count('row">It helps<') == text.count('row">Not shown<') == 1
+    assert text.index("It helps") < text.index("arithmetic")
+    assert [claim["id"] for claim in results["claims"]] == ["1", "2", "1", "2"]
+    assert results["version"] == vaestudy.__version__
 
 
 def test_provenance_stands_in_the_footer_alone(first):
@@ -323,8 +437,9 @@ def test_a_notebook_without_a_title_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_the_player_moves_in_a_browser(first, tmp_path):
-    move = """<script>const s = document.querySelector('.play input'); s.value = 0; s.oninput();</script>"""
+def test_the_player_and_the_switch_for_all_code_work_in_a_browser(first, tmp_path):
+    move = """<script>const s = document.querySelector('.play input'); s.value = 0; s.oninput();
+    document.querySelector('.switch').click()</script>"""
     page = tmp_path / "page.html"
     page.write_text(first.replace("</body>", move + "</body>"))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
@@ -333,3 +448,6 @@ def test_the_player_moves_in_a_browser(first, tmp_path):
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert "<output>−2 σ</output>" in dom or "<output>-2 σ</output>" in dom
     assert re.search(r'class="play"[^>]*style="--f: ?0;', dom)
+    assert re.search(r'<details class="code" open', dom)
+    assert not re.search(r'<details class="code">', dom)
+    assert "Hide all code</button>" in dom

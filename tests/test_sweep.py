@@ -1,79 +1,64 @@
-"""The sweep: every member is the run that its model trained alone would be, however the sweep went."""
+"""Many trainings: every member is the run that its model trained alone would be, however the sweep went."""
 
-import json
 import math
-import os
 import socket
-import subprocess
-import sys
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from small_training import (
+    SHAPE,
+    Interrupted,
+    Own,
+    Poisoned,
+    assert_same,
+    assert_same_history,
+    interrupt_after,
+    noise,
+    small,
+    start,
+)
 
-from vaestudy.data.imageset import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.models import VAE
-from vaestudy.training import distributed as workers
-from vaestudy.training import memory, stacked, sweep, trainer
-from vaestudy.training import run as runs
-from vaestudy.training.config import Training
-from vaestudy.training.objective import Objective
+from vaestudy.training import Grid, Job, Objective, Run, fit, fit_many, memory, sweep
 
-SHAPE = (1, 8, 8)
-GRID = sweep.Grid(betas=(0.5, 4), latent_dims=(2, 5), seeds=(0, 1))
-SMALL = {"network": "mlp", "width": 16}
+GRID = Grid(betas=(0.5, 4), latent_dims=(2, 5), seeds=(0, 1))
+WIDTH = {"network": "mlp", "width": 16}
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 @pytest.fixture
 def images():
-    return noise(SHAPE)
+    return noise()
 
 
-def noise(shape):
-    generator = torch.Generator().manual_seed(0)
-    return ImageSet("noise", shape, torch.randint(0, 256, (200, *shape), dtype=torch.uint8, generator=generator))
+def trained(images, root, grid=GRID, settings=None, network=WIDTH, **options):
+    return fit_many(grid.jobs(images, settings or small(), root, **network), **options)
 
 
-def training(**changes):
-    small = Training(images=200, batch=20, log_every=40, save_every=80, precision="fp32")
-    return replace(small, **changes)
-
-
-def weights(found):
-    return [torch.cat([p.flatten() for p in run.model.state_dict().values()]) for run in found]
-
-
-class Interrupted(Exception):
-    pass
-
-
-def interrupt_after(step):
-    def on_step(done):
-        if done == step:
-            raise Interrupted
-
-    return on_step
+def assert_equal_members(here, there):
+    for mine, theirs in zip(here, there, strict=True):
+        assert_same(mine.model.state_dict(), theirs.model.state_dict())
+        assert_same_history(mine, theirs)
 
 
 def assert_members_equal_models_trained_alone(images, grid, settings, tmp_path, tolerance, **network):
-    together = sweep.fit(images, grid, settings, tmp_path / "together", **network)
-    for member, run in zip(grid.members, together, strict=True):
-        model = VAE(images.shape, latent_dim=member.latent_dim, seed=member.seed, **network)
-        objective = replace(settings.objective, kind=member.kind, beta=member.beta, capacity=member.capacity)
-        own = replace(settings, seed=member.seed, objective=objective)
-        alone = trainer.fit(model, images, own, runs.folder(tmp_path / "alone", "beta_vae", model, images, own))
+    together = trained(images, tmp_path / "together", grid, settings, network)
+    apart = [fit(*job) for job in grid.jobs(images, settings, tmp_path / "alone", **network)]
+    assert len({len(run.model.state_dict()) for run in together}) == 1
+    for run, alone in zip(together, apart, strict=True):
         assert run.path.name == alone.path.name
         assert run.config == alone.config
-        assert run.result.keys() == alone.result.keys()
-        assert alone.provenance.keys() <= run.provenance.keys()
-        (here,), (there,) = weights([run]), weights([alone])
-        torch.testing.assert_close(here, there, rtol=0, atol=tolerance, msg=str(member))
-        assert run.history.keys() == alone.history.keys()
-        for name in run.history.keys() - {"seconds"}:
-            np.testing.assert_allclose(run.history[name], alone.history[name], 1e-5, 1e-6, err_msg=f"{member} {name}")
+        assert run.record.keys() == alone.record.keys()
+        assert run.provenance.keys() == alone.provenance.keys()
+        for here, there in zip(run.model.parameters(), alone.model.parameters(), strict=True):
+            torch.testing.assert_close(here, there, rtol=0, atol=tolerance)
+        assert list(run.history) == list(alone.history)
+        for name in set(run.history) - {"seconds", "kl_nats_by_group"}:
+            np.testing.assert_allclose(run.history[name], alone.history[name], 1e-5, 1e-6, err_msg=name)
 
 
 # Matrix products and the optimiser work in the same order on a stack, so that dense networks differ by the last bit
@@ -83,8 +68,8 @@ def assert_members_equal_models_trained_alone(images, grid, settings, tmp_path, 
     [("mlp", SHAPE, 1e-6), ("kingma", (3, 4, 6), 1e-6), ("conv", (1, 16, 16), 1e-4), ("burgess", (3, 8, 8), 1e-4)],
 )
 def test_members_equal_models_trained_alone(network, shape, tolerance, tmp_path):
-    grid = replace(GRID, betas=(4.0,), objectives=("beta", "capacity", "total_correlation"), capacities=(2.0,))
-    settings = training(flip=True, rise=0.2, decay_from=0.5, objective=Objective(warmup=0.6))
+    grid = Grid((4.0,), (2,), (0, 1), objectives=("beta", "capacity", "total_correlation"), capacities=(2.0,))
+    settings = small(flip=True, lr_warmup=0.2, lr_decay_from=0.5, objective=Objective(warmup=0.6))
     assert_members_equal_models_trained_alone(
         noise(shape), grid, settings, tmp_path, tolerance, network=network, width=8
     )
@@ -99,159 +84,187 @@ def test_members_equal_models_trained_alone(network, shape, tolerance, tmp_path)
     ],
 )
 def test_the_same_with_other_optimisers_and_likelihoods(changes, likelihood, images, tmp_path):
-    settings = training(**changes)
-    assert_members_equal_models_trained_alone(images, GRID, settings, tmp_path, 1e-5, likelihood=likelihood, **SMALL)
+    grid, settings = replace(GRID, latent_dims=(3,)), small(**changes)
+    assert_members_equal_models_trained_alone(images, grid, settings, tmp_path, 1e-5, likelihood=likelihood, **WIDTH)
 
 
 def test_in_bf16_members_stay_near_models_trained_alone(images, tmp_path):
-    settings = training(precision="bf16", batch=50)
-    found = sweep.fit(images, GRID, settings, tmp_path / "together", **SMALL)
-    member, run = GRID.members[-1], found[-1]
-    alone = trainer.fit(member.model(SHAPE, **SMALL), images, member.training(settings), tmp_path / "alone")
-    assert run.provenance["precision"] == "bf16"
-    np.testing.assert_allclose(run.history["elbo_nats"], alone.history["elbo_nats"], rtol=1e-3)
+    settings = small(precision="bf16", batch=50)
+    found = trained(images, tmp_path / "together", settings=settings)
+    alone = fit(*GRID.jobs(images, settings, tmp_path / "alone", **WIDTH)[-1])
+    assert found[-1].provenance["precision"] == "bf16"
+    np.testing.assert_allclose(found[-1].history["elbo_nats"], alone.history["elbo_nats"], rtol=1e-3)
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "adagrad"}])
+@pytest.mark.parametrize("changes", [{"optimizer": "adamax", "flip": True}, {"optimizer": "adagrad"}])
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 def test_an_interrupted_sweep_goes_on_bit_for_bit(network, changes, images, tmp_path):
-    settings = training(**changes)
+    grid, settings = replace(GRID, latent_dims=(2,)), small(**changes)
     size = {"network": network, "width": 8}
-    whole = sweep.fit(images, GRID, settings, tmp_path / "whole", **size)
+    whole = trained(images, tmp_path / "whole", grid, settings, size)
+    stop, steps = {"checkpoint_seconds": 0.0, "on_step": interrupt_after(5)}, []
     with pytest.raises(Interrupted):
-        sweep.fit(images, GRID, settings, tmp_path / "parts", on_step=interrupt_after(6), **size)
-    assert len(list((tmp_path / "parts").glob("sweep-*.pt"))) == 1
-    steps = []
-    parts = sweep.fit(images, GRID, settings, tmp_path / "parts", on_step=steps.append, **size)
-    assert steps == [5, 6, 7, 8, 9, 10]
-    for here, there in zip(weights(parts), weights(whole), strict=True):
-        assert torch.equal(here, there)
-    for here, there in zip(parts, whole, strict=True):
-        for name in ("images_seen", "elbo_nats", "kl_nats", "learning_rate"):
-            assert np.array_equal(here.history[name], there.history[name]), name
+        trained(images, tmp_path / "parts", grid, settings, size, **stop)
+    assert len(list((tmp_path / "parts").glob("sweep-*/checkpoint-*"))) == 2
+    torch.rand(3)
+    parts = trained(images, tmp_path / "parts", grid, settings, size, on_step=steps.append)
+    assert steps == [6, 7, 8, 9, 10]
+    assert_equal_members(parts, whole)
     assert not list((tmp_path / "parts").glob("sweep-*"))
 
 
-def test_a_sweep_that_is_lost_while_its_members_are_written_goes_on(images, tmp_path, monkeypatch):
-    whole = sweep.fit(images, GRID, training(), tmp_path / "whole", **SMALL)
-    conclude, written = stacked.conclude, []
+def test_less_or_more_memory_after_a_stop_does_not_lose_the_state(images, tmp_path, monkeypatch):
+    grid = replace(GRID, latent_dims=(2,))
+    whole, steps = trained(images, tmp_path / "whole", grid), []
+    for free, stop in ((10**9, 3), (0, 6)):
+        monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
+        with pytest.raises(Interrupted):
+            trained(images, tmp_path / "parts", grid, checkpoint_seconds=0.0, on_step=interrupt_after(stop))
+    more = replace(grid, seeds=(0, 1, 2))  # and more members after that
+    parts = trained(images, tmp_path / "parts", more, on_step=steps.append)
+    assert steps[:4] == [7, 8, 9, 10]
+    assert_equal_members([run for run in parts if run.provenance["seed"] < 2], whole)
 
-    def lost_after_three(run, *arguments, **about):
+
+def test_a_sweep_that_is_lost_while_its_members_are_written_goes_on(images, tmp_path, monkeypatch):
+    grid = replace(GRID, latent_dims=(2,))
+    whole = trained(images, tmp_path / "whole", grid)
+    update_record, written = Run.update_record, []
+
+    def lost_after_three(run, **values):
         if len(written) == 3:
             raise Interrupted
-        conclude(run, *arguments, **about)
         written.append(run.path)
+        return update_record(run, **values)
 
-    monkeypatch.setattr(stacked, "conclude", lost_after_three)
-    with pytest.raises(Interrupted):
-        sweep.fit(images, GRID, training(), tmp_path / "parts", **SMALL)
-    monkeypatch.setattr(stacked, "conclude", conclude)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "update_record", lost_after_three)
+        with pytest.raises(Interrupted):
+            trained(images, tmp_path / "parts", grid)
     steps = []
-    parts = sweep.fit(images, GRID, training(), tmp_path / "parts", on_step=steps.append, **SMALL)
-    assert not steps
-    for here, there in zip(weights(parts), weights(whole), strict=True):
-        assert torch.equal(here, there)
+    assert len(list((tmp_path / "parts").glob("*/record.json"))) == 3
+    parts = trained(images, tmp_path / "parts", grid, on_step=steps.append)
+    assert steps == []
+    assert_equal_members(parts, whole)
+    assert not list((tmp_path / "parts").glob("sweep-*"))
 
 
 def test_finished_members_are_found_again_however_they_were_trained(images, tmp_path):
-    member = GRID.members[3]
-    model = member.model(SHAPE, **SMALL)
-    alone = trainer.fit(
-        model, images, member.training(training()), sweep.member_folder(tmp_path, member, model, images, training())
-    )
-    found = sweep.fit(images, GRID, training(), tmp_path, **SMALL)
-    assert found[3].path == alone.path
-    assert [run.provenance.get("models_at_once") for run in found] == [7, 7, 7, None, 7, 7, 7, 7]
-    steps = []
+    job, steps = GRID.jobs(images, small(), tmp_path, **WIDTH)[3], []
+    fit(*job)
+    found = trained(images, tmp_path)
+    assert found[3].path == job.run_dir
+    assert [run.provenance["models_at_once"] for run in found] == [3, 3, 3, 1, 4, 4, 4, 4]
     more = replace(GRID, betas=(4, 0.5, 9))
-    again = sweep.fit(images, more, training(), tmp_path, on_step=steps.append, **SMALL)
-    assert len(steps) == 10
+    again = trained(images, tmp_path, more, on_step=steps.append)
+    assert len(steps) == 20  # two latent sizes of two new members each
     assert {run.path for run in found} < {run.path for run in again}
-    assert again[0].provenance["models_at_once"] == 7
-    assert again[-1].provenance["models_at_once"] == 4
+    assert again[-1].provenance["models_at_once"] == 2
     # The trainer finds what the sweep has made.
-    member = more.members[-1]
-    model = member.model(SHAPE, **SMALL)
-    solo = trainer.fit(model, images, member.training(training()), again[-1].path)
-    assert torch.equal(*weights([solo, again[-1]]))
+    solo = fit(*more.jobs(images, small(), tmp_path, **WIDTH)[-1], on_step=interrupt_after(1))
+    assert_same(solo.model.state_dict(), again[-1].model.state_dict())
 
 
-@pytest.mark.parametrize("chunk", [1, 3])
-def test_chunks_do_not_change_the_members(chunk, images, tmp_path):
-    whole = sweep.fit(images, GRID, training(), tmp_path / "whole", **SMALL)
-    parts = sweep.fit(images, GRID, training(), tmp_path / "parts", chunk=chunk, **SMALL)
-    for here, there in zip(weights(parts), weights(whole), strict=True):
-        torch.testing.assert_close(here, there, rtol=0, atol=1e-6)
-    assert max(run.provenance["models_at_once"] for run in parts) == chunk
+def test_the_number_trained_at_once_does_not_change_the_members(images, tmp_path):
+    whole = trained(images, tmp_path / "whole")
+    for at_once in (1, 3):
+        parts = trained(images, tmp_path / f"{at_once}", at_once=at_once)
+        for here, there in zip(parts, whole, strict=True):
+            for mine, theirs in zip(here.model.parameters(), there.model.parameters(), strict=True):
+                torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
+        assert {run.provenance["models_at_once"] for run in parts} == {min(at_once, 2)}
 
 
-def test_several_grids_are_trained_side_by_side(images, tmp_path):
-    other = sweep.Grid(capacities=(3.0,), betas=(2.0,), latent_dims=(5,), objectives=("capacity", "total_correlation"))
-    both = sweep.fit(images, [GRID, other], training(), tmp_path / "both", **SMALL)
-    assert {run.provenance["models_at_once"] for run in both} == {10}
-    apart = [sweep.fit(images, grid, training(), tmp_path / "apart", **SMALL) for grid in (GRID, other)]
-    for here, there in zip(weights(both), weights([*apart[0], *apart[1]]), strict=True):
-        torch.testing.assert_close(here, there, rtol=0, atol=1e-6)
-    with pytest.raises(InputError, match="several of the grids"):
-        sweep.fit(images, [GRID, GRID], training(), tmp_path / "twice", **SMALL)
+def test_several_grids_of_one_size_are_one_program(images, tmp_path):
+    other = Grid(capacities=(3.0,), betas=(2.0,), latent_dims=(5,), objectives=("capacity", "total_correlation"))
+    jobs = [*GRID.jobs(images, small(), tmp_path, **WIDTH), *other.jobs(images, small(), tmp_path, **WIDTH)]
+    assert [run.provenance["models_at_once"] for run in fit_many(jobs)] == [4] * 4 + [6] * 6
+    with pytest.raises(InputError, match="two of the jobs are one and the same"):
+        fit_many([*jobs, jobs[0]])
 
 
-def test_processes_share_the_members_out(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "_wait_for", lambda found: None)
-    monkeypatch.setattr(runs.Run, "load", lambda run: None)
-    monkeypatch.setattr(workers, "world", lambda: 3)
-    finished = set()
-    for rank in range(3):
-        monkeypatch.setattr(workers, "rank", lambda rank=rank: rank)
-        found = sweep.fit(images, GRID, training(), tmp_path, **SMALL)
-        now = {i for i, run in enumerate(found) if run.finished}
-        assert now - finished == set(range(rank, 8, 3))
-        finished = now
-    assert finished == set(range(8))
-    for run in found:  # each of them is the work of one process alone
-        assert run.provenance["processes"] == 1
-        assert run.result["images_per_second_per_process"] == run.result["images_per_second"]
-
-
-PROCESS = """
+WORKER = """
 import sys
 import torch
-from vaestudy.training import sweep
-from vaestudy.training import distributed as workers
-from vaestudy.data.imageset import ImageSet
-from vaestudy.training.config import Training
-torch.set_num_threads(1)
-workers.start()
-images = ImageSet("zeros", (1, 8, 8), torch.zeros(100, 1, 8, 8, dtype=torch.uint8))
-grid = sweep.Grid(betas=(1, 2, 4), latent_dims=(2,), seeds=(0,))
-training = Training(images=60, batch=20, precision="fp32")
-found = sweep.fit(images, grid, training, sys.argv[1], network="linear", device="cpu")
-assert all(run.finished for run in found)
-print([run.provenance["models_at_once"] for run in found])
+from small_training import noise, small
+from vaestudy.training import Grid, distributed, fit_many
+distributed.start()
+jobs = Grid(betas=(1, 2, 4), latent_dims=(2,)).jobs(noise(), small(), sys.argv[1], network="linear")
+found = fit_many(jobs, device="cpu")
+print([run.provenance["models_at_once"] for run in found], [run.provenance["processes"] for run in found], sep=";")
 """
 
 
-def test_two_real_processes_wait_for_each_other(tmp_path):
+def test_two_processes_share_the_members_out_and_wait_for_each_other(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    shared["CUDA_VISIBLE_DEVICES"] = ""
-    command = [sys.executable, "-c", PROCESS, str(tmp_path)]
-    started = [
-        subprocess.Popen(
-            command, env={**shared, "RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    for process in started:
-        out, err = process.communicate(timeout=100)
-        assert process.returncode == 0, err
-        assert json.loads(out.splitlines()[-1]) == [2, 1, 2]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "CUDA_VISIBLE_DEVICES": ""}
+    children = [start(["-c", WORKER], tmp_path, RANK=str(rank), **shared) for rank in range(2)]
+    for child in children:
+        said, errors = child.communicate(timeout=100)
+        assert child.returncode == 0, errors
+        assert said.splitlines()[-1] == "[2, 1, 2];[1, 1, 1]"
+
+
+SIDE_BY_SIDE = """
+import sys
+import torch
+from torch import nn
+from small_training import Own, noise, small
+from vaestudy.training import Job, fit_many
+
+
+class Mine(Own):  # known to this script alone
+    pass
+
+
+jobs = [Job(Mine(seed), noise(), small(seed=seed), f"{sys.argv[1]}/{seed}") for seed in (0, 1)]
+runs = fit_many(jobs, device="cpu")
+print([(type(run.model).__name__, run.finished, run.images_seen, run.provenance["threads"]) for run in runs])
+"""
+
+
+def test_a_plain_script_trains_side_by_side_what_it_trains_alone(tmp_path):
+    """Without a `__main__` guard, which other ways of starting processes need."""
+    script = tmp_path / "script.py"
+    script.write_text(SIDE_BY_SIDE)
+    child = start([script], tmp_path)
+    said, errors = child.communicate(timeout=200)
+    assert child.returncode == 0, errors
+    assert said == f"{[('Mine', True, 200, 1)] * 2}\n"
+    for seed in (0, 1):
+        alone = fit(Own(seed), noise(), small(seed=seed), tmp_path / f"alone-{seed}")
+        together = Run(tmp_path / f"{seed}", Own(seed))
+        together.load()
+        for here, there in zip(together.model.parameters(), alone.model.parameters(), strict=True):
+            torch.testing.assert_close(here, there)
+
+
+def test_trainings_side_by_side_are_watched_and_an_error_of_one_is_one_line(images, tmp_path, monkeypatch):
+    shown = []
+
+    class Bar:
+        n = 0
+
+        def update(self, more):
+            self.n += more
+            shown.append(self.n)
+
+    monkeypatch.setattr(memory, "usable_cores", lambda: 2)
+    monkeypatch.setattr(sweep, "progress_bar", lambda name, images, done: nullcontext(Bar()))
+    jobs = [Job(Own(seed), images, small(seed=seed), tmp_path / f"{seed}") for seed in (0, 1)]
+    assert [run.images_seen for run in fit_many(jobs, device="cpu")] == [200, 200]
+    assert shown == sorted(shown)
+    assert shown[-1] == 400
+    broken = [Job(Own(seed), Poisoned(images, range(10)), small(), tmp_path / f"broken-{seed}") for seed in (0, 1)]
+    with pytest.raises(InputError, match="training diverged after 40 images") as caught:
+        fit_many(broken, device="cpu")
+    assert "\n" not in str(caught.value)
 
 
 def test_codes_are_those_of_every_run(images, tmp_path):
-    found = sweep.fit(images, GRID, training(), tmp_path, **SMALL)
+    found = trained(images, tmp_path)
     index = np.arange(3, 150)
     together = sweep.codes(found, images, index, batch=50)
     for run, codes in zip(found, together, strict=True):
@@ -259,12 +272,26 @@ def test_codes_are_those_of_every_run(images, tmp_path):
         np.testing.assert_allclose(codes, run.codes(images, index)[0], atol=1e-6)
 
 
-def test_the_members_of_a_grid():
-    grid = sweep.Grid(betas=(1, 4), latent_dims=(3,), seeds=(0, 7), objectives=("beta", "capacity"), capacities=(5, 10))
-    known = [(m.kind, m.beta if m.kind == "beta" else m.capacity, m.seed) for m in grid.members]
-    assert known[:4] == [("beta", 1, 0), ("beta", 1, 7), ("beta", 4, 0), ("beta", 4, 7)]
-    assert known[4:] == [("capacity", 5, 0), ("capacity", 5, 7), ("capacity", 10, 0), ("capacity", 10, 7)]
-    assert len({json.dumps(m.training(training()).objective.__dict__) for m in grid.members}) == 4
+def test_the_table_has_what_tells_the_members_apart_and_where_they_ended(images, tmp_path):
+    found = trained(images, tmp_path)
+    table = sweep.table(found)
+    assert table[["beta", "latent_dim", "seed"]].to_numpy().tolist() == [
+        [beta, latents, seed] for latents in (2, 5) for beta in (0.5, 4) for seed in (0, 1)
+    ]
+    assert table["beta_norm"].tolist() == pytest.approx((table["beta"] * table["latent_dim"] / 64).tolist())
+    assert table["elbo_nats"].tolist() == [run.history["elbo_nats"].iloc[-1] for run in found]
+
+
+def test_the_jobs_of_a_grid(images, tmp_path):
+    grid = Grid(betas=(1, 4), latent_dims=(3,), seeds=(0, 7), objectives=("beta", "capacity"), capacities=(5, 10))
+    settings = small(objective=Objective(warmup=0.3, gamma=7.0))
+    jobs = grid.jobs(images, settings, tmp_path, **WIDTH)
+    known = [(job.training.objective, job.training.seed, job.model.config.seed) for job in jobs]
+    expected = [Objective(beta=beta, warmup=0.3, gamma=7.0) for beta in (1.0, 4.0)]
+    expected += [Objective("capacity", capacity=c, warmup=0.3, gamma=7.0) for c in (5.0, 10.0)]
+    assert known == [(objective, seed, seed) for objective in expected for seed in (0, 7)]
+    assert len({job.run_dir for job in jobs}) == 8
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -278,7 +305,8 @@ def test_the_members_of_a_grid():
         ({"betas": (1.0, -0.1)}, "beta must be 0 or more"),
         ({"betas": (math.nan,)}, "beta must be 0 or more"),
         ({"betas": (1, 2, 1.0)}, "betas.*twice"),
-        ({"latent_dims": (0,)}, "latent_dims must be 1 or more"),
+        ({"seeds": (3, 3)}, "seeds.*twice"),
+        ({"latent_dims": (0,)}, "latent_dims .1 or more"),
         ({"objectives": ("factor",)}, "objective must be one of"),
     ],
 )
@@ -288,37 +316,41 @@ def test_grids_that_cannot_be(changes, message):
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("images", "options", "network", "message"),
     [
-        {"ema": 0.9},
-        {"skip_above": 5.0},
-        {"shards": 2},
-        {"objective": Objective(balance=True)},
-        {"objective": Objective(spectral=0.1)},
+        (noise(), {"at_once": 0}, WIDTH, "at_once must be 1 or more"),
+        (noise(count=1), {}, WIDTH, "2 images or more"),
+        (noise(), {}, {"likelihood": "mixture", "mixtures": 2, "bits": 5, **WIDTH}, "5 bits"),
     ],
 )
-def test_what_a_sweep_does_not_offer(changes, images, tmp_path):
-    with pytest.raises(InputError, match="a sweep trains without"):
-        sweep.fit(images, GRID, training(**changes), tmp_path, **SMALL)
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(images, options, network, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        trained(images, tmp_path / "runs", network=network, **options)
+    assert not (tmp_path / "runs").exists()
 
 
-def test_a_chunk_of_nothing(images, tmp_path):
-    with pytest.raises(InputError, match="chunk must be 1 or more"):
-        sweep.fit(images, GRID, training(), tmp_path, chunk=0, **SMALL)
+def test_a_folder_with_another_configuration_is_refused(images, tmp_path):
+    jobs = [Job(VAE(SHAPE, width=16, seed=seed), images, small(), tmp_path / f"{seed}") for seed in (0, 1)]
+    fit(*jobs[1])
+    with pytest.raises(InputError, match="another configuration"):
+        fit_many([jobs[0], jobs[1]._replace(training=small(seed=5))])
+    assert not (tmp_path / "0").exists()
 
 
-def test_divergence_names_the_member(images, tmp_path):
-    with pytest.raises(InputError, match=r"diverged.*kind='beta', beta=1e\+300.*3 latents, seed 2"):
-        sweep.fit(images, sweep.Grid(betas=(1, 1e300), latent_dims=(3,), seeds=(2,)), training(), tmp_path, **SMALL)
+@pytest.mark.parametrize("betas", [(1, 1e300), (1e300, 1)])
+def test_divergence_names_the_member(betas, images, tmp_path):
+    with pytest.raises(InputError, match=r"diverged after 40 images.*kind='beta', beta=1e\+300.*seed 2"):
+        trained(images, tmp_path, Grid(betas=betas, latent_dims=(3,), seeds=(2,)))
+    assert not list(tmp_path.glob("*/record.json"))
 
 
 def test_as_many_models_at_once_as_half_of_the_memory_holds(monkeypatch):
-    model, cpu = VAE(SHAPE, latent_dim=10, **SMALL), torch.device("cpu")
-    count = lambda **changes: stacked.models_at_once(model, training(**changes), ["beta"], cpu)  # noqa: E731
+    model, cpu = VAE(SHAPE, latent_dim=10, **WIDTH), torch.device("cpu")
+    count = lambda **changes: sweep.models_at_once(model, small(**changes), cpu)  # noqa: E731
     monkeypatch.setattr(memory, "free_bytes", lambda device: 10**9)
     many = count()
     assert 1 < count(batch=200) < many
-    assert stacked.models_at_once(model, training(), ["total_correlation"], cpu) < many
+    assert sweep.models_at_once(model, small(), cpu, total_correlation=True) < many
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2 * 10**9)
     assert count() == pytest.approx(2 * many, abs=1)
     monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
@@ -328,5 +360,5 @@ def test_as_many_models_at_once_as_half_of_the_memory_holds(monkeypatch):
 @pytest.mark.cuda
 @CUDA
 def test_a_cuda_graph_trains_what_the_trainer_does(images, tmp_path):
-    settings = training(objective=Objective(warmup=0.6), decay_from=0.5)
-    assert_members_equal_models_trained_alone(images, GRID, settings, tmp_path, 1e-4, **SMALL)
+    settings = small(objective=Objective(warmup=0.6), lr_decay_from=0.5)
+    assert_members_equal_models_trained_alone(images, GRID, settings, tmp_path, 1e-4, **WIDTH)

@@ -73,6 +73,7 @@ def run_notebook(path: Path | str, given: Mapping[str, Any], output: Path | str,
                 kernel_name="python3",
                 kernel_manager_class=_kernel_manager(),
                 on_cell_start=show_cell,
+                start_timeout=300,
                 extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which warns of every local socket
             )
     except papermill.PapermillExecutionError as error:

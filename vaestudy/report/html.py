@@ -4,7 +4,7 @@ import html
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import tostring
@@ -63,6 +63,7 @@ def prose(source: str) -> str:
         return f"\ue000{len(formulas) - 1}\ue001"  # private characters, which Markdown leaves alone
 
     text = markdown2html(_MATH.sub(keep, source)).replace("\\$", "$")
+    text = text.replace("&#57344;", "\ue000").replace("&#57345;", "\ue001")  # as headings have them
     text = re.sub(r'href="(\w+)\.ipynb"', r'href="\1.html"', text)
     text = re.sub(r'<h(\d) id="[^"]*">(.*?)<a class="anchor-link".*?</a></h\1>', r"<h\1>\2</h\1>", text, flags=re.S)
     text = re.sub(r"<th[^>]*></th>", "<td></td>", text)  # a header without words says nothing to a screen reader
@@ -127,6 +128,11 @@ def title(notebook: Any) -> str:
     raise InputError("a notebook of the report needs a first heading: a line '# Title' in a Markdown cell")
 
 
+def short_title(notebook: Any) -> str:
+    """The notebook's first heading up to its colon."""
+    return title(notebook).split(":")[0]
+
+
 def execution(notebook: Any) -> str:
     """When, how long and with which parameters a notebook was executed."""
     about, ours = notebook.metadata.papermill, notebook.metadata.vaestudy
@@ -135,17 +141,17 @@ def execution(notebook: Any) -> str:
     return f"Executed on {about.end_time[:10]} in {seconds} s with {values}; vaestudy {version}."
 
 
-def stopped(partial: Path) -> str:
+def stopped(path: Path) -> str:
     """Where a notebook stopped that was not executed to its end."""
     try:
-        notebook = read(partial)
+        notebook = read(path)
     except (OSError, ValueError):  # it is being written
         return "is running"
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 said = next(iter(output.evalue.splitlines()), "")
-                return f"stopped in cell {cell.execution_count}: {output.ename}: {said}"
+                return f"stopped in cell {cell.execution_count}: {output.ename}: {said}".rstrip(": ")
     return "is running, or was cut short"
 
 
@@ -190,30 +196,34 @@ def page(notebook: Any, **context: Any) -> str:
             text = f'<details class="code"><summary>Code</summary>{code}</details>'
         parts.append(text)
     text, contents = numbered("\n".join(parts))
-    made = {"title": title(notebook), "text": Markup(text), "contents": contents}
-    return _render("page.html.j2", **made, provenance=_provenance(rows(notebook, "provenance")), **context)
+    made = {"title": title(notebook), "text": Markup(text), "contents": contents, "execution": execution(notebook)}
+    return _render("page.html.j2", rows(notebook, "provenance"), **made, **context)
 
 
 def index(notebooks: Mapping[str, Any], **context: Any) -> str:
     """The report's first page over the executed notebooks of the stages, by the stem of their pages."""
-    stages, headline = [], []
+    stages, headline, runs = [], [], []
     for name, notebook in notebooks.items():
-        short = title(notebook).split(":")[0]
-        finding = next((shown["caption"] for shown in reversed(objects(notebook, "statement"))), "")
-        about = {"title": short, "href": f"{name}.html", "finding": finding, "execution": execution(notebook)}
-        stages.append(about | {"picture": Markup(_picture(notebook)), **_claims(rows(notebook, "claims"))})
+        stage = {"stage": short_title(notebook)}
+        claims = rows(notebook, "claims")
+        stages.append(
+            {
+                "title": stage["stage"],
+                "href": f"{name}.html",
+                "finding": next((shown["caption"] for shown in reversed(objects(notebook, "statement"))), ""),
+                "picture": Markup(_picture(notebook)),
+                "claims": [claim for claim in claims if "primary" in claim.get("family", "primary")],
+                "verdicts": Counter(claim["verdict"] for claim in claims),
+                "sure": sum(claim["decidable"] for claim in claims),
+                "execution": execution(notebook),
+            }
+        )
         # A notebook's file sorts the keys of its outputs.
-        order = figures.HEADLINE
-        headline += [{"stage": short} | {key: row.get(key) for key in order} for row in rows(notebook, "headline")]
+        headline += [stage | {key: row.get(key) for key in figures.HEADLINE} for row in rows(notebook, "headline")]
+        runs += [stage | row for row in rows(notebook, "provenance")]
     caption = "Our numbers beside the published ones; a dash stands where nobody has published one."
-    table = figures.table(headline, caption)._repr_html_() if headline else ""
-    runs = [
-        {"stage": title(notebook).split(":")[0], **row}
-        for notebook in notebooks.values()
-        for row in rows(notebook, "provenance")
-    ]
-    made = {"stages": stages, "answered": any(stage["claims"] for stage in stages), "headline": Markup(table)}
-    return numbered(_render("index.html.j2", **made, provenance=_provenance(runs), **context))[0]
+    table = Markup(figures.table(headline, caption)._repr_html_() if headline else "")
+    return numbered(_render("index.html.j2", runs, stages=stages, headline=table, here="index", **context))[0]
 
 
 def _picture(notebook: Any) -> str:
@@ -228,50 +238,16 @@ def _picture(notebook: Any) -> str:
     return (marked or [text for _, text in found[::-1]] or [""])[0]
 
 
-def _claims(claims: list[dict]) -> dict[str, Any]:
-    """The primary claims of a stage as a table, and the sentence that counts all verdicts."""
-    primary = [claim for claim in claims if "primary" in claim.get("family", "primary")]
-    if not primary:
-        return {"claims": "", "counts": ""}
-    shown = [
-        {"claim": claim["claim"], "verdict": claim["verdict"], "effect, 95 % interval": _effect(claim)}
-        | {"models": claim.get("n"), "how sure": _how_sure(claim), "source": claim["source"]}
-        for claim in primary
-    ]
-    counted = Counter(claim["verdict"] for claim in claims)
-    sure = sum(claim["decidable"] for claim in claims)
-    words = ", ".join(f"{count} {verdict}" for verdict, count in counted.most_common())
-    counts = f"Of {len(claims)} claims: {words}; {sure} would come out the same on another machine."
-    return {"claims": Markup(figures.table(shown, "The primary claims of this stage.")._repr_html_()), "counts": counts}
-
-
-def _effect(claim: dict) -> str | None:
-    if claim.get("effect") is None:
-        return None
-    low, high = (figures.number(limit, 3) for limit in claim["interval"])
-    return f"{figures.number(claim['effect'], 3)} [{low}, {high}] {claim.get('unit', '')}".strip()
-
-
-def _how_sure(claim: dict) -> str:
-    if claim["decidable"]:
-        return "the same on every machine"
-    if claim["verdict"] in ("supported", "contradicted"):
-        return "a tendency: another machine may not repeat it"
-    least = claim.get("smallest_visible")
-    return claim.get("reason") or ("" if least is None else f"an effect of {figures.number(least, 3)} would have shown")
-
-
-def _provenance(rows: list[dict]) -> Markup:
-    return Markup(figures.provenance(rows)._repr_html_() if rows else "")
-
-
-def _render(template: str, **context: Any) -> str:
-    return _templates().get_template(template).render(version=vaestudy.__version__, **context)
+def _render(template: str, runs: list[dict], **context: Any) -> str:
+    provenance = Markup(figures.provenance(runs)._repr_html_() if runs else "")
+    return _templates().get_template(template).render(version=vaestudy.__version__, provenance=provenance, **context)
 
 
 @cache
 def _templates() -> Environment:
-    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    templates = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    templates.filters["number"] = partial(figures.number, digits=3)
+    return templates
 
 
 def _pre(text: str, kind: str = "text") -> str:

@@ -66,9 +66,8 @@ def run_one(path: Path | str, given: Mapping[str, Any], progress: bool = False) 
 def _run(path: Path | str, given: Mapping[str, Any], output: Path, progress: bool) -> None:
     try:
         execute.run_notebook(path, given, output, progress)
-        render(output)
     finally:
-        write(given["profile"], output.parent)
+        write(given["profile"], output.parent, output)
 
 
 def find(folder: Path) -> list[Path]:
@@ -77,62 +76,40 @@ def find(folder: Path) -> list[Path]:
     return [path for path in found if settings.stage_of(path)]
 
 
-def render(executed: Path) -> Path:
-    """Make an executed notebook into one self-contained page beside it, linked to those of the stages."""
+def write(profile: str, folder: Path, also: Path | None = None) -> Path:
+    """Write results.json, a page for each executed stage in a folder (and for `also`), and the index; return that."""
     from vaestudy.report import html
 
-    node, page = html.read(executed), executed.with_suffix(".html")
-    links = _links(find(executed.parent), page.name)
-    here = next((i for i, link in enumerate(links) if link["current"]), None)
-    neighbours = {
-        "previous": links[here - 1] if here else None,
-        "next": links[here + 1] if here is not None and here + 1 < len(links) else None,
+    nodes = {path.stem: html.read(path) for path in find(folder)}
+    links = {"index": "Overview"} | {name: html.short_title(node) for name, node in nodes.items()}
+    notebooks = {
+        name: {
+            "stage": node.metadata.vaestudy.stage,
+            "title": html.title(node),
+            "parameters": node.metadata.papermill.parameters,
+            "seconds": node.metadata.papermill.duration,
+            "shown": html.objects(node),
+        }
+        for name, node in nodes.items()
     }
-    with replacing(page) as temporary:
-        temporary.write_text(html.page(node, links=links, execution=html.execution(node), **neighbours), "utf-8")
-    return page
-
-
-def write(profile: str, folder: Path) -> Path:
-    """Write results.json, a page for each executed stage in a folder and the index over all; return the index."""
-    from vaestudy.report import html
-
-    executed = find(folder)
-    nodes = {path.stem: html.read(path) for path in executed}
-    results = {
-        "profile": profile,
-        "version": vaestudy.__version__,
-        "claims": [claim for node in nodes.values() for claim in html.rows(node, "claims")],
-        "notebooks": {
-            name: {
-                "stage": node.metadata.vaestudy.stage,
-                "title": html.title(node),
-                "parameters": node.metadata.papermill.parameters,
-                "seconds": node.metadata.papermill.duration,
-                "shown": html.objects(node),
-            }
-            for name, node in nodes.items()
-        },
-    }
+    claims = [claim for node in nodes.values() for claim in html.rows(node, "claims")]
+    results = {"profile": profile, "version": vaestudy.__version__, "claims": claims, "notebooks": notebooks}
     write_json(folder / "results.json", results)
-    for path in executed:
-        render(path)
+    extra = {also.stem: html.read(also)} if also and also.exists() else {}
+    for name, node in (extra | nodes).items():
+        _replace(folder / f"{name}.html", html.page(node, links=links, here=name))
     text = html.index(
         nodes,
         title=TITLE,
         lead=f"{LEAD} These pages were made in the {profile} profile.",
-        links=_links(executed, "index.html"),
-        others=sorted(path.name for path in folder.glob("*=*.html")),
+        links=links,
+        others=sorted(path.stem for path in folder.glob("*=*.html")),
         unfinished={path.name: html.stopped(path) for path in sorted(folder.glob("*.partial.ipynb"))},
     )
-    with replacing(folder / "index.html") as temporary:
-        temporary.write_text(text, "utf-8")
-    return folder / "index.html"
+    return _replace(folder / "index.html", text)
 
 
-def _links(executed: list[Path], current: str) -> list[dict]:
-    from vaestudy.report import html
-
-    names = {"index.html": "Overview"}
-    names |= {f"{path.stem}.html": html.title(html.read(path)).split(":")[0] for path in executed}
-    return [{"href": name, "title": title, "current": name == current} for name, title in names.items()]
+def _replace(page: Path, text: str) -> Path:
+    with replacing(page) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return page

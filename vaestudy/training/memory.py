@@ -87,7 +87,12 @@ def free_bytes(device: torch.device) -> int:
     lines = dict(line.split(":") for line in known.read_text().splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
     limit, used = (_cgroup(name) for name in ("memory.max", "memory.current"))
-    return free if limit is None or used is None else min(free, max(0, limit - used))
+    if limit is None or used is None:
+        return free
+    # What is used counts files that the kernel may drop at any moment, such as the data just read.
+    kept = (CGROUP / "memory.stat").read_text().split() if (CGROUP / "memory.stat").exists() else []
+    cached = int(kept[kept.index("inactive_file") + 1]) if "inactive_file" in kept else 0
+    return min(free, max(0, limit - used + cached))
 
 
 def usable_cores() -> int:

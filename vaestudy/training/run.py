@@ -262,7 +262,7 @@ def owned(runs: list[Run]) -> Iterator[None]:
     """Own the folders of some runs: a second process waits, and says for which one. A lock dies with its owner.
 
     Raises:
-        InputError: a folder that cannot be written, or a file system without locks.
+        InputError: a folder that cannot be written or locked.
     """
     with ExitStack() as stack:
         for run in sorted(runs, key=lambda run: str(run.path)):

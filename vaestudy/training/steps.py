@@ -42,6 +42,7 @@ class Step(Protocol):
     optimizer: torch.optim.Optimizer
     cast: torch.autocast
     writes: bool  # whether this process keeps the log and the checkpoints
+    processes: int  # how many work together on each model
 
     def __call__(self, step: int, progress: float) -> Float[Tensor, "models parts"]:
         """Take a step; loss, nll and the KL of each group, means over the batch in nats per image, a row a model."""
@@ -73,7 +74,7 @@ class ModelStep:
         self.penalty = SpectralPenalty(model) if training.objective.spectral else None
         self.sizes = balance_sizes(model.group_shapes).to(device) if training.objective.balance else None
         self.micro_batches = range(distributed.rank(), training.micro_batches, distributed.world())
-        self.writes = distributed.rank() == 0
+        self.writes, self.processes = distributed.rank() == 0, distributed.world()
         self.skips = GradientSkips(training.grad_skip_factor, device) if training.grad_skip_factor else None
         for norm in (module for module in model.modules() if isinstance(module, NormAct)):
             norm.gather = distributed.gather if training.sync_norm and distributed.world() > 1 else None
@@ -231,7 +232,7 @@ class StackStep:
         device: where to train.
     """
 
-    writes = True
+    writes, processes = True, 1
 
     def __init__(self, models: Sequence[VAE], trainings: Sequence[Training], images, device: torch.device):
         self.images, self.device, self.trainings, self.training = images, device, trainings, trainings[0]

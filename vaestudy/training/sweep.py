@@ -150,7 +150,8 @@ def _stacks(job: Job) -> bool:
 
 def _kind(job: Job) -> str:
     """What stacked trainings have in common: all but the seed and the pressure."""
-    shared = replace(job.training, seed=0, objective=replace(job.training.objective, kind="beta", beta=1, capacity=0))
+    unpressed = replace(job.training.objective, kind="beta", beta=1.0, capacity=0.0)
+    shared = replace(job.training, seed=0, objective=unpressed)
     return json.dumps(describe(replace(job.model.config, seed=0), job.images, shared), sort_keys=True)
 
 
@@ -228,7 +229,9 @@ def _watched(jobs: Sequence[Job]) -> Iterator[None]:
     runs, ended = [_run(job) for job in jobs], threading.Event()
 
     def watch(bar) -> None:
-        while not ended.wait(1):
+        over = False
+        while not over:
+            over = ended.wait(1)
             bar.update(sum(run.images_seen for run in runs) - bar.n)
 
     with progress_bar(f"{len(jobs)} models", sum(job.training.images for job in jobs), 0) as bar:

@@ -233,10 +233,9 @@ class Loop:
         """The trained weights and, last of all, the record that makes a run a finished one."""
         if not self.take_step.writes:
             return
-        processes = 1 if len(self.runs) > 1 else distributed.world()
         seconds = self.seconds / len(self.runs)
         about = {"device": device_name(self.device), "seconds": round(seconds, 1), "models_at_once": len(self.runs)}
-        about |= {"data_checksum": self.images.checksum, "processes": processes}
+        about |= {"data_checksum": self.images.checksum, "processes": self.take_step.processes}
         about |= {"precision": "bf16" if self.take_step.cast._enabled else "fp32"}
         about |= {"peak_memory_gib": round(memory.peak(self.device) / 2**30, 2)}
         seen, made_by = self.steps * self.batch, provenance(**about)

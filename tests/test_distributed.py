@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,27 +12,26 @@ from safetensors.torch import load_file
 WORKER = """
 import os, sys
 import torch
-from vaestudy.training import trainer
-from vaestudy.training import distributed as workers
-from vaestudy.data import ImageSet
+from small_training import noise, small
 from vaestudy.models import VAE
+from vaestudy.training import distributed, fit
 
 folder, dies = sys.argv[1], sys.argv[2] == "dies"
 torch.set_num_threads(1)
-workers.start()
-generator = torch.Generator().manual_seed(0)
-storage = torch.randint(0, 256, (200, 1, 8, 8), dtype=torch.uint8, generator=generator)
-images = ImageSet("noise", (1, 8, 8), storage)
+distributed.start()
 model = VAE((1, 8, 8), latent_dim=3, network="kingma", width=16)
-recipe = trainer.Training(images=200, batch=20, shards=2, log_every=40, save_every=40, precision="fp32")
 
 
-def on_step(step, parts):
-    if dies and step == 7 and workers.rank() == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+def on_step(step):
+    steps.append(step)
+    if dies and step == 7 and distributed.rank() == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os._exit(1)
 
 
-run = trainer.fit(model, images, recipe, folder, on_step=on_step)
+steps, recipe = [], small(micro_batches=2)
+run = fit(model, noise(), recipe, folder, checkpoint_seconds=0.0, on_step=on_step)
+assert run.provenance["processes"] == distributed.world()
+assert (steps[0] > 5) == (dies and steps[-1] == 10), steps
 assert run.history["images_seen"].tolist() == [40, 80, 120, 160, 200]
 """
 
@@ -40,35 +40,33 @@ NORMS = """
 import sys
 import torch
 from safetensors.torch import save_file
-from vaestudy.training import trainer
-from vaestudy.training import distributed as workers
-from vaestudy.data import ImageSet
+from small_training import noise
 from vaestudy.models import NVAE, NVAEConfig
 from vaestudy.models.cells import NormAct
+from vaestudy.training import Training, distributed, fit
 
 folder = sys.argv[1]
 torch.set_num_threads(1)
-workers.start()
+distributed.start()
 torch.manual_seed(0)
 x, weights = torch.randn(8, 3, 4, 4, dtype=torch.float32) * 2 + 1, torch.randn(8, 3, 4, 4)
-own = slice(workers.rank(), None, workers.world())
+own = slice(distributed.rank(), None, distributed.world())
 norm = NormAct(3, "swish").train()
-norm.gather = workers.gather
+norm.gather = distributed.gather
 part = x[own].clone().requires_grad_()
 y = norm(part)
 (y * weights[own]).sum().backward()
 found = {"y": y, "x.grad": part.grad, "mean": norm.running_mean, "var": norm.running_var}
 gradients = {"weight.grad": norm.weight.grad, "bias.grad": norm.bias.grad}
-found |= {name: workers.mean(value) * workers.world() for name, value in gradients.items()}
-found |= {name: workers.gather(found[name].detach()).transpose(0, 1).flatten(0, 1) for name in ("y", "x.grad")}
+found |= {name: distributed.mean(value) * distributed.world() for name, value in gradients.items()}
+found |= {name: distributed.gather(found[name].detach()).transpose(0, 1).flatten(0, 1) for name in ("y", "x.grad")}
 
-images = ImageSet("noise", (1, 8, 8), torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8))
 for sync in (True, False):
     model = NVAE(NVAEConfig(shape=(1, 8, 8), channels=4, groups=(1, 1), latents=2, mixtures=2))
-    recipe = trainer.Training(images=24, batch=8, shards=workers.world(), sync_norm=sync, log_every=8)
-    trainer.fit(model, images, recipe, f"{folder}/sync={sync}")
+    recipe = Training(images=24, batch=8, micro_batches=distributed.world(), sync_norm=sync, log_every=8)
+    fit(model, noise(count=40), recipe, f"{folder}/sync={sync}")
     found |= {f"{sync}: {name}": value.clone() for name, value in model.named_buffers() if "running" in name}
-if workers.rank() == 0:
+if distributed.rank() == 0:
     save_file({name: value.detach().contiguous() for name, value in found.items()}, f"{folder}/model.safetensors")
 """
 
@@ -85,7 +83,11 @@ def launch(script, folder, processes, dies="lives"):
     if processes > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--max-restarts=1"]
         command[1:1] = launcher
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+    }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-6000:]
     return load_file(folder / "model.safetensors")

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from small_training import Own
 
 from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
 from vaestudy.files import write_json
 from vaestudy.models import VAE
-from vaestudy.training import run as runs
+from vaestudy.training import Objective, Run, Training, folder
+from vaestudy.training.run import describe, provenance
 
 
 def image_set(count=30):
@@ -23,7 +25,7 @@ def image_set(count=30):
 
 @pytest.fixture
 def run(tmp_path):
-    return runs.Run(tmp_path, VAE((1, 8, 8), latent_dim=3, network="kingma", width=8).eval())
+    return Run(tmp_path, VAE((1, 8, 8), latent_dim=3, network="kingma", width=8).eval())
 
 
 def test_a_file_is_replaced_whole_or_left_alone(tmp_path):
@@ -43,11 +45,49 @@ class Recipe:
 
 
 def test_the_same_configuration_finds_the_same_folder(tmp_path):
-    first = runs.folder(tmp_path, "vae", Recipe(0.1), {"b": 1, "a": 2})
-    assert first == runs.folder(tmp_path, "vae", Recipe(0.1), {"a": 2, "b": 1})
+    first = folder(tmp_path, "vae", Recipe(0.1), {"b": 1, "a": 2})
+    assert first == folder(tmp_path, "vae", Recipe(0.1), {"a": 2, "b": 1})
     assert first.name.startswith("vae-")
-    others = [runs.folder(tmp_path, "vae", Recipe(0.2), {"b": 1, "a": 2}), runs.folder(tmp_path, "vae", Recipe(0.1))]
+    others = [folder(tmp_path, "vae", Recipe(0.2), {"b": 1, "a": 2}), folder(tmp_path, "vae", Recipe(0.1))]
     assert first not in others
+
+
+def test_the_folder_depends_on_every_part_of_the_configuration(tmp_path):
+    model, images, training = VAE((1, 8, 8)), image_set(), Training(images=200)
+    variants = [
+        (model, images, training),
+        (model, images, Training(images=200, seed=1)),
+        (model, images, Training(images=200, objective=Objective(beta=2.0))),
+        (model, images.select(slice(0, 10)), training),
+        (VAE((1, 8, 8), seed=1), images, training),
+        (VAE((1, 8, 8), latent_dim=9), images, training),
+    ]
+    assert len({folder(tmp_path, "vae", *parts) for parts in variants}) == len(variants)
+
+
+def test_a_model_without_a_configuration_is_known_by_its_class_and_first_weights():
+    first, again, other = Own(seed=0), Own(seed=0), Own(seed=1)
+    assert describe(first) == describe(again) != describe(other)
+    assert list(describe(first)[0]) == ["Own"]
+    with torch.no_grad():
+        again.net[2].num_batches_tracked += 1
+    assert describe(first) != describe(again)
+
+
+def test_provenance_needs_no_git(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    about = provenance(device="here")
+    assert (about["commit"], about["modified"], about["device"]) == (None, False, "here")
+    assert about["torch"] == torch.__version__
+    assert about["cpu"]
+
+
+def test_the_record_grows_and_finishes_the_run(run):
+    assert not run.finished
+    run.update_record(config=[1], training={"elbo_nats": np.float32(-3)})
+    assert run.finished
+    assert run.update_record(score=(0.5, 1)) == run.record
+    assert run.record == {"config": [1], "training": {"elbo_nats": -3.0}, "score": [0.5, 1]}
 
 
 def test_the_log_keeps_what_the_checkpoint_knows(run):
@@ -58,7 +98,7 @@ def test_the_log_keeps_what_the_checkpoint_knows(run):
         log.write('{"images_seen": 40, "lo')
     assert run.images_seen == 30  # of the last whole line
     assert repr(run) == f"Run({type(run.model).__name__} in {run.path}, 30 images seen)"
-    run.keep_log_until(20)
+    run.truncate_log(20)
     assert run.history["images_seen"].tolist() == [10, 20]
 
 
@@ -88,7 +128,7 @@ class Pyramid(torch.nn.Module):
 
 def test_latent_maps_are_pooled_to_their_mean(tmp_path):
     images = image_set()
-    pyramid = runs.Run(tmp_path, Pyramid())
+    pyramid = Run(tmp_path, Pyramid())
     x = images.batch(slice(None))
     assert pyramid.codes(images)[0].shape == (30, 3)
     np.testing.assert_allclose(pyramid.codes_by_group(images)[0][1][:, 0], x[:, :, ::2, ::2].mean((1, 2, 3)), atol=1e-6)
