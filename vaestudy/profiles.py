@@ -19,7 +19,7 @@ _FLAT = Objective(warmup=0.1)
 # network with its top group alone; and NVAE's devices on rendered faces.
 _HIERARCHY = {
     "seeds": 10,
-    "image_size": 32,
+    "side": 32,
     "network": {},
     "betas": (0.15, 1.0, 4.0, 8.0, 16.0),
     "schedules": ("none", "balance", "top_first"),
@@ -33,9 +33,9 @@ _HIERARCHY = {
 _TOP_FIRST = {"grad_skip_factor": 10.0, "objective": Objective(warmup=0.3, group_kl_anneal=4.0), **_LAPTOP}
 _DEVICES = {
     "seeds": 8,
-    "dataset": "faces_mild",
-    "image_size": 32,
-    "preset": "laptop32_cells",
+    "data": "faces_mild",
+    "side": 32,
+    "architecture": "laptop32_cells",
     "training": Training(
         images=48_000,
         batch=32,
@@ -158,7 +158,7 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
                 "hierarchy": {
                     **_HIERARCHY,
                     "seeds": 1,
-                    "image_size": 16,
+                    "side": 16,
                     "network": {"unshuffle": 2, "channels": 8},
                     "betas": (1.0, 16.0),
                     "schedules": ("none", "top_first"),
@@ -172,8 +172,8 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
                 "devices": {
                     **_DEVICES,
                     "seeds": 1,
-                    "image_size": 16,
-                    "preset": "smoke",
+                    "side": 16,
+                    "architecture": "smoke",
                     "training": Training(images=32, batch=8, objective=Objective(spectral=0.01)),
                     "test_images": 100,
                 },

@@ -37,15 +37,15 @@ def rows(context: Any, seeds: tuple[int, ...]) -> list[dict]:
 def trained_and_scored(context: Any, without: str, seed: int) -> dict:
     """The row of one model: its bound on held-out images, and the seconds of its training."""
     sizes, own = context.sizes, DEVICES.get(without, Device({}, {}, ""))
-    where = {"image_size": sizes["image_size"], "data_dir": context.data_dir}
-    train_set, test_set = data.train_and_test(sizes["dataset"], sizes["test_images"], **where)
-    config = NVAEConfig.preset(sizes["preset"], shape=train_set.shape, seed=seed, **own.network)
+    where = {"image_size": sizes["side"], "data_dir": context.data_dir}
+    train_set, test_set = data.train_and_test(sizes["data"], sizes["test_images"], **where)
+    config = NVAEConfig.preset(sizes["architecture"], shape=train_set.shape, seed=seed, **own.network)
     train_set, test_set = (part.quantized(config.bits) for part in (train_set, test_set))
     recipe = sizes["training"]
     recipe = replace(recipe, seed=seed, objective=replace(recipe.objective, **own.objective))
     model = NVAE(config)
     run = fit(model, train_set, recipe, folder(context.runs_root, "devices", model, train_set, recipe))
-    about = {"data": sizes["dataset"], "image_size": train_set.shape[1], "images": recipe.images}
+    about = {"data": sizes["data"], "image_size": train_set.shape[1], "images": recipe.images}
     about |= {"batch_size": recipe.batch, "width": config.channels, "without": without, "seed": seed}
     return about | {"elbo": run.bound(test_set)["elbo_nats"], "seconds": run.provenance["seconds"]}
 

@@ -40,7 +40,7 @@ def settings(sizes: dict[str, Any]) -> list[dict[str, Any]]:
 
 def images(sizes: dict[str, Any], data_dir: Path | str | None) -> tuple[ImageSet, ImageSet]:
     """dSprites to train on, and the held-out images that bounds and scores are taken on."""
-    return data.train_and_test("dsprites", sizes["test_images"], image_size=sizes["image_size"], data_dir=data_dir)
+    return data.train_and_test("dsprites", sizes["test_images"], image_size=sizes["side"], data_dir=data_dir)
 
 
 def job(sizes: dict[str, Any], of: dict[str, Any], seed: int, train_set: ImageSet, root: Path | str) -> Job:
@@ -76,7 +76,7 @@ def trained_and_scored(context: Any, of: dict[str, Any], seed: int) -> dict:
     sizes = context.sizes
     train_set, test_set = images(sizes, context.data_dir)
     run = fit(*job(sizes, of, seed, train_set, context.runs_root))
-    settled = {"data": "dsprites", "image_size": sizes["image_size"], "images": sizes["training"].images}
+    settled = {"data": "dsprites", "image_size": sizes["side"], "images": sizes["training"].images}
     settled |= {"batch_size": sizes["training"].batch, "width": run.model.config.channels, **of, "seed": seed}
     exam = {name: sizes[name] for name in ("scored_images", "draws", "rotations")}
     known = run.record.get("groups", {})
