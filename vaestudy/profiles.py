@@ -13,6 +13,9 @@ _KINGMA = {"optimizer": "adagrad", "learning_rate": 0.01}
 _NVAE = {"learning_rate": 1e-2, "optimizer": "adamax", "eps": 1e-3, "weight_decay": 3e-4, "min_lr_ratio": 0.01}
 _NVAE |= {"grad_skip_factor": 10.0, "flip": True, "compile": True}
 _NVAE |= {"objective": Objective(warmup=0.3, min_kl_weight=1e-4, balance=True, spectral=0.1)}
+# Parts of the evidence (see `vaestudy.experiments.evidence`): which a stage runs, what each changes in the stage's row,
+# how many seeds are one piece (0: all of them on the page), and whether the sizes are too small to learn from.
+_EVIDENCE: dict[str, Any] = {"parts": {}, "pieces": 0, "exploratory": False}
 _FLAT = Objective(warmup=0.1)
 
 # The evidence of stage 3, as the night trains it: dSprites, five β under three schedules and, beside them, the same
@@ -48,8 +51,9 @@ _DEVICES = {
 }
 
 BASE: dict[str, dict[str, Any]] = {
-    "vae": {"image_size": 64, "width": 1200, "test_images": 10_000, "ladder": (1, 5, 50, 500, 5000)},
+    "vae": {**_EVIDENCE, "image_size": 64, "width": 1200, "test_images": 10_000, "ladder": (1, 5, 50, 500, 5000)},
     "beta_vae": {
+        **_EVIDENCE,
         "image_size": 64,
         "width": 0,
         "capacities": (6.0, 12.0, 25.0),
@@ -59,12 +63,12 @@ BASE: dict[str, dict[str, Any]] = {
         "classifier": "logistic",
     },
     "nvae": {
+        **_EVIDENCE,
         "image_size": 64,
         "preset": "celeba64",
         "checkpoint": "norm_act",
         "betas": (2.0, 8.0),
         "flat": {"width": 64, "latent_dim": 128},
-        "parts": {},
         "rotations": 5,
         "draws": 5,
         "temperatures": (0.5, 0.6, 0.7, 1.0),
@@ -154,6 +158,7 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "scored_images": 400,
             "rotations": 1,
             "draws": 2,
+            "exploratory": True,
             "parts": {
                 "hierarchy": {
                     **_HIERARCHY,
@@ -213,6 +218,7 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "temperatures": (0.5, 0.7, 1.0),
             "passes": 20,
             "parts": {"hierarchy": _HIERARCHY, "devices": _DEVICES},
+            "pieces": 2,
         },
         "gpu": {
             "dataset": "faces",
@@ -251,4 +257,11 @@ def sizes(stage: str, profile: str) -> dict[str, Any]:
     return {**BASE[stage], **OVERRIDES[stage][profile]}
 
 
-__all__ = ["BASE", "OVERRIDES", "PROFILES", "sizes"]
+def parts(stage: str, profile: str) -> dict[str, dict[str, Any]]:
+    """The parts of the evidence that a profile runs for a stage: each the stage's row with what the part changes."""
+    row = sizes(stage, profile)
+    own = {name: value for name, value in row.items() if name not in ("parts", "pieces", "exploratory")}
+    return {name: {**own, **changes} for name, changes in row["parts"].items()}
+
+
+__all__ = ["BASE", "OVERRIDES", "PROFILES", "parts", "sizes"]

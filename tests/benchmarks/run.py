@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 import torch
+from vaestudy.training.loop import device_name
 
 from vaestudy import figures, project_root
 from vaestudy.files import write_json
 from vaestudy.training import run as runs
-from vaestudy.training.loop import device_name
 
 HERE = Path(__file__).parent
 

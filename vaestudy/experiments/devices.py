@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from vaestudy import claims, data, published
+from vaestudy.experiments.evidence import Context, part
 from vaestudy.experiments.hierarchy import side_by_side
 from vaestudy.models import NVAE, NVAEConfig
 from vaestudy.training import Objective, fit, folder
@@ -28,13 +29,14 @@ DEVICES = {
 }
 
 
-def rows(context: Any, seeds: tuple[int, ...]) -> list[dict]:
+@part("devices", "nvae")
+def rows(context: Context, seeds: tuple[int, ...]) -> list[dict]:
     """One row a model of these seeds: with all devices ("nothing" left out), and without each of them."""
     wanted = [(context, without, seed) for seed in seeds for without in ("nothing", *DEVICES)]
     return side_by_side(trained_and_scored, wanted)
 
 
-def trained_and_scored(context: Any, without: str, seed: int) -> dict:
+def trained_and_scored(context: Context, without: str, seed: int) -> dict:
     """The row of one model: its bound on held-out images, and the seconds of its training."""
     sizes, own = context.sizes, DEVICES.get(without, Device({}, {}, ""))
     where = {"image_size": sizes["side"], "data_dir": context.data_dir}

@@ -12,6 +12,7 @@ from joblib import Parallel, delayed
 from vaestudy import data
 from vaestudy.data import Factors, ImageSet
 from vaestudy.experiments import group_scores
+from vaestudy.experiments.evidence import Context, part
 from vaestudy.models import NVAE, NVAEConfig
 from vaestudy.training import Job, Run, fit, folder, memory
 
@@ -51,7 +52,8 @@ def job(sizes: dict[str, Any], of: dict[str, Any], seed: int, train_set: ImageSe
     return Job(model, train_set, recipe, folder(root, "hierarchy", model, train_set, recipe))
 
 
-def rows(context: Any, seeds: tuple[int, ...]) -> list[dict]:
+@part("hierarchy", "nvae")
+def rows(context: Context, seeds: tuple[int, ...]) -> list[dict]:
     """One row a model of these seeds, as `vaestudy.claims` describes them, trained and scored side by side."""
     wanted = [(context, of, seed) for seed in seeds for of in settings(context.sizes)]
     return side_by_side(trained_and_scored, wanted)
@@ -71,7 +73,7 @@ def _on_one_thread(function: Callable[..., dict], *arguments: Any) -> dict:
     return function(*arguments)
 
 
-def trained_and_scored(context: Any, of: dict[str, Any], seed: int) -> dict:
+def trained_and_scored(context: Context, of: dict[str, Any], seed: int) -> dict:
     """The row of one model; what was scored once is found in the record of its run."""
     sizes = context.sizes
     train_set, test_set = images(sizes, context.data_dir)

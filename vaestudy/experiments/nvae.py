@@ -11,14 +11,29 @@ import torch
 from vaestudy import metrics, published
 from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments import group_scores, hierarchy
+from vaestudy.experiments import evidence, group_scores, hierarchy
 from vaestudy.experiments.common import runs_root, sizes
 from vaestudy.experiments.common import train_and_test as _train_and_test
+from vaestudy.files import project_root
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.settings import NVAESettings
 from vaestudy.training import Job, Run, Training, distributed, fit, fit_many, folder, memory
 from vaestudy.training.trainer import device_of
 
+# What is charged while the KL terms warm up, in words.
+SCHEDULE_TITLES = {"none": "no schedule", "balance": "NVAE's balancing", "top_first": "top first"}
+WORTH = 0.1  # nats of a factor from which it is named
+# Columns of a record after the group's name, and what the page calls them.
+REFERENCES = {
+    "{}higgins_5_draws": "Higgins, L = 5",
+    "{}higgins_5_rotated": "rotated",
+    "higgins_chance": "chance",
+    "{}higgins_5_known": "known factors",
+    "higgins_5_ceiling": "ceiling",
+    "{}mig_draws": "MIG",
+    "{}mig_rotated": "MIG rotated",
+    "{}mig_sup_draws": "MIG-sup",
+}
 FIXED_SIDES = ("dsprites", "mnist", "fashion_mnist", "cifar10")
 
 
@@ -172,6 +187,69 @@ def forms(
         pooled = codes.reshape(len(codes), len(nats), -1).mean(2)
         found["mean over space"] = pooled, nats.sum((1, 2))
     return found
+
+
+def records(settings: NVAESettings) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Records of the parts `hierarchy` and `devices`, of this profile or else published, and words for whose they are.
+
+    Both tables are empty where neither has any.
+    """
+    own, whose = evidence.of_page(settings), f"the {settings.profile} profile"
+    if not len(own):
+        own, whose = evidence.read(project_root() / "reports" / "published" / "night"), "the published night"
+    return own[own["part"] == "hierarchy"], own[own["part"] == "devices"], whose
+
+
+def judged(settings: NVAESettings, *own: pd.DataFrame) -> list[dict]:
+    """The claims of this page by its records, or by the published ones that it shows."""
+    return evidence.judge(settings, pd.concat(own, ignore_index=True))
+
+
+def groups_of(found: pd.DataFrame, betas: tuple[float, ...] = (1.0, 16.0)) -> list[dict]:
+    """A row a schedule, β and group: means over seeds of nats, knowledge and scores beside their references.
+
+    `found` are records of the part `hierarchy`. A group "knows" what a linear classifier reads from its draws, "adds"
+    what it reads beyond the groups above: factors worth a tenth of a nat or more, each with its nats.
+    """
+    rows = []
+    for (network, schedule, beta), models in found.fillna({"schedule": "none"}).groupby(
+        ["network", "schedule", "beta"], sort=False
+    ):
+        if beta not in betas:
+            continue
+        means, one = models.mean(numeric_only=True), network == "one group"
+        setting = network if one else SCHEDULE_TITLES[schedule]
+        for label in [""] if one else ["top_", "second_", "third_", "all_"]:
+            row = {"schedule": setting, "β": beta, "group": "top" if one else label[:-1]}
+            row |= {"nats": means[f"{label}nats"], "live latents": means[f"{label}live"]}
+            for column, what in (("knows alone, nats", "alone"), ("adds, nats", "given_above")):
+                row[column] = _in_nats(means, f"{label}{what}_")
+            row |= {title: means[name.format(label)] for name, title in REFERENCES.items()}
+            rows.append(row | {"seeds": models["seed"].nunique()})
+    return rows
+
+
+def _in_nats(means: pd.Series, before: str) -> str:
+    """The factors in the columns that begin so, with their nats: those of a tenth or more."""
+    known = {name.removeprefix(before): value for name, value in means.items() if name.startswith(before)}
+    worth = sorted(((value, name) for name, value in known.items() if value >= WORTH), reverse=True)
+    return ", ".join(f"{name} {value:.1f}" for value, name in worth) or ("nothing" if known else "–")
+
+
+def beside_earlier_work(claims: list[dict]) -> list[dict]:
+    """A row for each earlier work on hierarchies, with our verdicts on what is nearest to it."""
+    verdicts = {claim["id"]: claim for claim in claims}
+    rows = []
+    for work in published.HIERARCHIES:
+        near = [f"{name} {_verdict(verdicts[name])}" for name in work.claims]
+        row = {"work": work.work, "what was done": work.done, "what came out": work.found}
+        rows.append(row | {"here": "; ".join(near)})
+    return rows
+
+
+def _verdict(claim: dict) -> str:
+    given = claim["published"] if claim["verdict"] == "not tested" else claim["verdict"]
+    return given or "not tested"
 
 
 def memory_estimate(settings: NVAESettings) -> dict[str, float]:
