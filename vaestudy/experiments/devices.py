@@ -49,7 +49,7 @@ def trained_and_scored(context: Context, without: str, seed: int) -> dict:
     run = fit(model, train_set, recipe, folder(context.runs_root, "devices", model, train_set, recipe))
     about = {"data": sizes["data"], "image_size": train_set.shape[1], "images": recipe.images}
     about |= {"batch_size": recipe.batch, "width": config.channels, "without": without, "seed": seed}
-    return about | {"elbo": run.bound(test_set)["elbo_nats"], "seconds": run.provenance["seconds"]}
+    return about | {"elbo": run.bound(test_set)["elbo_nats"], "training_seconds": run.provenance["seconds"]}
 
 
 def is_on(device: str, config: NVAEConfig, objective: Objective) -> bool:
@@ -66,7 +66,7 @@ def table(records: pd.DataFrame, config: NVAEConfig, objective: Objective) -> li
     """A row a device: whether this network has it, what it gives and costs by the records, and what the paper found.
 
     `records` are those of the part `devices`, or an empty table. Gains are nats per image with a 95 % interval over
-    seeds, each model with the device against the one of the same seed without it; costs are ratios of seconds.
+    seeds, each model with the device against the one of the same seed without it; costs are ratios of training seconds.
     """
     found = []
     by_seed = {}
@@ -79,6 +79,6 @@ def table(records: pd.DataFrame, config: NVAEConfig, objective: Objective) -> li
             gain = claims.measurement(name, whole["elbo"] - without["elbo"], "nats")
             low, high = gain.interval or (None, None)
             row |= {"gain, nats": gain.mean, "from": low, "to": high, "seeds": gain.n}
-            row["time with it / without"] = float((whole["seconds"] / without["seconds"]).median())
+            row["time with it / without"] = float((whole["training_seconds"] / without["training_seconds"]).median())
         found.append(row | {"published, bits per dimension": published.NVAE_ABLATIONS[device.published]})
     return found

@@ -86,7 +86,7 @@ def trained_and_scored(context: Context, of: dict[str, Any], seed: int) -> dict:
         row = {"elbo": run.bound(test_set)["elbo_nats"], **scores(run, test_set, **exam)}
         known = {"exam": {**exam, "test_images": len(test_set)}, "scores": row}
         run.update_record(groups=known)
-    return {**settled, **known["scores"], "seconds": run.provenance["seconds"]}
+    return {**settled, **known["scores"], "training_seconds": run.provenance["seconds"]}
 
 
 def scores(

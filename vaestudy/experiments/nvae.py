@@ -11,7 +11,7 @@ import torch
 from vaestudy import metrics, published
 from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments import evidence, group_scores, hierarchy
+from vaestudy.experiments import devices, evidence, group_scores, hierarchy
 from vaestudy.experiments.common import runs_root, sizes
 from vaestudy.experiments.common import train_and_test as _train_and_test
 from vaestudy.files import project_root
@@ -171,6 +171,13 @@ def group_table(settings: NVAESettings, runs: Mapping[str, Run], images: ImageSe
     return rows
 
 
+def shown_scores(rows: list[dict]) -> list[dict]:
+    """The columns of `group_table` that the page shows."""
+    titles = {name.format(""): title for name, title in REFERENCES.items()}
+    about = ("model", "group", "form", "nats", "live", "knows")
+    return [{**{name: row[name] for name in about}, **{titles[k]: row[k] for k in titles}} for row in rows]
+
+
 def forms(
     codes: metrics.table.Codes, nats: np.ndarray, factors: metrics.table.Labels
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -198,6 +205,18 @@ def records(settings: NVAESettings) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     if not len(own):
         own, whose = evidence.read(project_root() / "reports" / "published" / "night"), "the published night"
     return own[own["part"] == "hierarchy"], own[own["part"] == "devices"], whose
+
+
+def hierarchies(found: pd.DataFrame) -> pd.DataFrame:
+    """Of the records of the part `hierarchy` those of models with several groups."""
+    return found[found["network"] == "hierarchy"] if len(found) else found
+
+
+def seed_count(found: pd.DataFrame) -> int:
+    """How many seeds every setting has at least."""
+    if not len(found):
+        return 0
+    return int(found.groupby(["network", "schedule", "beta"], dropna=False)["seed"].nunique().min())
 
 
 def judged(settings: NVAESettings, *own: pd.DataFrame) -> list[dict]:
@@ -234,6 +253,11 @@ def _in_nats(means: pd.Series, before: str) -> str:
     known = {name.removeprefix(before): value for name, value in means.items() if name.startswith(before)}
     worth = sorted(((value, name) for name, value in known.items() if value >= WORTH), reverse=True)
     return ", ".join(f"{name} {value:.1f}" for value, name in worth) or ("nothing" if known else "–")
+
+
+def devices_table(settings: NVAESettings, found: pd.DataFrame, shape: tuple[int, int, int]) -> list[dict]:
+    """Which of NVAE's devices the models shown have, and what each gives and costs by the records."""
+    return devices.table(found, config(settings, shape), training(settings, 1.0).objective)
 
 
 def beside_earlier_work(claims: list[dict]) -> list[dict]:

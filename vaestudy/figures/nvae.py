@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from vaestudy.figures import charts, draw
-from vaestudy.figures.figure import Figure
+from vaestudy.figures.figure import Figure, Statement
 
 __all__ = [
     "architecture", "below_a_fixed_top", "interpolation", "kl_by_group", "nats_by_group", "nearest_in_training",
-    "reconstructions_by_depth", "samples_by_temperature",
+    "reconstructions_by_depth", "samples_by_temperature", "where_the_code_gathers",
 ]  # fmt: skip
 
 
@@ -152,9 +152,8 @@ def nats_by_group(records: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         titles: of the panels, by schedule.
     """
     columns = {f"{group}_nats": group for group in ("top", "second", "third")}
-    long = records.rename(columns=columns).melt(
-        ["schedule", "beta", "seed"], list(columns.values()), "latent group", "nats"
-    )
+    settings = ["schedule", "beta", "seed"]
+    long = records[[*settings, *columns]].rename(columns=columns).melt(settings, None, "latent group", "nats")
     shown = [schedule for schedule in titles if (long["schedule"] == schedule).any()]
     fig, axes = draw.canvas(1, len(shown), width=7.6, height=2.9, sharey=True, squeeze=False)
     for ax, schedule in zip(axes[0], shown, strict=True):
@@ -173,3 +172,30 @@ def nats_by_group(records: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     models = draw.counted(int(records["seed"].nunique()), "seed")
     caption = f"Nats of the top, second and third latent group by β and by what is charged in the warm-up; {models}."
     return Figure(fig, caption, f"Nats top/second/third. {'; '.join(parts)}.", means.reset_index())
+
+
+def where_the_code_gathers(records: pd.DataFrame, titles: Mapping[str, str]) -> Statement:
+    """At the highest β: which group holds the most nats under each schedule, and how the top group then scores.
+
+    `records` as for `nats_by_group`, with top_higgins_5_draws, top_higgins_5_rotated and top_live.
+    """
+    highest = records[records["beta"] == records["beta"].max()]
+    nats = highest.groupby("schedule")[["top_nats", "second_nats", "third_nats"]].mean()
+    data = {schedule: nats.loc[schedule].to_dict() for schedule in titles if schedule in nats.index}
+    gathered = [
+        f"{titles[name]}: in the {nats.loc[name].idxmax().removesuffix('_nats')} group, {nats.loc[name].max():.1f} of "
+        f"{nats.loc[name].sum():.1f} nats"
+        for name in data
+    ]
+    filled = highest[highest["top_live"] > 0]
+    text = f"At β = {records['beta'].max():g} the code gathers, by schedule: {'; '.join(gathered)}. "
+    if len(filled):
+        score, rotated = (filled[f"top_higgins_5_{kind}"].mean() for kind in ("draws", "rotated"))
+        text += (
+            f"Where the top group is in use its draws score {score:.2f}, and random rotations of them {rotated:.2f} "
+            f"(Higgins, L = 5; {draw.counted(len(filled), 'model')})."
+        )
+        data |= {"draws": score, "rotated": rotated, "models": len(filled)}
+    else:
+        text += "The top group is in use nowhere."
+    return Statement(text, text, data)
