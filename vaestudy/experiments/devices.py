@@ -76,7 +76,7 @@ def table(records: pd.DataFrame, config: NVAEConfig, objective: Objective) -> li
         row = {"device": name, "in the models shown": is_on(name, config, objective)}
         if {"nothing", name} <= by_seed.keys():
             whole, without = by_seed["nothing"].align(by_seed[name], join="inner", axis=0)
-            gain = claims.measurement(name, whole["elbo"] - without["elbo"], "nats")
+            gain = claims.measurement(name, (whole["elbo"] - without["elbo"]).to_numpy(), "nats")
             low, high = gain.interval or (None, None)
             row |= {"gain, nats": gain.mean, "from": low, "to": high, "seeds": gain.n}
             row["time with it / without"] = float((whole["training_seconds"] / without["training_seconds"]).median())

@@ -131,14 +131,14 @@ def train_and_score(settings: NVAESettings) -> list[Run]:
 
 
 def held_out_bounds(settings: NVAESettings, runs: Mapping[str, Run], test_set: ImageSet) -> pd.DataFrame:
-    """A row a model: nats per image and bits per dimension, the latter also importance-weighted; training seconds."""
+    """A row a model: nats per image and bits per dimension, the latter also importance-weighted; its training."""
     row, rows = sizes(settings), []
     some = test_set.select(slice(0, row["weighted_images"]))
     for name, run in runs.items():
         weighted = metrics.importance_weighted_bound(run.log_weights(some, row["weights"])).mean()
         tight = metrics.bits_per_dim(-weighted, test_set.dims)
-        about = {f"bits, K = {row['weights']}": tight, "seconds": run.provenance["seconds"]}
-        rows.append({"model": name, **run.bound(test_set), **about})
+        about = {f"bits, K = {row['weights']}": tight, "images seen": run.record["training"]["images_seen"]}
+        rows.append({"model": name, **run.bound(test_set), **about, "seconds": run.provenance["seconds"]})
     return pd.DataFrame(rows)
 
 
@@ -227,8 +227,8 @@ def judged(settings: NVAESettings, *own: pd.DataFrame) -> list[dict]:
 def groups_of(found: pd.DataFrame, betas: tuple[float, ...] = (1.0, 16.0)) -> list[dict]:
     """A row a schedule, β and group: means over seeds of nats, knowledge and scores beside their references.
 
-    `found` are records of the part `hierarchy`. A group "knows" what a linear classifier reads from its draws, "adds"
-    what it reads beyond the groups above: factors worth a tenth of a nat or more, each with its nats.
+    `found` are records of the part `hierarchy`. A group "knows" what a linear classifier reads from its draws by
+    themselves, "adds" what it reads beyond the groups above: factors worth a tenth of a nat or more, with their nats.
     """
     rows = []
     for (network, schedule, beta), models in found.fillna({"schedule": "none"}).groupby(
@@ -241,8 +241,9 @@ def groups_of(found: pd.DataFrame, betas: tuple[float, ...] = (1.0, 16.0)) -> li
         for label in [""] if one else ["top_", "second_", "third_", "all_"]:
             row = {"schedule": setting, "β": beta, "group": "top" if one else label[:-1]}
             row |= {"nats": means[f"{label}nats"], "live latents": means[f"{label}live"]}
-            for column, what in (("knows alone, nats", "alone"), ("adds, nats", "given_above")):
-                row[column] = _in_nats(means, f"{label}{what}_")
+            # All groups together know what the last one knows with those above it.
+            knows = "third_together_" if label == "all_" else f"{label}alone_"
+            row |= {"knows, nats": _in_nats(means, knows), "adds, nats": _in_nats(means, f"{label}given_above_")}
             row |= {title: means[name.format(label)] for name, title in REFERENCES.items()}
             rows.append(row | {"seeds": models["seed"].nunique()})
     return rows
@@ -294,6 +295,6 @@ def headline(settings: NVAESettings, bounds: pd.DataFrame, bits: int) -> list[di
     by_model = bounds.set_index("model")["bits_per_dim"]
     rows = [
         (f"NVAE, bits per dimension of {dataset(settings)}, {bits} bits", by_model["NVAE, β = 1"], *theirs),
-        ("flat VAE after as many images, bits per dimension", by_model["flat VAE"], None, None),
+        ("flat VAE beside it, bits per dimension", by_model["flat VAE"], None, None),
     ]
     return [dict(zip(("quantity", "ours", "published", "source"), row, strict=True)) for row in rows]
