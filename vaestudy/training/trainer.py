@@ -14,6 +14,7 @@ from torch import nn
 
 from vaestudy.errors import InputError
 from vaestudy.files import write_json
+from vaestudy.models.vae import VAE
 from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import Training, learning_rate, set_learning_rate
 from vaestudy.training.progress import progress_bar
@@ -106,6 +107,8 @@ def _check(model: nn.Module, images, training: Training, processes: int) -> None
         raise InputError(f"training needs 2 images or more, not {len(images)}")
     if batch < least * parts:
         raise InputError(f"a batch of {batch} has no {least} images for each of its {parts} parts: lower micro_batches")
+    if training.samples > 1 and not isinstance(model, VAE):
+        raise InputError(f"samples must be 1 for a {type(model).__name__}: only VAEs take several noise samples a step")
     if training.sync_norm and getattr(getattr(model, "config", None), "checkpoint", None) == "norm_act":
         raise InputError("sync_norm recomputes whole cells or nothing: set checkpoint to cell or none")
     if hasattr(getattr(model, "likelihood", None), "check"):
