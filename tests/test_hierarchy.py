@@ -1,6 +1,7 @@
 """The experiment on hierarchies: scores of groups whose answers are known, and the design of the trainings."""
 
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -195,7 +196,7 @@ def test_the_groups_of_records_say_what_they_know_and_add():
         kinds = () if label == "all_" else ("alone", "given_above", "together")
         row |= {f"{label}{kind}_{factor}": 0.0 for kind in kinds for factor in "xy"}
     row |= {"second_alone_x": 1.0, "second_given_above_x": 0.04, "third_together_x": 1.2, "third_together_y": 2.0}
-    rows = nvae.groups_of(pd.DataFrame([row | {"seed": seed} for seed in range(3)]))
+    rows = hierarchy.groups_of(pd.DataFrame([row | {"seed": seed} for seed in range(3)]))
     assert [one["group"] for one in rows] == ["top", "second", "third", "all"]
     assert [one["knows, nats"] for one in rows] == ["nothing", "x 1.0", "nothing", "y 2.0, x 1.2"]
     assert [one["adds, nats"] for one in rows] == ["nothing", "nothing", "nothing", "–"]
@@ -244,3 +245,31 @@ def test_forms_of_a_map_keep_its_nats():
     assert np.allclose(np.cov(components.T, bias=True), np.eye(8), atol=1e-4)
     assert kl.sum() == pytest.approx(nats.sum())
     assert set(nvae.forms(draws[:, :2], np.ones(2), factors)) == {"whole map", "principal components"}
+
+
+def test_without_records_the_page_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(nvae, "project_root", lambda: tmp_path)
+    laptop = settings.resolve("nvae", profile="laptop")
+    records, on_devices, whose = nvae.records(laptop)
+    assert len(records) == len(on_devices) == len(hierarchy.hierarchies(records)) == 0
+    assert whose == "the published night"
+    assert hierarchy.groups_of(records) == []
+    assert hierarchy.seed_count(records) == 0
+    judged = nvae.judged(laptop, records, on_devices)
+    assert {claim["verdict"] for claim in judged} == {"not tested"}
+    beside = nvae.beside_earlier_work(judged)
+    assert "3.5 not tested" in {row["here"] for row in beside}
+
+
+def test_the_laptop_shows_the_records_of_the_published_night(toy, monkeypatch, tmp_path):
+    folder = tmp_path / "reports" / "published" / "night"
+    shutil.copytree(toy[0] / "records", folder / "records")
+    monkeypatch.setattr(nvae, "project_root", lambda: tmp_path)
+    records, on_devices, whose = nvae.records(settings.resolve("nvae", profile="laptop"))
+    assert len(records) == len(toy[1]["hierarchy"])
+    assert len(on_devices) == 1 + len(devices.DEVICES)
+    assert whose == "the published night"
+    assert hierarchy.seed_count(records) == 1
+    groups = hierarchy.groups_of(records)
+    assert {row["group"] for row in groups} == {"top", "second", "third", "all"}
+    assert {row["schedule"] for row in groups} == {"no schedule", "top first", "one group"}

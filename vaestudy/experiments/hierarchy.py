@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
@@ -16,6 +17,19 @@ from vaestudy.experiments.evidence import Context, part
 from vaestudy.models import NVAE, NVAEConfig
 from vaestudy.training import Job, Run, fit, folder, memory
 
+SCHEDULE_TITLES = {"none": "no schedule", "balance": "NVAE's balancing", "top_first": "top first"}
+WORTH = 0.1  # nats of a factor from which it is named
+# Columns of a record after the group's name, and what the page calls them.
+REFERENCES = {
+    "{}higgins_5_draws": "Higgins, L = 5",
+    "{}higgins_5_rotated": "rotated",
+    "higgins_chance": "chance",
+    "{}higgins_5_known": "known factors",
+    "higgins_5_ceiling": "ceiling",
+    "{}mig_draws": "MIG",
+    "{}mig_rotated": "MIG rotated",
+    "{}mig_sup_draws": "MIG-sup",
+}
 GROUPS = ("top", "second", "third")
 BATCH = 1_000  # images encoded at a time, their draws counted: larger ones leave a core's cache
 PRESETS = {"hierarchy": "hierarchy32", "one group": "hierarchy32_top"}
@@ -129,3 +143,49 @@ def classes_of(factors: Factors) -> list[int]:
     """The columns that the Higgins score names: all, but the paper leaves the shape of dSprites out."""
     kept = [k for k, name in enumerate(factors.names) if name != "shape"]
     return kept if factors.names[:2] == ("shape", "scale") else list(range(len(factors.names)))
+
+
+def hierarchies(found: pd.DataFrame) -> pd.DataFrame:
+    """Of the records of the part `hierarchy` those of models with several groups."""
+    return found[found["network"] == "hierarchy"] if len(found) else found
+
+
+def seed_count(found: pd.DataFrame) -> int:
+    """How many seeds every setting has at least."""
+    if not len(found):
+        return 0
+    return int(found.groupby(["network", "schedule", "beta"], dropna=False)["seed"].nunique().min())
+
+
+def groups_of(found: pd.DataFrame, betas: tuple[float, ...] = (1.0, 16.0)) -> list[dict]:
+    """A row a schedule, β and group: means over seeds of nats, knowledge and scores beside their references.
+
+    `found` are records of the part `hierarchy`. A group "knows" what a linear classifier reads from its draws by
+    themselves, "adds" what it reads beyond the groups above: factors worth a tenth of a nat or more, with their nats.
+    """
+    rows = []
+    if not len(found):
+        return rows
+    for (network, schedule, beta), models in found.fillna({"schedule": "none"}).groupby(
+        ["network", "schedule", "beta"], sort=False
+    ):
+        if beta not in betas:
+            continue
+        means, one = models.mean(numeric_only=True), network == "one group"
+        setting = network if one else SCHEDULE_TITLES[schedule]
+        for label in [""] if one else ["top_", "second_", "third_", "all_"]:
+            row = {"schedule": setting, "β": beta, "group": "top" if one else label[:-1]}
+            row |= {"nats": means[f"{label}nats"], "live latents": means[f"{label}live"]}
+            # All groups together know what the last one knows with those above it.
+            knows = "third_together_" if label == "all_" else f"{label}alone_"
+            row |= {"knows, nats": _in_nats(means, knows), "adds, nats": _in_nats(means, f"{label}given_above_")}
+            row |= {title: means[name.format(label)] for name, title in REFERENCES.items()}
+            rows.append(row | {"seeds": models["seed"].nunique()})
+    return rows
+
+
+def _in_nats(means: pd.Series, before: str) -> str:
+    """The factors in the columns that begin so, with their nats: those of a tenth or more."""
+    known = {name.removeprefix(before): value for name, value in means.items() if name.startswith(before)}
+    worth = sorted(((value, name) for name, value in known.items() if value >= WORTH), reverse=True)
+    return ", ".join(f"{name} {value:.1f}" for value, name in worth) or ("nothing" if known else "–")
