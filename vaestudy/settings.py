@@ -18,7 +18,18 @@ from vaestudy.errors import InputError
 
 PROFILES = ("smoke", "laptop", "night", "gpu", "paper")
 NETWORKS = ("linear", "kingma", "mlp", "higgins", "conv", "burgess")
-PRESETS = ("mnist", "cifar10", "imagenet32", "celeba64", "celeba_hq256", "ffhq256", "laptop32", "smoke")
+PRESETS = (
+    "mnist",
+    "cifar10",
+    "imagenet32",
+    "celeba64",
+    "celeba_hq256",
+    "ffhq256",
+    "laptop32",
+    "laptop32_cells",
+    "hierarchy32",
+    "smoke",
+)
 MOST_SEED = 2**32 - 1
 
 
@@ -89,7 +100,7 @@ class NVAESettings(Settings):
     """Stage 3: NVAE, and what β does to it."""
 
     dataset: str = setting("", "the images, empty for the rendered faces of the profile")
-    beta: float = setting(4.0, "β of the NVAE shown beside the plain NVAE, 0 or more", least=0)
+    beta: float = setting(8.0, "β of the NVAE shown beside the plain NVAE, 0 or more", least=0)
     preset: str = setting(
         "", "configuration, say celeba64 or cifar10, empty for the one of the profile", choices=("", *PRESETS)
     )
