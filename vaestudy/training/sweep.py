@@ -197,7 +197,9 @@ def models_at_once(model: VAE, training: Training, device: torch.device, *, tota
     """How many models of this size are trained at once within half of the free memory, at least one."""
     weights = sum(p.numel() for p in model.parameters())
     # The tensors kept for the backward pass, as much again for their gradients, and images of their own.
-    images = training.batch * (2 * memory.needed(model, training).per_image + 8 * math.prod(model.shape))
+    images = (
+        training.batch * training.samples * (2 * memory.needed(model, training).per_image + 8 * math.prod(model.shape))
+    )
     pairs = 6 * 4 * training.batch**2 * model.config.latent_dim if total_correlation else 0
     # Weight, gradient, two moments and half-precision copies.
     return max(1, memory.free_bytes(device) // 2 // (weights * 20 + images + pairs))

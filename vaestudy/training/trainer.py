@@ -12,6 +12,7 @@ from torch import nn
 
 from vaestudy.errors import InputError
 from vaestudy.files import write_json
+from vaestudy.models.vae import VAE
 from vaestudy.stopping import stop_requests
 from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import Training, learning_rate, set_learning_rate
@@ -103,6 +104,8 @@ def _check(model: nn.Module, images, training: Training, processes: int) -> None
         raise InputError(f"training needs 2 images or more, not {len(images)}")
     if batch < least * parts:
         raise InputError(f"a batch of {batch} has no {least} images for each of its {parts} parts: lower micro_batches")
+    if training.samples > 1 and not isinstance(model, VAE):
+        raise InputError(f"samples must be 1 for a {type(model).__name__}: only VAEs take several noise samples a step")
     if training.sync_norm and getattr(getattr(model, "config", None), "checkpoint", None) == "norm_act":
         raise InputError("sync_norm recomputes whole cells or nothing: set checkpoint to cell or none")
     if hasattr(getattr(model, "likelihood", None), "check"):
@@ -251,7 +254,8 @@ class Loop:
             end = {name: float(last[name]) for name in ("nll_nats", "kl_nats", "elbo_nats")}
             speed = round(seen / max(seconds, 1e-9), 1)
             end |= {"images_seen": seen, "steps_skipped": int(last["steps_skipped"]), "images_per_second": speed}
-            run.update_record(config=run.config, training=end | self.scaling(), provenance={"seed": own.seed, **made_by})
+            end |= self.scaling()
+            run.update_record(config=run.config, training=end, provenance={"seed": own.seed, **made_by})
         checkpoint.remove(self.folder)
 
 
