@@ -1,5 +1,7 @@
-"""What torch.compile makes of a training under the recipes of the gpu profile; a program, so that no type checker stands
-between the compiler and the models: `compile_regions.py BACKEND`."""
+"""What torch.compile makes of a training under the recipes of the gpu profile: `compile_regions.py BACKEND`.
+
+A program, so that no type checker stands between the compiler and the models.
+"""
 
 import copy
 import functools

@@ -1,7 +1,7 @@
 """Gradients as one recording: a replay trains what ordinary steps do, and a refused recording is told in one line.
 
-A CUDA graph is stood in for by a tape of operations. Like it, the tape holds tensors by their places and runs no line of
-Python's again: what the host would have to decide at each step fails here as it would there.
+A CUDA graph is stood in for by a tape of operations. Like it, the tape holds tensors by their places and runs no line
+of Python's again: what the host would have to decide at each step fails here as it would there.
 """
 
 import logging

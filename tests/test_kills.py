@@ -19,7 +19,7 @@ from vaestudy.models import NVAE, VAE
 from vaestudy.training import Grid, Job, Run, checkpoint, fit, fit_many
 
 PROCESSES = multiprocessing.get_context("forkserver")  # which imports torch once, and forks each child
-PROCESSES.set_forkserver_preload(["small_training", "vaestudy.experiments"])
+PROCESSES.set_forkserver_preload(["small_training", "vaestudy.experiments", "torch._dynamo"])
 STEPS = 8
 
 
@@ -151,7 +151,9 @@ def left(root):
         if path.name == "record.json":
             record = json.loads(path.read_text())
             del record["training"]["images_per_second"], record["provenance"]["seconds"]
-            found[name] = {**record, "provenance": {**record["provenance"], "peak_memory_gib": None}}
+            for measured in ("peak_memory_gib", "commit", "modified"):
+                del record["provenance"][measured]
+            found[name] = record
     return found
 
 

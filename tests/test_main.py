@@ -68,3 +68,35 @@ def test_a_stage_is_trained_and_scored_once(capsys, tmp_path, dsprites_dir):
     weights = (folder / "model.safetensors").stat().st_mtime_ns
     assert main(command) == 0
     assert (folder / "model.safetensors").stat().st_mtime_ns == weights
+
+
+def report(folder, **changes):
+    claim = {"id": "2.1", "verdict": "supported", "decidable": True}
+    number = {"quantity": "score", "mean": 0.8, "std": 0.1, "n": 8, "digits": 2}
+    whole = {"profile": "laptop", "version": "1", "claims": [claim], "headline": [number], "checksums": {"a": "b"}}
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(whole | changes))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "line"),
+    [
+        ({}, 0, "verified: 1 of 1 claims agree"),
+        ({"claims": [{"id": "2.1", "verdict": "undecided", "decidable": False}]}, 0, "0 of 1 claims agree, 1 weaker"),
+        ({"claims": [{"id": "2.1", "verdict": "contradicted", "decidable": True}]}, 1, "1 reversed"),
+        ({"checksums": {"a": "c"}}, 1, "1 files that differ"),
+        ({"claims": "none"}, 2, "damaged"),
+        ({"profile": "night"}, 2, "profile"),
+    ],
+)
+def test_verify_compares_a_report_with_the_published_one(changes, status, line, tmp_path, capsys):
+    ours, published = report(tmp_path / "ours", **changes), report(tmp_path / "published")
+    assert main(["verify", ours, "--against", published]) == status
+    said = capsys.readouterr()
+    assert line in (said.err if status == 2 else said.out.splitlines()[-1])
+
+
+def test_verify_says_where_a_published_report_is_missing(tmp_path, capsys):
+    assert main(["verify", report(tmp_path / "ours", profile="paper")]) == 2
+    assert "no published report" in capsys.readouterr().err

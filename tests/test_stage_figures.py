@@ -48,18 +48,36 @@ def test_factors_that_are_lost_are_named_with_their_beta():
     assert said.alt == "Half of what was known is lost: scale at β = 4; x never. Known at no β: orientation."
 
 
-def test_the_answer_about_beta_compares_group_by_group():
-    scores = ((1.0, 1, 0.1), (1.0, 2, 0.2), (4.0, 1, 0.3), (4.0, 2, 0.1))
-    rows = [{"model": "NVAE", "beta": b, "group": g, "mig": v} for b, g, v in scores]
-    rows.append({"model": "flat VAE", "beta": 1.0, "group": 1, "mig": 0.5})
-    said = shows(figures.does_beta_disentangle(rows, "mig", "MIG"))
-    assert said.data["gains"][4.0] == pytest.approx({1: 0.2, 2: -0.1})
-    assert "+0.200 in group 1, −0.100 in group 2" in said.caption
-    assert "0.300, not above the flat VAE (0.500)" in said.caption
-    shown = shows(figures.score_by_group(rows, {"mig": "MIG"}, chance={"mig": 0.0}))
-    assert shown.alt == "Best MIG: 0.5000 for flat VAE, β = 1, group 1."
-    assert ">chance<" in shown.svg
-    assert ">flat VAE<" in shown.svg
+def hierarchy_rows():
+    """Pressure empties the third group; under top_first, at β = 16 and there alone, the top group is in use."""
+    rows = []
+    for schedule, beta, nats in (
+        ("none", 1.0, (0.0, 6.0, 6.0)), ("none", 16.0, (0.0, 0.5, 2.5)),
+        ("top_first", 1.0, (0.0, 9.0, 1.0)), ("top_first", 16.0, (2.0, 0.5, 0.0)),
+    ):  # fmt: skip
+        for seed in range(3):
+            noisy = [value + 0.1 * (seed - 1) * (value > 0) for value in nats]
+            row = dict(zip(("top_nats", "second_nats", "third_nats"), noisy, strict=True))
+            row |= {
+                "top_live": int(noisy[0] > 0),
+                "top_higgins_5_draws": 0.6 + 0.1 * seed,
+                "top_higgins_5_rotated": 0.5,
+            }
+            rows.append({"schedule": schedule, "beta": beta, "seed": seed, "nats": sum(noisy), **row})
+    return pd.DataFrame(rows)
+
+
+def test_where_the_code_gathers_under_pressure():
+    titles = {"none": "no schedule", "balance": "balanced", "top_first": "top first"}
+    shown = shows(figures.nats_by_group(hierarchy_rows(), titles))
+    assert [ax.get_title(loc="left") for ax in shown.fig.axes] == ["no schedule", "top first"]
+    assert "top first: at β = 1 and 0.0/9.0/1.0, at β = 16 2.0/0.5/0.0" in shown.alt
+    said = shows(figures.where_the_code_gathers(hierarchy_rows(), titles))
+    assert "no schedule: in the third group, 2.5 of 3.0 nats" in said.caption
+    assert "top first: in the top group, 2.0 of 2.5 nats" in said.caption
+    assert "its draws score 0.70, and random rotations of them 0.50 (Higgins, L = 5; 3 models)" in said.caption
+    none = hierarchy_rows()[lambda rows: rows["schedule"] == "none"]
+    assert "in use nowhere" in figures.where_the_code_gathers(none, titles).caption
 
 
 def test_scores_stand_at_the_trained_betas():

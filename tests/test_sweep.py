@@ -1,7 +1,8 @@
 """Many trainings: every member is the run that its model trained alone would be, however the sweep went."""
 
 import math
-from contextlib import nullcontext
+import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,6 @@ from small_training import (
     SHAPE,
     Interrupted,
     Own,
-    Poisoned,
     assert_same,
     assert_same_history,
     interrupt_after,
@@ -23,6 +23,7 @@ from small_training import (
 from vaestudy.errors import InputError
 from vaestudy.models import VAE
 from vaestudy.training import Grid, Job, Objective, Run, fit, fit_many, memory, sweep
+from vaestudy.training.run import owned
 
 GRID = Grid(betas=(0.5, 4), latent_dims=(2, 5), seeds=(0, 1))
 WIDTH = {"network": "mlp", "width": 16}
@@ -185,58 +186,83 @@ def test_several_grids_of_one_size_are_one_program(images, tmp_path):
 
 SIDE_BY_SIDE = """
 import sys
-import torch
-from torch import nn
-from small_training import Own, noise, small
-from vaestudy.training import Job, fit_many
+from contextlib import nullcontext
+from small_training import Own, Poisoned, noise, small
+from vaestudy.errors import InputError
+from vaestudy.training import Job, fit_many, memory, sweep
 
 
 class Mine(Own):  # known to this script alone
     pass
 
 
-jobs = [Job(Mine(seed), noise(), small(seed=seed), f"{sys.argv[1]}/{seed}") for seed in (0, 1)]
-runs = fit_many(jobs, device="cpu")
+class Bar:
+    n, shown = 0, []
+
+    def update(self, more):
+        self.n += more
+        self.shown.append(self.n)
+
+
+def train(name, images):
+    return fit_many([Job(Mine(k), images, small(seed=k), f"{sys.argv[1]}/{name}-{k}") for k in (0, 1)], device="cpu")
+
+
+memory.usable_cores = lambda: 2
+sweep.progress_bar = lambda name, images, done: nullcontext(Bar())
+runs = train("together", noise())
 print([(type(run.model).__name__, run.finished, run.images_seen, run.provenance["threads"]) for run in runs])
+print(Bar.shown == sorted(Bar.shown), Bar.shown[-1])
+try:
+    train("broken", Poisoned(noise(), range(10)))
+except InputError as error:
+    print(error)
 """
 
 
 def test_a_plain_script_trains_side_by_side_what_it_trains_alone(tmp_path):
-    """Without a `__main__` guard, which other ways of starting processes need."""
+    """Without a `__main__` guard, which other ways of starting processes need; with a bar, and errors in one line."""
     script = tmp_path / "script.py"
     script.write_text(SIDE_BY_SIDE)
     child = start([script], tmp_path)
     said, errors = child.communicate(timeout=200)
     assert child.returncode == 0, errors
-    assert said == f"{[('Mine', True, 200, 1)] * 2}\n"
+    members, shown, error = said.splitlines()
+    assert members == str([("Mine", True, 200, 1)] * 2)
+    assert shown == "True 400"
+    assert error.startswith("training diverged after 40 images: lower learning_rate")
     for seed in (0, 1):
         alone = fit(Own(seed), noise(), small(seed=seed), tmp_path / f"alone-{seed}")
-        together = Run(tmp_path / f"{seed}", Own(seed))
+        together = Run(tmp_path / f"together-{seed}", Own(seed))
         together.load()
         for here, there in zip(together.model.parameters(), alone.model.parameters(), strict=True):
             torch.testing.assert_close(here, there)
 
 
-def test_trainings_side_by_side_are_watched_and_an_error_of_one_is_one_line(images, tmp_path, monkeypatch):
-    shown = []
+STOPPED = """
+import sys
+from small_training import Own, noise, small
+from vaestudy.training import Job, fit_many, memory
 
-    class Bar:
-        n = 0
+memory.usable_cores = lambda: 2
+long = small(images=10**8)
+fit_many([Job(Own(seed), noise(), long, f"{sys.argv[1]}/{seed}") for seed in (0, 1)], device="cpu")
+"""
 
-        def update(self, more):
-            self.n += more
-            shown.append(self.n)
 
-    monkeypatch.setattr(memory, "usable_cores", lambda: 2)
-    monkeypatch.setattr(sweep, "progress_bar", lambda name, images, done: nullcontext(Bar()))
-    jobs = [Job(Own(seed), images, small(seed=seed), tmp_path / f"{seed}") for seed in (0, 1)]
-    assert [run.images_seen for run in fit_many(jobs, device="cpu")] == [200, 200]
-    assert shown == sorted(shown)
-    assert shown[-1] == 400
-    broken = [Job(Own(seed), Poisoned(images, range(10)), small(), tmp_path / f"broken-{seed}") for seed in (0, 1)]
-    with pytest.raises(InputError, match="training diverged after 40 images") as caught:
-        fit_many(broken, device="cpu")
-    assert "\n" not in str(caught.value)
+def test_a_signal_stops_trainings_side_by_side_which_leave_their_checkpoints(tmp_path):
+    """Sent to the process that waits for them alone, as `kill` does."""
+    child = start(["-c", STOPPED], tmp_path)
+    runs = [Run(tmp_path / f"{seed}", Own(seed)) for seed in (0, 1)]
+    while not all(run.images_seen for run in runs) and child.poll() is None:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGTERM)
+    errors = child.communicate(timeout=100)[1]
+    assert child.returncode == 143, errors
+    for run in runs:
+        assert len(list(run.path.glob("checkpoint-*"))) == 1
+        with owned([run]):  # its process has let it go
+            assert not run.finished
 
 
 def test_codes_are_those_of_every_run(images, tmp_path):

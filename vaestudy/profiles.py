@@ -5,16 +5,6 @@ from typing import Any
 from vaestudy.settings import PROFILES
 from vaestudy.training import Objective, Training
 
-# What the ablations change: fields of the configuration, and of the objective.
-ABLATIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "residual": ("posterior not relative to the prior", {"residual": False}, {}),
-    "squeeze_excitation": ("no squeeze-and-excitation", {"squeeze_excitation": False}, {}),
-    "spectral": ("no spectral regularisation", {}, {"spectral": 0.0}),
-    "bn_elu": ("ELU in place of Swish", {"norm_activation": "bn_elu"}, {}),
-    "wn_elu": ("weight norm and ELU in place of BN and Swish", {"norm_activation": "wn_elu"}, {}),
-    "regular": ("3 x 3 cells in the decoder", {"decoder_cell": "regular"}, {}),
-}
-
 _SETTLES = {"lr_decay_from": 0.5, "min_lr_ratio": 0.02}
 _LAPTOP = {"optimizer": "adamw", "betas": (0.9, 0.99), "lr_warmup": 0.05, "lr_decay_from": 0.05, "min_lr_ratio": 0.01}
 _LAPTOP |= {"ema": 0.995, "log_every": 1_600}
@@ -36,7 +26,39 @@ _GPU_PARTS: dict[str, dict[str, Any]] = {
         "combinations": {"betas": (1.0, 4.0, 16.0), "latent_dims": (10,), "seeds": 3},
     },
 }
-_FLAT, _ABLATION = Objective(warmup=0.1), Objective(warmup=0.3, spectral=0.01)
+_FLAT = Objective(warmup=0.1)
+
+# The evidence of stage 3, as the night trains it: dSprites, five β under three schedules and, beside them, the same
+# network with its top group alone; and NVAE's devices on rendered faces.
+_HIERARCHY = {
+    "seeds": 10,
+    "side": 32,
+    "network": {},
+    "betas": (0.15, 1.0, 4.0, 8.0, 16.0),
+    "schedules": ("none", "balance", "top_first"),
+    "flat_betas": (1.0, 4.0, 8.0, 16.0, 32.0),
+    "training": Training(images=100_000, batch=32, learning_rate=3e-3, objective=Objective(warmup=0.3), **_LAPTOP),
+    "test_images": 15_000,
+    "scored_images": 5_000,
+    "draws": 10,
+    "rotations": 20,
+}
+_TOP_FIRST = {"grad_skip_factor": 10.0, "objective": Objective(warmup=0.3, group_kl_anneal=4.0), **_LAPTOP}
+_DEVICES = {
+    "seeds": 8,
+    "data": "faces_mild",
+    "side": 32,
+    "architecture": "laptop32_cells",
+    "training": Training(
+        images=48_000,
+        batch=32,
+        learning_rate=4e-3,
+        grad_skip_factor=10.0,
+        objective=Objective(warmup=0.3, group_kl_anneal=4.0, spectral=0.01),
+        **_LAPTOP,
+    ),
+    "test_images": 2_000,
+}
 
 BASE: dict[str, dict[str, Any]] = {
     "vae": {**_EVIDENCE, "image_size": 64, "width": 1200, "test_images": 10_000, "ladder": (1, 5, 50, 500, 5000)},
@@ -57,7 +79,8 @@ BASE: dict[str, dict[str, Any]] = {
         "checkpoint": "norm_act",
         "betas": (2.0, 8.0),
         "flat": {"width": 64, "latent_dim": 128},
-        "ablations": tuple(ABLATIONS),
+        "rotations": 2,
+        "draws": 5,
         "temperatures": (0.5, 0.6, 0.7, 1.0),
     },
 }
@@ -149,45 +172,79 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "betas": (),
             "training": Training(images=160, batch=8, learning_rate=4e-3, log_every=80, ema=0.9),
             "flat": {"width": 8, "latent_dim": 8},
-            "flat_training": Training(images=400, batch=8, log_every=200),
-            "ablation": Training(images=40, batch=8, learning_rate=4e-3, objective=Objective(spectral=0.01)),
-            "ablations": ("residual", "spectral"),
+            "flat_training": Training(images=160, batch=8, log_every=80),
             "test_images": 100,
             "weighted_images": 20,
             "weights": 3,
             "scored_images": 400,
+            "rotations": 1,
+            "draws": 2,
+            "exploratory": True,
+            "parts": {
+                "hierarchy": {
+                    **_HIERARCHY,
+                    "seeds": 1,
+                    "side": 16,
+                    "network": {"unshuffle": 2, "channels": 8},
+                    "betas": (1.0, 16.0),
+                    "schedules": ("none", "top_first"),
+                    "flat_betas": (1.0,),
+                    "training": Training(images=320, batch=16, learning_rate=3e-3, objective=Objective(warmup=0.3)),
+                    "test_images": 300,
+                    "scored_images": 300,
+                    "draws": 2,
+                    "rotations": 1,
+                },
+                "devices": {
+                    **_DEVICES,
+                    "seeds": 1,
+                    "side": 16,
+                    "architecture": "smoke",
+                    "training": Training(images=32, batch=8, objective=Objective(spectral=0.01)),
+                    "test_images": 100,
+                },
+            },
             "temperatures": (0.7, 1.0),
             "passes": 2,
         },
         "laptop": {
             "dataset": "faces_mild",
             "image_size": 32,
-            "preset": "laptop32",
+            "preset": "laptop32_cells",
             "checkpoint": "none",
             "betas": (),
-            "training": Training(
-                images=19_200,
-                batch=8,
-                learning_rate=4e-3,
-                grad_skip_factor=10.0,
-                objective=Objective(warmup=0.3, group_kl_anneal=4.0),
-                **_LAPTOP,
-            ),
+            "training": Training(images=64_000, batch=32, learning_rate=4e-3, **_TOP_FIRST | {"ema": 0.998}),
             "flat": {"width": 16, "latent_dim": 64},
-            "flat_training": Training(images=104_000, batch=16, learning_rate=2e-3, objective=_FLAT, **_LAPTOP),
-            "ablation": Training(images=600, batch=8, learning_rate=4e-3, log_every=200, objective=_ABLATION),
+            "flat_training": Training(images=64_000, batch=32, learning_rate=2e-3, objective=_FLAT, **_LAPTOP),
             "test_images": 500,
             "weighted_images": 100,
             "weights": 20,
-            "scored_images": 5_000,
+            "scored_images": 2_000,
             "temperatures": (0.5, 0.7, 1.0),
             "passes": 10,
+        },
+        "night": {
+            "dataset": "faces_mild",
+            "image_size": 32,
+            "preset": "laptop32_cells",
+            "checkpoint": "none",
+            "betas": (),
+            "training": Training(images=240_000, batch=32, learning_rate=4e-3, **_TOP_FIRST | {"ema": 0.998}),
+            "flat": {"width": 16, "latent_dim": 64},
+            "flat_training": Training(images=240_000, batch=32, learning_rate=2e-3, objective=_FLAT, **_LAPTOP),
+            "test_images": 2_000,
+            "weighted_images": 200,
+            "weights": 50,
+            "scored_images": 5_000,
+            "temperatures": (0.5, 0.7, 1.0),
+            "passes": 20,
+            "parts": {"hierarchy": _HIERARCHY, "devices": _DEVICES},
+            "pieces": 2,
         },
         "gpu": {
             "dataset": "faces",
             "training": Training(images=60_000, batch=64, lr_warmup=0.05, lr_decay_from=0.05, ema=0.999, **_NVAE),
             "flat_training": Training(images=2_000_000, batch=256, objective=_FLAT, log_every=50_000),
-            "ablation": Training(images=100_000, batch=64, learning_rate=4e-3, objective=_ABLATION),
             "test_images": 4_000,
             "weighted_images": 500,
             "weights": 50,
@@ -206,7 +263,6 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
                 **_NVAE,
             ),
             "flat_training": Training(images=20_000_000, batch=256, objective=_FLAT, log_every=500_000),
-            "ablation": Training(images=1_000_000, batch=64, learning_rate=4e-3, objective=_ABLATION),
             "test_images": 19_867,
             "weighted_images": 1_000,
             "weights": 1_000,
@@ -272,4 +328,4 @@ def parts(stage: str, profile: str) -> dict[str, dict[str, Any]]:
     return {name: {**own, **changes} for name, changes in row["parts"].items()}
 
 
-__all__ = ["ABLATIONS", "BASE", "OVERRIDES", "PROFILES", "parts", "sizes"]
+__all__ = ["BASE", "OVERRIDES", "PROFILES", "parts", "sizes"]

@@ -18,7 +18,18 @@ from vaestudy.errors import InputError
 
 PROFILES = ("smoke", "laptop", "night", "gpu", "paper")
 NETWORKS = ("linear", "kingma", "mlp", "higgins", "conv", "burgess")
-PRESETS = ("mnist", "cifar10", "imagenet32", "celeba64", "celeba_hq256", "ffhq256", "laptop32", "smoke")
+PRESETS = (
+    "mnist",
+    "cifar10",
+    "imagenet32",
+    "celeba64",
+    "celeba_hq256",
+    "ffhq256",
+    "laptop32",
+    "laptop32_cells",
+    "hierarchy32",
+    "smoke",
+)
 MOST_SEED = 2**32 - 1
 
 
@@ -72,9 +83,7 @@ class BetaVAESettings(Settings):
     beta: float = setting(0.0, "β of the β-VAE shown beside the VAE, 0 for the best one of the sweep", least=0)
     likelihood: str = setting("bernoulli", "bernoulli or gaussian", choices=("bernoulli", "gaussian"))
     network: str = setting("mlp", "linear, kingma, mlp, higgins, conv or burgess", choices=NETWORKS)
-    seeds: int = setting(
-        0, "models for each β and latent size, 2 or more, 0 for the number of the profile", least=0, most=1000
-    )
+    seeds: int = setting(0, "models for each β and latent size, 2 or more, 0 for the profile's", least=0, most=1000)
     pairs: int = setting(5, "pairs L that the Higgins score averages, 1 or more", least=1, most=1000)
     labels: int = setting(1000, "images whose labels are known when β is chosen from weak labels, 50 or more", least=50)
 
@@ -91,7 +100,7 @@ class NVAESettings(Settings):
     """Stage 3: NVAE, and what β does to it."""
 
     dataset: str = setting("", "the images, empty for the rendered faces of the profile")
-    beta: float = setting(4.0, "β of the NVAE shown beside the plain NVAE, 0 or more", least=0)
+    beta: float = setting(8.0, "β of the NVAE shown beside the plain NVAE, 0 or more", least=0)
     preset: str = setting(
         "", "configuration, say celeba64 or cifar10, empty for the one of the profile", choices=("", *PRESETS)
     )

@@ -1,4 +1,4 @@
-"""Stage 3: NVAE at several β, a flat VAE beside it, its ablations, and what each of its latent groups knows."""
+"""Stage 3: NVAE at two β and a flat VAE beside them, and what each of its latent groups knows."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,27 +8,26 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vaestudy import metrics, profiles, published
+from vaestudy import metrics, published
 from vaestudy.data import ImageSet
+from vaestudy.errors import InputError
+from vaestudy.experiments import devices, evidence, group_scores, hierarchy
 from vaestudy.experiments.common import runs_root, sizes
 from vaestudy.experiments.common import train_and_test as _train_and_test
+from vaestudy.files import project_root
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.settings import NVAESettings
-from vaestudy.training import Job, Objective, Run, Training, distributed, fit, fit_many, folder, memory
-from vaestudy.training.objective import beta_norm
+from vaestudy.training import Job, Run, Training, distributed, fit, fit_many, folder, memory
 from vaestudy.training.trainer import device_of
 
-SCORES = ("higgins", "factor_vae", "mig")
-PAIRS = 5
 FIXED_SIDES = ("dsprites", "mnist", "fashion_mnist", "cifar10")
 
 
 class Runs(NamedTuple):
-    """The stage's trained models: NVAEs by β, the flat VAE, and small NVAEs by the device that each lacks."""
+    """The stage's trained models: NVAEs by β, and the flat VAE."""
 
     nvae: dict[float, Run]
     flat: Run
-    ablations: dict[str, Run]
 
     def named(self) -> dict[str, Run]:
         """NVAEs and the flat VAE under the names that the figures give them."""
@@ -63,8 +62,9 @@ def config(settings: NVAESettings, shape: tuple[int, int, int]) -> NVAEConfig:
 def train_and_test(settings: NVAESettings) -> tuple[ImageSet, ImageSet]:
     """Images to train on and held-out ones, at the bits of the network."""
     parts = _train_and_test(settings, dataset(settings), image_side(settings))
-    bits = config(settings, parts[0].shape).bits
-    return tuple(part.quantized(bits) for part in parts)
+    network = config(settings, parts[0].shape)
+    # Only the mixture sees levels; pixels of other likelihoods are taken as they are.
+    return tuple(part.quantized(network.bits) for part in parts) if network.likelihood == "mixture" else parts
 
 
 def betas(settings: NVAESettings) -> tuple[float, ...]:
@@ -79,36 +79,24 @@ def training(settings: NVAESettings, beta: float) -> Training:
 
 
 def flat_model(settings: NVAESettings, shape: tuple[int, int, int]) -> VAE:
-    """A plain convolutional VAE with the likelihood of the NVAE."""
-    like = config(settings, shape)
-    same = {"likelihood": like.likelihood, "mixtures": like.mixtures, "bits": like.bits}
-    return VAE(shape, network="conv", seed=settings.seed, **same, **sizes(settings)["flat"])
-
-
-def ablation(settings: NVAESettings, shape: tuple[int, int, int], change: str = "") -> tuple[NVAE, Training]:
-    """A small NVAE and its training, with the fields of one of profiles.ABLATIONS changed."""
-    _, of_network, of_objective = profiles.ABLATIONS[change] if change else ("", {}, {})
-    bits, recipe = config(settings, shape).bits, sizes(settings)["ablation"]
-    small = NVAEConfig.preset("smoke", shape=shape, seed=settings.seed, bits=bits, **of_network)
-    objective: Objective = replace(recipe.objective, **of_objective)
-    return NVAE(small), replace(recipe, seed=settings.seed, objective=objective)
+    """A plain VAE with the likelihood of the NVAE: convolutional, or fully connected where no convolutions fit."""
+    like, row = config(settings, shape), sizes(settings)["flat"]
+    same = {"likelihood": like.likelihood, "mixtures": like.mixtures, "bits": like.bits, "seed": settings.seed}
+    try:
+        return VAE(shape, network="conv", **same, **row)
+    except InputError:  # sides that are no power of two, MNIST's 28 for one
+        return VAE(shape, network="mlp", **same, latent_dim=row["latent_dim"])
 
 
 def train(settings: NVAESettings, train_set: ImageSet) -> Runs:
     """Train everything that the page shows, side by side on the cores of a CPU, or find it trained."""
-    shape, changes = train_set.shape, ("", *sizes(settings)["ablations"])
+    shape = train_set.shape
     pairs: list[tuple[Any, Training]] = [
         (NVAE(config(settings, shape)), training(settings, b)) for b in betas(settings)
     ]
-    pairs.append((flat_model(settings, shape), sizes(settings)["flat_training"]))
-    pairs += [ablation(settings, shape, change) for change in changes]
+    pairs.append((flat_model(settings, shape), replace(sizes(settings)["flat_training"], seed=settings.seed)))
     runs = fit_many([_job(settings, model, train_set, recipe) for model, recipe in pairs])
-    count = len(betas(settings))
-    return Runs(
-        dict(zip(betas(settings), runs[:count], strict=True)),
-        runs[count],
-        dict(zip(changes, runs[count + 1 :], strict=True)),
-    )
+    return Runs(dict(zip(betas(settings), runs[:-1], strict=True)), runs[-1])
 
 
 def _job(settings: NVAESettings, model: Any, train_set: ImageSet, recipe: Training) -> Job:
@@ -123,52 +111,112 @@ def train_and_score(settings: NVAESettings) -> list[Run]:
         model = NVAE(config(settings, train_set.shape))
         found.append(run := fit(*_job(settings, model, train_set, training(settings, beta))))
         if distributed.rank() == 0:
-            scores = [] if train_set.factors is None else group_scores(settings, run, train_set)
-            run.update_record(test=run.bound(test_set), scores_by_group=scores)
+            groups = group_table(settings, {f"β = {beta:g}": run}, train_set) if has_factors(train_set) else []
+            run.update_record(test=run.bound(test_set), scores_by_group=groups)
     return found
 
 
 def held_out_bounds(settings: NVAESettings, runs: Mapping[str, Run], test_set: ImageSet) -> pd.DataFrame:
-    """A row a model: nats per image and bits per dimension, the latter also importance-weighted; training seconds."""
+    """A row a model: nats per image and bits per dimension, the latter also importance-weighted; its training."""
     row, rows = sizes(settings), []
     some = test_set.select(slice(0, row["weighted_images"]))
     for name, run in runs.items():
         weighted = metrics.importance_weighted_bound(run.log_weights(some, row["weights"])).mean()
         tight = metrics.bits_per_dim(-weighted, test_set.dims)
-        about = {f"bits, K = {row['weights']}": tight, "seconds": run.provenance["seconds"]}
-        rows.append({"model": name, **run.bound(test_set), **about})
+        about = {f"bits, K = {row['weights']}": tight, "images seen": run.record["training"]["images_seen"]}
+        rows.append({"model": name, **run.bound(test_set), **about, "seconds": run.provenance["seconds"]})
     return pd.DataFrame(rows)
 
 
-def group_scores(settings: NVAESettings, run: Run, train_set: ImageSet) -> list[dict[str, float]]:
-    """The scores of each latent group's pooled code."""
-    seen = train_set.select(slice(0, sizes(settings)["scored_images"]))
-    groups, factors = run.codes_by_group(seen)
-    exam = {"seed": settings.seed, "pairs": PAIRS, "only": SCORES}
-    return [metrics.scores(codes, factors, **exam) for codes in groups]
+def has_factors(images: ImageSet) -> bool:
+    """Whether several things are known of each image, so that a code can tell them apart; a class label is one."""
+    return images.factors is not None and len(images.factors.names) > 1
 
 
-def scores_by_group(settings: NVAESettings, runs: Runs, train_set: ImageSet) -> pd.DataFrame:
-    """A row a model and latent group: β, β_norm and the scores of the pooled code; the flat VAE is one group."""
-    rows = []
-    for name, beta, run in [*(("NVAE", beta, run) for beta, run in runs.nvae.items()), ("flat VAE", 1.0, runs.flat)]:
-        latents = sum(int(np.prod(shape)) for shape in getattr(run.model, "group_shapes", [(0,)]))
-        latents = latents or run.model.config.latent_dim
-        about = {"model": name, "beta": beta, "beta_norm": beta_norm(beta, latents, train_set.dims)}
-        for group, scores in enumerate(group_scores(settings, run, train_set), 1):
-            rows.append(about | {"group": group, **scores})
-    return pd.DataFrame(rows)
+def group_table(settings: NVAESettings, runs: Mapping[str, Run], images: ImageSet) -> list[dict]:
+    """A row a model, latent group and form of its code, scored from posterior draws of some images.
 
-
-def ablation_table(runs: Runs, test_set: ImageSet) -> list[dict]:
-    """A row a small network: what was changed, its bound on held-out images, and what the paper found."""
-    rows = []
-    for change, run in runs.ablations.items():
-        bound = run.bound(test_set)
-        changed = profiles.ABLATIONS[change][0] if change else "nothing"
-        row = {"changed": changed, "bits_per_dim": bound["bits_per_dim"], "KL, nats": bound["kl_nats"]}
-        rows.append(row | {"published": published.NVAE_ABLATIONS.get(change)})
+    The forms: the whole map, its principal components, and its mean over space. Raises InputError for images without
+    known factors.
+    """
+    if not has_factors(images):
+        raise InputError(f"{images.name} has no known factors to score a code by")
+    row, rows = sizes(settings), []
+    seen = images.select(slice(0, row["scored_images"]))
+    names, classes = seen.factors.names, hierarchy.classes_of(seen.factors)
+    exam = {"names": names, "seed": settings.seed, "draws": row["draws"], "classes": classes}
+    ends = group_scores.references(seen.factors.values(slice(None)), seed=settings.seed, classes=classes)
+    for name, run in runs.items():
+        nats = run.kl_by_latent(seen)
+        found, factors = run.codes_by_group(seen, draws=row["draws"], pooled=False, batch=hierarchy.BATCH)
+        for group, (code, of) in enumerate(zip(found, nats, strict=True), 1):
+            for form, (z, kl) in forms(code, of, factors).items():
+                scores = group_scores.scores(z, factors, kl, rotations=row["rotations"], **exam)
+                knows = ", ".join(group_scores.known(scores, names)) or "nothing"
+                rows.append({"model": name, "group": group, "form": form, "knows": knows} | scores | ends)
     return rows
+
+
+def shown_scores(rows: list[dict]) -> list[dict]:
+    """The columns of `group_table` that the page shows."""
+    titles = {name.format(""): title for name, title in hierarchy.REFERENCES.items()}
+    about = ("model", "group", "form", "nats", "live", "knows")
+    return [{**{name: row[name] for name in about}, **{titles[k]: row[k] for k in titles}} for row in rows]
+
+
+def forms(
+    codes: metrics.table.Codes, nats: np.ndarray, factors: metrics.table.Labels
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """A group's code as it is, in its principal components and as the mean of its map, each with nats by column.
+
+    Of the components all count as live if any latent does; a channel of the mean has the nats of its map.
+    """
+    live = metrics.live(nats.ravel())
+    found = {"whole map": (codes, nats.ravel())}
+    if live.sum() > 1:
+        white = metrics.whitened(codes[:, live], factors).astype(np.float32)
+        found["principal components"] = white, np.full(white.shape[1], nats.sum() / white.shape[1])
+    if nats.ndim == 3 and nats[0].size > 1:
+        pooled = codes.reshape(len(codes), len(nats), -1).mean(2)
+        found["mean over space"] = pooled, nats.sum((1, 2))
+    return found
+
+
+def records(settings: NVAESettings) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Records of the parts `hierarchy` and `devices`, of this profile or else published, and words for whose they are.
+
+    Both tables are empty where neither has any.
+    """
+    own, whose = evidence.of_page(settings), f"the {settings.profile} profile"
+    if not len(own):
+        own, whose = evidence.read(project_root() / "reports" / "published" / "night"), "the published night"
+    return own[own["part"] == "hierarchy"], own[own["part"] == "devices"], whose
+
+
+def judged(settings: NVAESettings, *own: pd.DataFrame) -> list[dict]:
+    """The claims of this page by its records, or by the published ones that it shows."""
+    return evidence.judge(settings, pd.concat(own, ignore_index=True))
+
+
+def devices_table(settings: NVAESettings, found: pd.DataFrame, shape: tuple[int, int, int]) -> list[dict]:
+    """Which of NVAE's devices the models shown have, and what each gives and costs by the records."""
+    return devices.table(found, config(settings, shape), training(settings, 1.0).objective)
+
+
+def beside_earlier_work(claims: list[dict]) -> list[dict]:
+    """A row for each earlier work on hierarchies, with our verdicts on what is nearest to it."""
+    verdicts = {claim["id"]: claim for claim in claims}
+    rows = []
+    for work in published.HIERARCHIES:
+        near = [f"{name} {_verdict(verdicts[name])}" for name in work.claims]
+        row = {"work": work.work, "what was done": work.done, "what came out": work.found}
+        rows.append(row | {"here": "; ".join(near)})
+    return rows
+
+
+def _verdict(claim: dict) -> str:
+    given = claim["published"] if claim["verdict"] == "not tested" else claim["verdict"]
+    return given or "not tested"
 
 
 def memory_estimate(settings: NVAESettings) -> dict[str, float]:
@@ -183,16 +231,12 @@ def memory_estimate(settings: NVAESettings) -> dict[str, float]:
     return {f"{name}_gb": round(size / 1e9, 4) for name, size in parts.items()} | {"largest": found.largest(free)}
 
 
-def headline(settings: NVAESettings, bounds: pd.DataFrame, groups: pd.DataFrame, bits: int) -> list[dict]:
+def headline(settings: NVAESettings, bounds: pd.DataFrame, bits: int) -> list[dict]:
     """The stage's rows on the report's first page."""
     theirs = published.nvae(dataset(settings))
     by_model = bounds.set_index("model")["bits_per_dim"]
-    nvae = groups[groups["model"] == "NVAE"]
-    top = nvae.loc[nvae["higgins"].idxmax()]
-    best = f"{top['higgins']:.3f}: β = {top['beta']:g}, group {top['group']}"
     rows = [
         (f"NVAE, bits per dimension of {dataset(settings)}, {bits} bits", by_model["NVAE, β = 1"], *theirs),
-        ("flat VAE trained for about as long, bits per dimension", by_model["flat VAE"], None, None),
-        (f"best Higgins score (L = {PAIRS}) of a latent group", best, None, None),
+        ("flat VAE beside it, bits per dimension", by_model["flat VAE"], None, None),
     ]
     return [dict(zip(("quantity", "ours", "published", "source"), row, strict=True)) for row in rows]

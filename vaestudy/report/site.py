@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import vaestudy
@@ -12,6 +13,7 @@ from vaestudy.files import project_root, replacing, write_json
 from vaestudy.report import execute
 
 TITLE = "VAE, β-VAE, NVAE: one study in three stages"
+VERIFIED = ("claims", "headline", "provenance")
 LEAD = "From the variational bound to a deep hierarchical model, and what β > 1 does to the latents of each."
 
 
@@ -97,9 +99,11 @@ def write(profile: str, folder: Path, also: Path | None = None) -> Path:
         }
         for name, node in nodes.items()
     }
-    claims = [claim for node in nodes.values() for claim in html.rows(node, "claims")]
-    results = {"profile": profile, "version": vaestudy.__version__, "claims": claims, "notebooks": notebooks}
-    write_json(folder / "results.json", results)
+    rows = {kind: [row for node in nodes.values() for row in html.rows(node, kind)] for kind in VERIFIED}
+    results = {"profile": profile, "version": vaestudy.__version__, "claims": rows["claims"]}
+    results |= {"headline": [_summed_up(row) for row in rows["headline"] if row.get("values")]}
+    results |= {"checksums": {row["data set"]: row["data"] for row in rows["provenance"] if row.get("data set")}}
+    write_json(folder / "results.json", {**results, "notebooks": notebooks})
     extra = {also.stem: html.read(also)} if also and also.exists() else {}
     for name, node in (extra | nodes).items():
         _replace(folder / f"{name}.html", html.page(node, links=links, here=name))
@@ -112,6 +116,13 @@ def write(profile: str, folder: Path, also: Path | None = None) -> Path:
         unfinished={path.name: html.stopped(path) for path in sorted(folder.glob("*.partial.ipynb"))},
     )
     return _replace(folder / "index.html", text)
+
+
+def _summed_up(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A headline row as `vaestudy.claims.verify` compares it: mean and standard deviation over models."""
+    values, many = row["values"], len(row["values"]) > 1
+    spread = {"mean": fmean(values), "std": stdev(values) if many else None, "n": len(values)}
+    return {"quantity": row["quantity"], **spread, "digits": row.get("digits", 2)}
 
 
 def _replace(page: Path, text: str) -> Path:

@@ -165,7 +165,8 @@ class Run:
         commit = (known["commit"] or "unknown")[:10] + ("+" if known["modified"] else "")
         about = {"run": self.path.name, "commit": commit, "device": known["device"], "seed": known["seed"]}
         about |= {"seconds": known["seconds"], "peak memory, GiB": known["peak_memory_gib"]}
-        return about | {"data": known["data_checksum"][:12], "versions": versions}
+        data = next((part["ImageSet"]["name"] for part in self.config if "ImageSet" in part), None)
+        return about | {"data set": data, "data": known["data_checksum"][:12], "versions": versions}
 
     def codes(
         self, images: Any, index: Any = None, *, draws: int = 0, batch: int = 1024
@@ -196,13 +197,14 @@ class Run:
         return groups, None if images.factors is None else images.factors.values(index).repeat(max(draws, 1), axis=0)
 
     @torch.no_grad()
-    def kl_by_latent(self, images: Any, index: Any = None, batch: int = 500) -> list[np.ndarray]:
+    def kl_by_latent(self, images: Any, index: Any = None, batch: int = 500, seed: int = 0) -> list[np.ndarray]:
         """Mean KL in nats of each latent variable over some images, one array a group, top first."""
         index, totals = np.arange(len(images)) if index is None else np.asarray(index), 0
-        for start in range(0, len(index), batch):
-            groups = self.model.kl_per_latent(images.batch(index[start : start + batch]).to(self.device))
-            sums = [group.double().sum(0).cpu().numpy() for group in groups]
-            totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
+        with self._reproducible(seed):  # the KL of a lower group depends on what is drawn above it
+            for start in range(0, len(index), batch):
+                groups = self.model.kl_per_latent(images.batch(index[start : start + batch]).to(self.device))
+                sums = [group.double().sum(0).cpu().numpy() for group in groups]
+                totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
         return [total / len(index) for total in totals]
 
     @torch.no_grad()

@@ -8,12 +8,15 @@ import hashlib
 import itertools
 import json
 import math
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -24,6 +27,7 @@ from vaestudy.errors import InputError
 from vaestudy.files import write_json
 from vaestudy.models.stack import Stack
 from vaestudy.models.vae import VAE
+from vaestudy.stopping import Terminated, stop_requests
 from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import Training
 from vaestudy.training.objective import Objective, beta_norm
@@ -216,24 +220,39 @@ def _fit_side_by_side(jobs: Sequence[Job], device: torch.device, seconds: float 
         for job in waiting:
             fit(*job, device=device, checkpoint_seconds=seconds)
         return
-    with _watched(waiting):
-        Parallel(cores, backend="loky")(delayed(_fit_alone)(job, seconds) for job in waiting)
+    with TemporaryDirectory() as folder, stop_requests() as requested:
+        stop = Path(folder) / "stop"
+        try:
+            with _watched(waiting, requested, stop):
+                Parallel(cores, backend="loky")(delayed(_fit_alone)(job, seconds, os.getpid(), stop) for job in waiting)
+        finally:
+            if requested:
+                raise requested[0](f"stopped {len(waiting)} models: the same command goes on there")
 
 
-def _fit_alone(job: Job, seconds: float | int | None) -> None:
+def _fit_alone(job: Job, seconds: float | None, parent: int, stop: Path) -> None:
+    """A training that stops, as at SIGTERM, once the file `stop` is there or the process `parent` is not."""
+
+    def on_step(_: int) -> None:
+        if stop.exists() or os.getppid() != parent:
+            signal.raise_signal(signal.SIGTERM)
+
     torch.set_num_threads(1)
-    fit(*job, device="cpu", checkpoint_seconds=seconds)
+    with suppress(Terminated, KeyboardInterrupt):
+        fit(*job, device="cpu", checkpoint_seconds=seconds, on_step=on_step)
 
 
 @contextmanager
-def _watched(jobs: Sequence[Job]) -> Iterator[None]:
-    """Show by their logs how far trainings in other processes are."""
+def _watched(jobs: Sequence[Job], requested: list, stop: Path) -> Iterator[None]:
+    """Show by their logs how far trainings in other processes are, and pass on to them that they are to stop."""
     runs, ended = [_run(job) for job in jobs], threading.Event()
 
     def watch(bar) -> None:
         over = False
         while not over:
             over = ended.wait(1)
+            if requested:
+                stop.touch()
             bar.update(sum(run.images_seen for run in runs) - bar.n)
 
     with progress_bar(f"{len(jobs)} models", sum(job.training.images for job in jobs), 0) as bar:

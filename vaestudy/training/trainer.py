@@ -1,8 +1,6 @@
 """One loop for one model or many. Progress is counted in images; the same call again resumes or returns."""
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from torch import nn
 from vaestudy.errors import InputError
 from vaestudy.files import write_json
 from vaestudy.models.vae import VAE
+from vaestudy.stopping import stop_requests
 from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import Training, learning_rate, set_learning_rate
 from vaestudy.training.progress import progress_bar
@@ -59,8 +58,8 @@ def fit(
         InputError: if the folder holds another run or cannot be written, the images do not fit the model, or the
             training diverges.
     """
-    job, run, device = Job(model, images, training, run_dir), Run(run_dir, model), device_of(device)
-    config = check(job, distributed.world())
+    job, run = Job(model, images, training, run_dir), Run(run_dir, model)
+    device, config = device_of(device), check(job, distributed.world())
     with owned([run] if distributed.rank() == 0 and not run.finished else []):
         # Nobody else changes the folder from here on, so that all processes see the same.
         distributed.barrier()
@@ -77,10 +76,8 @@ def _train(run: Run, config: list, images, training: Training, device: torch.dev
         write_json(run.path / "config.json", config)
     distributed.barrier()
     run.model.to(device)
-    parts = (
-        f"a batch of {training.batch} in {training.micro_batches} parts of {training.batch // training.micro_batches}"
-    )
-    with memory.explain_oom(f"{parts}: raise micro_batches, or lower batch or image_size"), unchanged_noise(device):
+    part = f"{training.batch // training.micro_batches} images, a micro batch"
+    with memory.explain_oom(f"{part}: raise micro_batches, or lower batch or image_size"), unchanged_noise(device):
         images = images.to(device)
         step = ModelStep(run.model, images, training, device)
         Loop(step, [run], [training], images, device, run.path, seconds, on_step).run()
@@ -252,38 +249,6 @@ class Loop:
             end |= {"images_seen": seen, "steps_skipped": int(last["steps_skipped"]), "images_per_second": speed}
             run.update_record(config=run.config, training=end, provenance={"seed": own.seed, **made_by})
         checkpoint.remove(self.folder)
-
-
-class Terminated(SystemExit):
-    """SIGTERM has stopped a training, whose checkpoint is written; the process ends with status 143."""
-
-    def __init__(self, words: str):
-        super().__init__(128 + signal.SIGTERM)
-        self.words = words
-
-    def __str__(self) -> str:
-        return self.words
-
-
-@contextmanager
-def stop_requests() -> Iterator[list[type[BaseException]]]:
-    """A list that SIGTERM and Ctrl-C fill with what to raise after the step at hand; a second one acts at once."""
-    requested: list[type[BaseException]] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield requested
-        return
-
-    def note(number: int, _frame: Any) -> None:
-        if requested:
-            raise requested[0]("stopped at once")
-        requested.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield requested
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def device_of(device: torch.device | str | None) -> torch.device:
