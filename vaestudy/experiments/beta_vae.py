@@ -20,6 +20,7 @@ from vaestudy.training import Grid, Job, Run, distributed, fit_many
 from vaestudy.training import sweep as sweeps
 
 ICA_FITS = 3
+WIDE = 200  # columns of a code
 LABELS = {"all labels": "higgins", "weak labels": "weak_higgins_5"}
 
 __all__ = ["held_out_region"]
@@ -105,7 +106,7 @@ def members(runs: Sequence[Run], latent_dim: int) -> dict[float, list[int]]:
 def by_live_latents(table: pd.DataFrame) -> pd.DataFrame:
     """Scores of models with as many live latents, over β: what a rise owes to latents that switch off."""
     named = {"live": "live latents", "beta": "β"}
-    groups = table.rename(columns=named).groupby([*named.values()])
+    groups = table.astype({"live": int}).rename(columns=named).groupby([*named.values()])
     columns = {"higgins": "Higgins score", "mig": "MIG", "nats": "nats"}
     means = groups[[*columns]].mean().rename(columns=columns)
     return groups.size().rename("models").to_frame().join(means).reset_index()
@@ -209,15 +210,16 @@ def paper_table(
     whole_codes: Mapping[str, Sequence[np.ndarray]],
     some_codes: Mapping[str, Sequence[np.ndarray]],
 ) -> dict[str, dict[int, metrics.HigginsReport]]:
-    """Scores over model and classifier seeds at two values of L; `some_codes` are of `some` alone."""
+    """Scores over model and classifier seeds at two values of L; `some_codes` are of `some` alone.
+
+    Codes as wide as pixels get the first L alone: 64 pairs of them cost minutes.
+    """
     exam = {"seed": settings.seed, "classes": examined.classes, "classifier": sizes(settings)["classifier"]}
     reports = {}
     for codes_of, factors in ((whole_codes, examined.factors), (some_codes, examined.factors[some(examined)])):
         for name, codes in codes_of.items():
-            by_pairs = {
-                pairs: metrics.higgins_report(codes, factors, pairs=pairs, **exam) for pairs in (settings.pairs, 64)
-            }
-            reports[name] = by_pairs
+            counts = (settings.pairs,) if codes[0].shape[1] > WIDE else (settings.pairs, 64)
+            reports[name] = {pairs: metrics.higgins_report(codes, factors, pairs=pairs, **exam) for pairs in counts}
     return reports
 
 

@@ -138,7 +138,7 @@ def run_all(
     files = 0
     count = max((math.ceil(sizes["seeds"] / own) for sizes in todo.values()), default=0)
     for number in range(count):
-        runs = folder / "runs" / f"piece-{number:02d}"
+        runs = folder / "runs"
         for name, sizes in todo.items():
             seeds = range(number * own, min((number + 1) * own, sizes["seeds"]))
             if not seeds:

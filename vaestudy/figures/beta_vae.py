@@ -14,7 +14,7 @@ from vaestudy.figures.figure import Figure, Statement
 from vaestudy.figures.table import Table, table
 
 __all__ = [
-    "factors_over_beta", "information", "latent_responses", "means", "novelty_table", "objectives",
+    "factors_over_beta", "information", "latent_responses", "novelty_table", "objectives",
     "reconstruction_against_score", "score_over_beta", "score_over_pairs", "score_table", "spread", "weak_labels",
     "what_pairs_do",
 ]  # fmt: skip
@@ -163,11 +163,6 @@ def objectives(rows: Rows, name: str, title: str, chance: float | None = None) -
     alt = "Best mean score: " + "; ".join(f"{label} {value:.2f}" for label, value in best.items()) + "."
     axes = {"x": "KL, nats per image", "y": title}
     return charts.dots(models, "kl_nats", name, objective, caption, alt, chance=chance, **axes)
-
-
-def means(rows: Rows, name: str, by: str = "beta") -> dict[float, float]:
-    """The mean of a quantity at each value of `by`."""
-    return pd.DataFrame(rows).groupby(by)[name].mean().to_dict()
 
 
 def what_pairs_do(curves: Mapping[str, np.ndarray], pairs: Sequence[int], used: int) -> Statement:
