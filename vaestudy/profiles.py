@@ -138,9 +138,9 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
         "laptop": {
             "image_size": 32,
             "width": 128,
-            "seeds": 8,
+            "seeds": 10,  # the least for sign-flips (claim 2.14)
             "latent_dims": (10,),
-            "betas": (1.0, 4.0, 8.0, 16.0, 32.0),
+            "betas": (1.0, 4.0, 16.0, 32.0),
             "training": _SWEEP,
             "grid_images": 50_000,
             "parts": {"sweep32": {}, "spectra": {}},
