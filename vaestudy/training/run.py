@@ -165,6 +165,9 @@ class Run:
         commit = (known["commit"] or "unknown")[:10] + ("+" if known["modified"] else "")
         about = {"run": self.path.name, "commit": commit, "device": known["device"], "seed": known["seed"]}
         about |= {"seconds": known["seconds"], "peak memory, GiB": known["peak_memory_gib"]}
+        troubles = {"steps left out": "steps_skipped", "times gone back": "rollbacks"}
+        training = self.record["training"]
+        about |= {name: training[key] for name, key in troubles.items() if training.get(key)}
         data = next((part["ImageSet"]["name"] for part in self.config if "ImageSet" in part), None)
         return about | {"data set": data, "data": known["data_checksum"][:12], "versions": versions}
 
