@@ -70,8 +70,7 @@ def heat(monkeypatch):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", MAKE)
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize(("optimizer", "factor"), [("adamw", 0.0), ("adamax", 50.0)])
+@pytest.mark.parametrize(("optimizer", "factor", "value"), [("adamw", 0.0, math.nan), ("adamax", 50.0, math.inf)])
 def test_it_goes_back_and_on_with_half_the_learning_rate(
     optimizer, factor, value, name, precision, heat, tmp_path, caplog
 ):
@@ -110,8 +109,7 @@ def test_gradients_alone_that_are_not_finite(name, heat, tmp_path):
     assert all(value.isfinite().all() for value in run.model.state_dict().values())
 
 
-@pytest.mark.parametrize("name", MAKE)
-@pytest.mark.parametrize("stop", [35, 38, 40, 41, 50])
+@pytest.mark.parametrize(("name", "stop"), [("vae", 38), ("vae", 40), ("vae", 50), ("nvae", 41)])
 def test_a_training_that_went_back_is_resumed_bit_for_bit(stop, name, heat, tmp_path):
     def train(folder, **options):
         images = Hot(0.59 * RATE)

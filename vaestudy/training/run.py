@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 import vaestudy
 from vaestudy.errors import InputError, first_line
-from vaestudy.files import canonical, replacing, write_json
+from vaestudy.files import canonical, replacing, write_json, writing
 
 
 def folder(root: Path | str, stage: str, *parts: Any) -> Path:
@@ -138,7 +138,8 @@ class Run:
 
     def append(self, row: dict) -> None:
         """Add one line to the log."""
-        with (self.path / "metrics.jsonl").open("a") as log:
+        path = self.path / "metrics.jsonl"
+        with writing(path), path.open("a") as log:
             log.write(json.dumps(row) + "\n")
 
     @property
@@ -250,7 +251,8 @@ class Run:
     def save_weights(self, state: dict[str, torch.Tensor]) -> None:
         """Weights in safetensors form; every tensor is stored contiguous and on its own."""
         with replacing(self.path / "model.safetensors") as temporary:
-            save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, temporary)
+            whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+            temporary.write_bytes(save(whole))  # `save_file` has an error of its own for a full disk
 
 
 def _code(latents: torch.Tensor, pooled: bool) -> torch.Tensor:
