@@ -100,6 +100,10 @@ def test_processes_share_the_members_of_a_sweep_out(folders):
     for name in ("True", "False"):
         records = [json.loads((folder / f"sync={name}" / "record.json").read_text()) for folder in folders]
         assert [record["provenance"]["processes"] for record in records] == [1, 2]
+        alone, together = (record["training"] for record in records)
+        assert "images_per_second_a_process" not in alone
+        rate = together["images_per_second_a_process"]
+        assert rate == pytest.approx(together["images_per_second"] / 2, rel=0.2)
 
 
 def test_micro_batches_that_cannot_be_shared_are_refused(monkeypatch, tmp_path):

@@ -16,7 +16,7 @@ from small_training import SHAPE, assert_same, noise, small
 
 from vaestudy import experiments, settings
 from vaestudy.models import NVAE, VAE
-from vaestudy.training import Job, Run, checkpoint, fit, fit_many
+from vaestudy.training import Grid, Job, Run, checkpoint, fit, fit_many
 
 PROCESSES = multiprocessing.get_context("forkserver")  # which imports torch once, and forks each child
 PROCESSES.set_forkserver_preload(["small_training", "vaestudy.experiments", "torch._dynamo"])
@@ -42,7 +42,8 @@ def sweep(root):
     chosen, images = settings.resolve("beta_vae", profile="laptop"), noise((1, 16, 16), 2_000)
     recipe = shortened(experiments.beta_vae.sizes(chosen)["training"], 128)
     where = (images, recipe, root / "runs")
-    grids = [experiments.beta_vae.grid(chosen), experiments.beta_vae.other_grid(chosen)]
+    others = Grid(betas=(4.0,), capacities=(4.0,), seeds=(0, 1), objectives=("capacity", "total_correlation"))
+    grids = [experiments.beta_vae.grid(chosen), others]
     return [job for grid in grids for job in grid.jobs(*where, **experiments.beta_vae.network(chosen))]
 
 

@@ -41,13 +41,18 @@ def test_words_that_the_command_line_does_not_know(arguments, capsys):
     assert "vaestudy" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("form", [[], ["train"]])
-@pytest.mark.parametrize("stage", ["vae", "beta_vae", "nvae"])
+@pytest.mark.parametrize(("form", "stage"), [([], "vae"), (["train"], "vae"), (["train"], "beta_vae"), ([], "nvae")])
 def test_a_dry_run_prints_the_resolved_configuration(stage, form, capsys, tmp_path):
-    assert main([*form, stage, "--profile", "smoke", "--beta", "2", "--dry-run", "--runs_dir", str(tmp_path)]) == 0
+    words = [*form, stage, "--profile", "smoke", "--beta", "2", "--dry-run", "--runs_dir", str(tmp_path)]
+    assert main([*words, "--json"]) == 0
     resolved = json.loads(capsys.readouterr().out)
     assert (resolved["stage"], resolved["beta"], resolved["profile"]) == (stage, 2.0, "smoke")
     assert resolved["sizes"]["training"]["images"] > 0
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    for row in resolved["trainings"]:
+        assert f"{row['images']:,}" in said
+        assert f"{row['parameters'] / 1e6:.2f} M" in said
     assert not list(tmp_path.iterdir())
 
 
@@ -83,7 +88,7 @@ def report(folder, **changes):
     ("changes", "status", "line"),
     [
         ({}, 0, "verified: 1 of 1 claims agree"),
-        ({"claims": [{"id": "2.1", "verdict": "undecided", "decidable": False}]}, 1, "1 decidable claims weaker"),
+        ({"claims": [{"id": "2.1", "verdict": "undecided", "decidable": False}]}, 0, "0 of 1 claims agree, 1 weaker"),
         ({"claims": [{"id": "2.1", "verdict": "contradicted", "decidable": True}]}, 1, "1 reversed"),
         ({"checksums": {"a": "c"}}, 1, "1 files that differ"),
         ({"claims": "none"}, 2, "damaged"),

@@ -82,6 +82,7 @@ def test_members_equal_models_trained_alone(network, shape, tolerance, tmp_path)
         ({"optimizer": "adagrad", "learning_rate": 1e-2}, "gaussian"),
         ({"optimizer": "adamax"}, "mixture"),
         ({"optimizer": "adamw", "weight_decay": 0.1, "batch": 30}, "bernoulli"),
+        ({"samples": 3}, "bernoulli"),
     ],
 )
 def test_the_same_with_other_optimisers_and_likelihoods(changes, likelihood, images, tmp_path):

@@ -5,7 +5,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,18 @@ from torch import Tensor
 
 from vaestudy.errors import InputError
 from vaestudy.files import replacing
+
+_only_found = ContextVar("only_found", default=False)
+
+
+@contextmanager
+def only_found() -> Iterator[None]:
+    """Inside the block, an array that is not there yet is an InputError, not the work of minutes."""
+    before = _only_found.set(True)
+    try:
+        yield
+    finally:
+        _only_found.reset(before)
 
 
 def cached_array(
@@ -36,6 +50,8 @@ def cached_array(
     """
     try:
         if (found := _open(path, shape)) is None:
+            if _only_found.get():
+                raise InputError(f"{path} is not made yet")
             path.parent.mkdir(parents=True, exist_ok=True)
             # Several processes may ask for the same images at once: one makes them, the others wait and open them.
             with FileLock(path.with_name(f".{path.stem}.lock")):

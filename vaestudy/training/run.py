@@ -201,13 +201,14 @@ class Run:
         return groups, None if images.factors is None else images.factors.values(index).repeat(max(draws, 1), axis=0)
 
     @torch.no_grad()
-    def kl_by_latent(self, images: Any, index: Any = None, batch: int = 500) -> list[np.ndarray]:
+    def kl_by_latent(self, images: Any, index: Any = None, batch: int = 500, seed: int = 0) -> list[np.ndarray]:
         """Mean KL in nats of each latent variable over some images, one array a group, top first."""
         index, totals = np.arange(len(images)) if index is None else np.asarray(index), 0
-        for start in range(0, len(index), batch):
-            groups = self.model.kl_per_latent(images.batch(index[start : start + batch]).to(self.device))
-            sums = [group.double().sum(0).cpu().numpy() for group in groups]
-            totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
+        with self._reproducible(seed):  # the KL of a lower group depends on what is drawn above it
+            for start in range(0, len(index), batch):
+                groups = self.model.kl_per_latent(images.batch(index[start : start + batch]).to(self.device))
+                sums = [group.double().sum(0).cpu().numpy() for group in groups]
+                totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
         return [total / len(index) for total in totals]
 
     @torch.no_grad()

@@ -150,13 +150,13 @@ class ModelStep:
         """What the images that were fed cost."""
         objective, (x, *charged, balancing, spectral) = self.training.objective, self.inputs
         with self.cast:
-            terms = self.net(x)
+            terms = self.net(x) if self.training.samples == 1 else self.net(x, samples=self.training.samples)
         if objective.group_kl_anneal and len(terms.kl) != self.groups:
             raise InputError(f"group_kl_anneal needs a model that names its {len(terms.kl)} groups by group_shapes")
         charged = Coefficients(*charged)
         if objective.balance:
-            weights = torch.where(balancing > 0, balance_weights(terms.kl, self.sizes), 1.0)
-            charged = charged._replace(kl=charged.kl * weights)
+            weights = balance_weights(terms.kl, self.sizes)
+            charged = charged._replace(kl=charged.kl * torch.where(balancing > 0, weights, torch.ones_like(weights)))
         excess = 0.0
         if objective.kind == "total_correlation":
             excess = total_correlation(*terms.posterior, len(self.images))
@@ -226,7 +226,8 @@ class StackStep:
         self.owners = torch.tensor([list(self.samplers).index(seed) for seed in seeds], device=device)
         batch = next(iter(self.samplers.values())).batch
         self.x = torch.zeros(len(self.samplers), batch, *images.shape, device=device)
-        self.noise = torch.zeros(len(self.samplers), batch, models[0].config.latent_dim, device=device)
+        shape = (self.training.samples, batch, models[0].config.latent_dim)
+        self.noise = torch.zeros(len(self.samplers), *shape, device=device)
         self.charged = _on(device, coefficients(self.objectives, 0.0))
         penalised = [k for k, own in enumerate(self.objectives) if own.kind == "total_correlation"]
         self.penalised = torch.tensor(penalised, dtype=torch.int64, device=device)
@@ -266,12 +267,13 @@ class StackStep:
         x = self.x[self.owners]
         with self.cast:
             mean, log_std = self.stack.posterior(x)
-            z = mean + log_std.exp() * self.noise[self.owners]
-            nll = -self.stack.log_prob(self.stack.decoder(z), x).mean(1)
+            z = mean[:, None] + log_std.exp()[:, None] * self.noise[self.owners]
+            seen = x.repeat(1, self.training.samples, 1, 1, 1) if self.training.samples > 1 else x
+            nll = -self.stack.log_prob(self.stack.decoder(z.flatten(1, 2)), seen).mean(1)
         kl = gaussian_kl(mean, log_std).sum(2).mean(1, keepdim=True)
         excess = torch.zeros_like(nll)
         if len(self.penalised):
-            chosen = (part[self.penalised] for part in (mean, log_std, z))
+            chosen = (part[self.penalised] for part in (mean, log_std, z[:, 0]))
             excess = excess.index_add(0, self.penalised, total_correlation(*chosen, len(self.images)))
         return elbo_loss(nll, kl, self.charged, excess)
 

@@ -127,7 +127,7 @@ def fit_many(
     for job in jobs:
         check(job)
     device, runs = device_of(device), [Run(job.run_dir, job.model) for job in jobs]
-    stackable = [job for job in jobs if _stacks(job)]
+    stackable = [job for job in jobs if stacks(job)]
     for _, alike in itertools.groupby(sorted(stackable, key=_kind), key=_kind):
         own = [job for i, job in enumerate(alike) if i % distributed.world() == distributed.rank()]
         with owned([run for run in map(_run, own) if not run.finished]):
@@ -137,7 +137,7 @@ def fit_many(
             if distributed.world() == 1 and not _run(job).finished:
                 fit(*job, device=device, checkpoint_seconds=checkpoint_seconds)
     _wait_for([Run(job.run_dir, job.model) for job in stackable])
-    _fit_side_by_side([job for job in jobs if not _stacks(job)], device, checkpoint_seconds)
+    _fit_side_by_side([job for job in jobs if not stacks(job)], device, checkpoint_seconds)
     for run in runs:
         run.model.to(device)
         run.load()
@@ -148,7 +148,7 @@ def _run(job: Job) -> Run:
     return Run(job.run_dir, job.model)
 
 
-def _stacks(job: Job) -> bool:
+def stacks(job: Job) -> bool:
     """Whether a training can share one program with others of its kind."""
     own = job.training
     plain = not (own.ema or own.grad_skip_factor or own.micro_batches > 1)
@@ -204,7 +204,9 @@ def models_at_once(model: VAE, training: Training, device: torch.device, *, tota
     """How many models of this size are trained at once within half of the free memory, at least one."""
     weights = sum(p.numel() for p in model.parameters())
     # The tensors kept for the backward pass, as much again for their gradients, and images of their own.
-    images = training.batch * (2 * memory.needed(model, training).per_image + 8 * math.prod(model.shape))
+    images = (
+        training.batch * training.samples * (2 * memory.needed(model, training).per_image + 8 * math.prod(model.shape))
+    )
     pairs = 6 * 4 * training.batch**2 * model.config.latent_dim if total_correlation else 0
     # Weight, gradient, two moments and half-precision copies.
     return max(1, memory.free_bytes(device) // 2 // (weights * 20 + images + pairs))

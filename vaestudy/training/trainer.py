@@ -13,6 +13,7 @@ from torch import nn
 
 from vaestudy.errors import InputError
 from vaestudy.files import write_json
+from vaestudy.models.vae import VAE
 from vaestudy.stopping import stop_requests
 from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import Training, learning_rate, set_learning_rate
@@ -111,6 +112,8 @@ def _check(model: nn.Module, images, training: Training, processes: int) -> None
         raise InputError(f"training needs 2 images or more, not {len(images)}")
     if batch < least * parts:
         raise InputError(f"a batch of {batch} has no {least} images for each of its {parts} parts: lower micro_batches")
+    if training.samples > 1 and not isinstance(model, VAE):
+        raise InputError(f"samples must be 1 for a {type(model).__name__}: only VAEs take several noise samples a step")
     if training.sync_norm and getattr(getattr(model, "config", None), "checkpoint", None) == "norm_act":
         raise InputError("sync_norm recomputes whole cells or nothing: set checkpoint to cell or none")
     if hasattr(getattr(model, "likelihood", None), "check"):
@@ -249,7 +252,14 @@ class Loop:
         row |= {"kl_nats": sum(kl), "elbo_nats": -nll - sum(kl), "kl_nats_by_group": kl}
         row |= {"learning_rate": self.rate((self.step - 1) / self.steps)}
         row |= {"seconds": round(self.seconds / len(self.runs), 3)}
-        return row | {"steps_skipped": skipped, "rollbacks": self.rollbacks}
+        row |= {"steps_skipped": skipped, "rollbacks": self.rollbacks}
+        return row | self.scaling()
+
+    def scaling(self) -> dict[str, float]:
+        """With several processes, images a second of each: beside the rate of one alone, the efficiency of scaling."""
+        if (processes := self.take_step.processes) == 1:
+            return {}
+        return {"images_per_second_a_process": round(self.step * self.batch / max(self.seconds, 1e-9) / processes, 2)}
 
     def elapsed(self) -> float:
         """Seconds of training so far, those before an interruption included."""
@@ -296,6 +306,7 @@ class Loop:
             speed = round(seen / max(seconds, 1e-9), 1)
             end |= {"images_seen": seen, "images_per_second": speed}
             end |= {name: int(last[name]) for name in ("steps_skipped", "rollbacks")}
+            end |= self.scaling()
             run.update_record(config=run.config, training=end, provenance={"seed": own.seed, **made_by})
         checkpoint.remove(self.folder)
         if lost:
