@@ -62,6 +62,28 @@ class Poisoned:
         return {"name": "poisoned", "steps": list(self.broken)}
 
 
+class Unreadable:
+    """Images of which one is not finite, and with it the one batch of each epoch that it is in."""
+
+    def __init__(self, images, broken):
+        self.images, self.broken, self.shape, self.checksum = images, broken, images.shape, images.checksum
+
+    def __len__(self):
+        return len(self.images)
+
+    def to(self, device):
+        return self
+
+    def batch(self, index):
+        x = self.images.batch(index)
+        if isinstance(index, slice):
+            return x
+        return torch.where((torch.as_tensor(index) == self.broken)[:, None, None, None], torch.nan, x)
+
+    def describe(self):
+        return {"name": "unreadable", "image": self.broken}
+
+
 class Own(nn.Module):
     """A model of somebody else's, without `config` or `shape`: an autoencoder with batch norm and no KL to speak of."""
 

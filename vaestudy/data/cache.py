@@ -82,9 +82,7 @@ def _make(path: Path, shape: tuple[int, ...], fill: Callable[..., dict], resume:
         needed, free = math.prod(shape), shutil.disk_usage(path.parent).free
         if needed > free:  # a full disk would end the process without a word once the mapping is written to
             raise InputError(f"{path} needs {needed:,} bytes and {free:,} are left: make room there")
-        arrays = [np.lib.format.open_memmap(partial, "w+", np.uint8, shape)]
-        if resume:
-            arrays.append(np.lib.format.open_memmap(done, "w+", np.uint8, shape[:1]))
+        arrays = [_reserved(partial, shape)] + ([_reserved(done, shape[:1])] if resume else [])
     try:
         details = fill(*arrays)
         arrays[0].flush()
@@ -97,6 +95,19 @@ def _make(path: Path, shape: tuple[int, ...], fill: Callable[..., dict], resume:
         if not resume:
             partial.unlink(missing_ok=True)
         raise
+
+
+def _reserved(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of zeros whose room on the disk is taken: a quota shows here, not as the end of the process."""
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError:
+            path.unlink()
+            raise
+    return array
 
 
 def _unfinished(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:

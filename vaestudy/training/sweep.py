@@ -34,7 +34,7 @@ from vaestudy.training.objective import Objective, beta_norm
 from vaestudy.training.progress import progress_bar
 from vaestudy.training.run import Run, describe, folder, owned
 from vaestudy.training.steps import StackStep
-from vaestudy.training.trainer import Job, Loop, check, device_of, fit, unchanged_noise
+from vaestudy.training.trainer import Diverged, Job, Loop, check, device_of, fit, unchanged_noise
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,9 @@ def fit_many(
         with owned([run for run in map(_run, own) if not run.finished]):
             for part, path in _parts(own, device, at_once):
                 _train_stack(part, path, device, checkpoint_seconds, on_step)
+        for job in own:  # alone a training has ways to come to an end that a stack has not
+            if distributed.world() == 1 and not _run(job).finished:
+                fit(*job, device=device, checkpoint_seconds=checkpoint_seconds)
     _wait_for([Run(job.run_dir, job.model) for job in stackable])
     _fit_side_by_side([job for job in jobs if not stacks(job)], device, checkpoint_seconds)
     for run in runs:
@@ -187,7 +190,11 @@ def _train_stack(jobs: Sequence[Job], path: Path, device: torch.device, seconds:
     with memory.explain_oom(f"{len(jobs)} models at once: set at_once below it"), unchanged_noise(device):
         images, trainings = jobs[0].images.to(device), [job.training for job in jobs]
         step = StackStep([job.model for job in jobs], trainings, images, device)
-        Loop(step, runs, trainings, images, device, path, seconds, on_step).run()
+        try:
+            Loop(step, runs, trainings, images, device, path, seconds, on_step).run()
+        except Diverged:  # of some models, and the others are recorded
+            if distributed.world() > 1:
+                raise
     for file in path.iterdir():
         file.unlink()
     path.rmdir()
