@@ -119,9 +119,9 @@ def assert_same_history(here, there):
     assert here.history.drop(columns="seconds").equals(there.history.drop(columns="seconds"))
 
 
-def start(code, *arguments, **environment):
+def start(code, *arguments, cwd=None, **environment):
     """A real Python process that can import this module, with pipes to talk through."""
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     known = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen([sys.executable, *code, *map(str, arguments)], env=known, text=True, **pipes)
+    return subprocess.Popen([sys.executable, *code, *map(str, arguments)], env=known, cwd=cwd, text=True, **pipes)

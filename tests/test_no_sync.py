@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vaestudy.training import steps
-from vaestudy.training.trainer import Loop
+from vaestudy.training.loop import Loop
 
 CPU = torch.device("cpu")
 ANY_GENERATOR = type("Generator", (), {"__new__": lambda cls, device=None, make=torch.Generator: make()})

@@ -17,7 +17,7 @@ from small_training import (
 
 from vaestudy.errors import InputError
 from vaestudy.models import NVAE, VAE, NVAEConfig
-from vaestudy.training import Run, checkpoint, fit, trainer
+from vaestudy.training import Run, checkpoint, fit, loop
 
 STEPS, RATE = 60, 1e-3
 TINY = {"channels": 4, "groups": (1, 1), "latents": 2, "mixtures": 2, "encoder_cells": 1, "decoder_cells": 1}
@@ -56,15 +56,15 @@ class Hot:
 def heat(monkeypatch):
     """Tells images, and hooks of gradients, the learning rate of each step; four skipped steps are many."""
     told = []
-    monkeypatch.setattr(trainer, "MOST_SKIPPED_IN_A_ROW", 4)
-    plain = trainer.set_learning_rate
+    monkeypatch.setattr(loop, "MOST_SKIPPED_IN_A_ROW", 4)
+    plain = loop.set_learning_rate
 
     def tell(optimizer, rate):
         plain(optimizer, rate)
         for listener in told:
             listener.rate = rate
 
-    monkeypatch.setattr(trainer, "set_learning_rate", tell)
+    monkeypatch.setattr(loop, "set_learning_rate", tell)
     return told.append
 
 

@@ -24,9 +24,8 @@ from vaestudy import profiles
 from vaestudy.files import write_json
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.training import cost
-from vaestudy.training.run import provenance
+from vaestudy.training.run import device_name, provenance
 from vaestudy.training.steps import ModelStep, StackStep
-from vaestudy.training.trainer import device_name
 
 ROOT = Path(__file__).parents[2]
 OUT, STATE = Path(os.environ["OUT"]), Path(os.environ["STATE"])

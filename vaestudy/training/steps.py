@@ -41,11 +41,12 @@ from vaestudy.training.skips import GradientSkips
 
 @runtime_checkable
 class Step(Protocol):
-    """How the loop (`trainer.Loop`) moves one or many models by a batch."""
+    """How the loop (`loop.Loop`) moves one or many models by a batch."""
 
     optimizer: torch.optim.Optimizer
     cast: torch.autocast
     writes: bool  # whether this process keeps the log and the checkpoints
+    skips: GradientSkips | None  # what leaves steps out; without it the loop does not go back
     processes: int  # how many work together on each model
 
     def __call__(self, step: int, progress: float) -> Float[Tensor, "models parts"]:
@@ -212,7 +213,7 @@ class StackStep:
         device: where to train.
     """
 
-    writes, processes = True, 1
+    writes, processes, skips = True, 1, None
 
     def __init__(self, models: Sequence[VAE], trainings: Sequence[Training], images, device: torch.device):
         self.images, self.device, self.trainings, self.training = images, device, trainings, trainings[0]

@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 import time
@@ -30,11 +31,12 @@ from vaestudy.models.vae import VAE
 from vaestudy.stopping import Terminated, stop_requests
 from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import Training
+from vaestudy.training.loop import Diverged, Loop
 from vaestudy.training.objective import Objective, beta_norm
 from vaestudy.training.progress import progress_bar
 from vaestudy.training.run import Run, describe, folder, owned
 from vaestudy.training.steps import StackStep
-from vaestudy.training.trainer import Diverged, Job, Loop, check, device_of, fit, unchanged_noise
+from vaestudy.training.trainer import Job, check, device_of, fit, unchanged_noise
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,9 @@ def _parts(jobs: Sequence[Job], device: torch.device, at_once: int | None) -> It
     for state in sorted({path.parent for job in jobs for path in Path(job.run_dir).parent.glob("sweep-*/runs.json")}):
         names = json.loads((state / "runs.json").read_text())
         everyone = {Path(job.run_dir).name: job for job in jobs}
-        if set(names) <= set(everyone) and set(names) & set(left) and checkpoint.load(state) is not None:
+        if set(names) <= set(everyone) and not set(names) & set(left):  # a kill has left it at the very end
+            _remove(state)
+        elif set(names) <= set(everyone) and checkpoint.load(state) is not None:
             yield [everyone[name] for name in names], state
             left = {name: job for name, job in left.items() if name not in names}
     if not left:
@@ -195,9 +199,13 @@ def _train_stack(jobs: Sequence[Job], path: Path, device: torch.device, seconds:
         except Diverged:  # of some models, and the others are recorded
             if distributed.world() > 1:
                 raise
-    for file in path.iterdir():
-        file.unlink()
-    path.rmdir()
+    _remove(path)
+
+
+def _remove(state: Path) -> None:
+    """Take a stack's state away; what names its models goes last."""
+    checkpoint.remove(state)
+    shutil.rmtree(state, ignore_errors=True)
 
 
 def models_at_once(model: VAE, training: Training, device: torch.device, *, total_correlation: bool = False) -> int:
