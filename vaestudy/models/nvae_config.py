@@ -12,6 +12,8 @@ CHOICES = {
     "encoder_cell": ("regular", "depthwise"),
     "decoder_cell": ("depthwise", "regular"),
     "norm_activation": NORM_ACTIVATIONS,
+    "sigma": ("exp_floor", "softplus"),
+    "upsampling": ("bilinear", "nearest"),
     "likelihood": LIKELIHOODS,
     "checkpoint": ("none", "norm_act", "cell"),
 }
@@ -37,7 +39,9 @@ class NVAEConfig:
         squeeze_excitation, weight_norm: whether they are used.
         flows: pairs of volume-preserving flows in the posterior of each group.
         residual: whether a posterior is given relative to its prior.
+        sigma: "exp_floor" (soft clamp, exp, + 0.01), or "softplus" after Efficient-VDVAE.
         top_prior_std: of the top group's prior; the public code has 1.01 where the paper has N(0, 1).
+        upsampling: of the skips that double a map: "bilinear" or, after VDVAE, "nearest".
         unshuffle: side of the pixel blocks that become channels before the stem, and pixels again after the head.
         border: rows and columns of zeros around an image, which the likelihood does not see (MNIST: 2).
         likelihood: "mixture" (discretised logistics), "bernoulli" or "gaussian".
@@ -63,7 +67,9 @@ class NVAEConfig:
     weight_norm: bool = True
     flows: int = 0
     residual: bool = True
+    sigma: str = "exp_floor"
     top_prior_std: float = 1.0
+    upsampling: str = "bilinear"
     unshuffle: int = 1
     border: int = 0
     likelihood: str = "mixture"
