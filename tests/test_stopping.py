@@ -130,7 +130,10 @@ def wait_until_saved(root):
     return []
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+KILLED = pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), KILLED])
 def test_trainings_side_by_side_are_saved_too(number, status, tmp_path):
     """Also when the process that has started them is killed."""
     script = tmp_path / "script.py"
