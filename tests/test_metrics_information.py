@@ -7,18 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
 
+from vaestudy import metrics as m
 from vaestudy.errors import InputError
-from vaestudy.metrics import (
-    factor_codes,
-    infomec,
-    irs,
-    mig,
-    mig_sup,
-    modularity,
-    noise_codes,
-    rotated,
-    total_correlation,
-)
 from vaestudy.metrics.information import (
     binned,
     concentration,
@@ -34,7 +24,7 @@ SMALL = full_grid((3, 4, 5, 8))
 
 @pytest.fixture(scope="module")
 def noise(grid):
-    return noise_codes(len(grid), 5, seed=0)
+    return m.noise_codes(len(grid), 5, seed=0)
 
 
 # --- mutual information gaps ----------------------------------------------------------------------------------------
@@ -47,35 +37,35 @@ def test_twenty_bins_cap_the_gap_of_true_factors(grid, truth):
         share = np.histogram(np.arange(size), bins=min(20, size))[0] / size
         caps.append(-(share * np.log(share)).sum() / np.log(size))
     assert caps[2] == pytest.approx(np.log(20) / np.log(40))
-    assert mig(truth, grid, seed=0, points=None) == pytest.approx(np.mean(caps), abs=1e-6)
-    assert mig(truth, grid, seed=0) == pytest.approx(np.mean(caps), abs=0.01)
-    assert mig(truth, grid, seed=0, bins=None) > 0.98
-    assert mig(factor_codes(SMALL), SMALL, seed=0, bins=None) == pytest.approx(1)
+    assert m.mig(truth, grid, seed=0, points=None) == pytest.approx(np.mean(caps), abs=1e-6)
+    assert m.mig(truth, grid, seed=0) == pytest.approx(np.mean(caps), abs=0.01)
+    assert m.mig(truth, grid, seed=0, bins=None) > 0.98
+    assert m.mig(m.factor_codes(SMALL), SMALL, seed=0, bins=None) == pytest.approx(1)
 
 
 def test_gap_of_duplicates_noise_constants_and_circles(grid, truth, noise):
-    assert mig(np.repeat(truth, 2, axis=1), grid, seed=0) == pytest.approx(0, abs=1e-12)
-    assert 0 <= mig(noise, grid, seed=0) < 0.002
-    assert mig(np.ones_like(truth), grid, seed=0) == 0
-    assert mig(rotated(truth, seed=2), grid, seed=0) < 0.1
+    assert m.mig(np.repeat(truth, 2, axis=1), grid, seed=0) == pytest.approx(0, abs=1e-12)
+    assert 0 <= m.mig(noise, grid, seed=0) < 0.002
+    assert m.mig(np.ones_like(truth), grid, seed=0) == 0
+    assert m.mig(m.rotated(truth, seed=2), grid, seed=0) < 0.1
     angle = grid[:, 2] * 2 * np.pi / 40
     circle = np.stack([np.cos(angle), np.cos(angle - np.pi / 2)], axis=1)
-    assert mig(circle, grid[:, [2, 0]], seed=0, points=None) == pytest.approx(0, abs=0.01)
+    assert m.mig(circle, grid[:, [2, 0]], seed=0, points=None) == pytest.approx(0, abs=0.01)
 
 
 def test_mig_sup_asks_whether_a_latent_holds_one_factor(grid, truth):
-    assert mig_sup(truth, grid, seed=0) == pytest.approx(mig(truth, grid, seed=0), abs=0.005)
-    assert mig_sup(np.repeat(truth, 2, axis=1), grid, seed=0) == pytest.approx(mig_sup(truth, grid, seed=0))
-    assert mig_sup(noise_codes(len(grid), 5, seed=0), grid, seed=0) < 0.002
-    assert mig_sup(rotated(truth, seed=2), grid, seed=0) < 0.2
+    assert m.mig_sup(truth, grid, seed=0) == pytest.approx(m.mig(truth, grid, seed=0), abs=0.005)
+    assert m.mig_sup(np.repeat(truth, 2, axis=1), grid, seed=0) == pytest.approx(m.mig_sup(truth, grid, seed=0))
+    assert m.mig_sup(m.noise_codes(len(grid), 5, seed=0), grid, seed=0) < 0.002
+    assert m.mig_sup(m.rotated(truth, seed=2), grid, seed=0) < 0.2
     # Two factors in one latent, each of them nowhere else: MIG sees a gap, MIG-sup none.
     small = full_grid((4, 4, 4, 4))
     both = np.stack([4 * small[:, 0] + small[:, 1], small[:, 2], small[:, 3]], axis=1).astype(float)
-    assert mig(both, small, seed=0, bins=None) == pytest.approx(1)
-    assert mig_sup(both, small, seed=0, bins=None) == pytest.approx(2 / 3)
-    faint = np.hstack([truth, 0.09 * noise_codes(len(grid), 2, seed=0)])
-    assert mig_sup(faint, grid, seed=0) == mig_sup(truth, grid, seed=0)
-    assert mig_sup(np.ones_like(truth), grid, seed=0) == 0
+    assert m.mig(both, small, seed=0, bins=None) == pytest.approx(1)
+    assert m.mig_sup(both, small, seed=0, bins=None) == pytest.approx(2 / 3)
+    faint = np.hstack([truth, 0.09 * m.noise_codes(len(grid), 2, seed=0)])
+    assert m.mig_sup(faint, grid, seed=0) == m.mig_sup(truth, grid, seed=0)
+    assert m.mig_sup(np.ones_like(truth), grid, seed=0) == 0
 
 
 def test_information_is_that_of_scikit_learn():
@@ -89,7 +79,7 @@ def test_information_is_that_of_scikit_learn():
 
 def test_codes_of_which_most_differ_are_not_discrete():
     with pytest.raises(InputError, match="discrete codes"):
-        mig(noise_codes(len(SMALL), 2, seed=0), SMALL, seed=0, bins=None)
+        m.mig(m.noise_codes(len(SMALL), 2, seed=0), SMALL, seed=0, bins=None)
 
 
 def test_bins_are_of_equal_width_over_the_range():
@@ -120,9 +110,9 @@ def test_scores_of_known_matrices(score, matrix, expected):
 
 
 def test_modularity_of_truth_noise_and_both(grid, truth, noise):
-    assert modularity(truth, grid, seed=0) == pytest.approx(1, abs=0.001)
-    assert modularity(noise, grid, seed=0) == pytest.approx(0.65, abs=0.05)
-    assert modularity(np.concatenate([truth, noise], axis=1), grid, seed=0) == pytest.approx(0.83, abs=0.03)
+    assert m.modularity(truth, grid, seed=0) == pytest.approx(1, abs=0.001)
+    assert m.modularity(noise, grid, seed=0) == pytest.approx(0.65, abs=0.05)
+    assert m.modularity(np.concatenate([truth, noise], axis=1), grid, seed=0) == pytest.approx(0.83, abs=0.03)
 
 
 # --- InfoMEC --------------------------------------------------------------------------------------------------------
@@ -142,27 +132,27 @@ def test_infomec_is_that_of_another_implementation(name, infom, infoc, infoe, gr
 
     Counting the k-th neighbour, a known error, gives .464 in place of .428 on the rotated factors.
     """
-    score = infomec(witness(name), grid, seed=0)
+    score = m.infomec(witness(name), grid, seed=0)
     assert score[:2] == pytest.approx((infom, infoc), abs=0.012)
     assert score.infoe == pytest.approx(infoe, abs=0.003)
 
 
 def test_infomec_of_noise_and_of_missing_factors(grid):
-    noise = infomec(witness("noise"), grid, seed=0)
+    noise = m.infomec(witness("noise"), grid, seed=0)
     assert noise.infoe < 0.01
     assert min(noise[:2]) > 0.3  # the floor of the other two is high: one entry of chance is most of a sum of nothing
-    dropped = infomec(witness("dropped"), grid, seed=0)
+    dropped = m.infomec(witness("dropped"), grid, seed=0)
     assert dropped.infom > 0.99
     assert dropped.infoe == pytest.approx(0.8, abs=0.003)
 
 
 def test_infomec_compares_active_latents_and_calls_what_is_undefined_zero():
-    codes = factor_codes(SMALL).astype(float)
-    faint = 0.01 * noise_codes(len(SMALL), 3, seed=0)
-    with_faint = infomec(np.hstack([codes, faint, np.ones((len(SMALL), 1))]), SMALL, seed=0)
-    assert with_faint[:2] == pytest.approx(infomec(codes, SMALL, seed=0)[:2], abs=0.01)
-    assert infomec(np.ones_like(codes), SMALL, seed=0) == (0, 0, 0)
-    one = infomec(codes[:, :1], SMALL, seed=0)
+    codes = m.factor_codes(SMALL).astype(float)
+    faint = 0.01 * m.noise_codes(len(SMALL), 3, seed=0)
+    with_faint = m.infomec(np.hstack([codes, faint, np.ones((len(SMALL), 1))]), SMALL, seed=0)
+    assert with_faint[:2] == pytest.approx(m.infomec(codes, SMALL, seed=0)[:2], abs=0.01)
+    assert m.infomec(np.ones_like(codes), SMALL, seed=0) == (0, 0, 0)
+    one = m.infomec(codes[:, :1], SMALL, seed=0)
     assert one.infoc == 0
     assert one.infom > 0.9
 
@@ -172,7 +162,7 @@ def test_infomec_compares_active_latents_and_calls_what_is_undefined_zero():
 
 def test_irs_is_that_of_a_plain_loop_and_one_for_true_factors():
     factors = full_grid((3, 4, 6))
-    z = np.tanh(factor_codes(factors).astype(float) @ np.random.default_rng(0).normal(size=(3, 4)))
+    z = np.tanh(m.factor_codes(factors).astype(float) @ np.random.default_rng(0).normal(size=(3, 4)))
     scores, largest = np.zeros((4, 3)), np.abs(z - z.mean(axis=0)).max(axis=0)
     for j in range(4):
         for k, size in enumerate((3, 4, 6)):
@@ -180,9 +170,9 @@ def test_irs_is_that_of_a_plain_loop_and_one_for_true_factors():
             spread = [np.quantile(np.abs(group - group.mean()), 0.99) for group in groups]
             scores[j, k] = 1 - np.mean(spread) / largest[j]
     expected = (scores.max(axis=1) * largest).sum() / largest.sum()
-    assert irs(z, factors, seed=0) == pytest.approx(expected, abs=1e-12)
-    assert irs(factor_codes(factors), factors, seed=0) == pytest.approx(1)
-    assert irs(np.full((72, 2), 3.0), factors, seed=0) == 0
+    assert m.irs(z, factors, seed=0) == pytest.approx(expected, abs=1e-12)
+    assert m.irs(m.factor_codes(factors), factors, seed=0) == pytest.approx(1)
+    assert m.irs(np.full((72, 2), 3.0), factors, seed=0) == 0
 
 
 def test_dependence_of_known_covariances():
@@ -194,10 +184,10 @@ def test_dependence_of_known_covariances():
 
 
 def test_total_correlation_of_gaussian_codes_is_that_of_their_covariance(grid):
-    z = noise_codes(len(grid), 3, seed=0)
+    z = m.noise_codes(len(grid), 3, seed=0)
     z[:, 1] = 0.9 * z[:, 0] + np.sqrt(1 - 0.81) * z[:, 1]
-    assert total_correlation(z, grid, seed=0, points=None) == pytest.approx(-np.log(1 - 0.81) / 2, abs=0.01)
-    assert total_correlation(z[:, :1], grid, seed=0) == 0
+    assert m.total_correlation(z, grid, seed=0, points=None) == pytest.approx(-np.log(1 - 0.81) / 2, abs=0.01)
+    assert m.total_correlation(z[:, :1], grid, seed=0) == 0
 
 
 # --- what holds for all ---------------------------------------------------------------------------------------------
@@ -207,29 +197,29 @@ def test_total_correlation_of_gaussian_codes_is_that_of_their_covariance(grid):
 @given(data=st.data())
 def test_order_sign_and_scale_of_the_latents_change_nothing(data):
     factors = full_grid((3, 4, 10))
-    codes = factor_codes(factors).astype(float) @ np.random.default_rng(0).normal(size=(3, 4))
-    codes += noise_codes(len(factors), 4, seed=1)
+    codes = m.factor_codes(factors).astype(float) @ np.random.default_rng(0).normal(size=(3, 4))
+    codes += m.noise_codes(len(factors), 4, seed=1)
     order = data.draw(st.permutations(range(4)))
     scale = 2.0 ** np.array(data.draw(st.lists(st.integers(-8, 8), min_size=4, max_size=4)))
-    for metric in (mig, modularity, total_correlation):
+    for metric in (m.mig, m.modularity, m.total_correlation):
         plain = metric(codes, factors, seed=0, points=100)
         assert metric(codes[:, order] * scale, factors, seed=0, points=100) == pytest.approx(plain, abs=1e-9)
-    plain = irs(codes, factors, seed=0)
-    assert irs(-codes[:, order] * 8, factors, seed=0) == pytest.approx(plain, abs=1e-9)
+    plain = m.irs(codes, factors, seed=0)
+    assert m.irs(-codes[:, order] * 8, factors, seed=0) == pytest.approx(plain, abs=1e-9)
 
 
 @pytest.mark.parametrize(
     ("metric", "table", "wrong", "message"),
     [
-        (mig, (slice(1), slice(None)), {}, "two latents"),
-        (mig_sup, (slice(None), slice(1)), {}, "two factors"),
-        (modularity, (slice(None), slice(1)), {}, "factors must name 2 or more"),
-        (infomec, (slice(None), slice(1)), {}, "factors must name 2 or more"),
-        (mig, (slice(None), slice(None)), {"bins": 1}, "bins must be 2"),
-        (irs, (slice(None), slice(None)), {"points": 1}, "points must be 2"),
+        (m.mig, (slice(1), slice(None)), {}, "two latents"),
+        (m.mig_sup, (slice(None), slice(1)), {}, "two factors"),
+        (m.modularity, (slice(None), slice(1)), {}, "factors must name 2 or more"),
+        (m.infomec, (slice(None), slice(1)), {}, "factors must name 2 or more"),
+        (m.mig, (slice(None), slice(None)), {"bins": 1}, "bins must be 2"),
+        (m.irs, (slice(None), slice(None)), {"points": 1}, "points must be 2"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(metric, table, wrong, message):
     latents, columns = table
     with pytest.raises(InputError, match=message):
-        metric(factor_codes(SMALL)[:, latents], SMALL[:, columns], seed=0, **wrong)
+        metric(m.factor_codes(SMALL)[:, latents], SMALL[:, columns], seed=0, **wrong)

@@ -16,8 +16,7 @@ from vaestudy.claims import statistics
 from vaestudy.claims.records import Draw, NotTestable, Records, Units, Where, resampled
 from vaestudy.claims.statistics import DRAWS, Estimate, Pieces, Tails
 
-Rows = Float[np.ndarray, "samples models"]
-Sides = tuple[Rows, Rows | None, Pieces | None]
+Sides = tuple[Float[np.ndarray, "samples n"], Float[np.ndarray, "samples m"] | None, Pieces | None]
 
 
 class Form:
