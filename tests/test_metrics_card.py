@@ -18,10 +18,7 @@ HIGGINS = partial(m.higgins_score, pairs=8, train=1_000, test=1_000)
 
 
 def test_the_card_holds_every_metric_between_its_floor_and_its_ceiling():
-    card = {
-        row.metric: row
-        for row in m.score_card(m.rotated(m.factor_codes(FACTORS), seed=0), FACTORS, 0, classes=[1, 2, 3])
-    }
+    card = {row.metric: row for row in m.score_card(m.rotated(TRUTH, seed=0), FACTORS, 0, classes=[1, 2, 3])}
     parts = ["disentanglement", "completeness", "informativeness"]
     whole = ["higgins", "factor_vae", "mig", "mig_sup", "sap", "modularity", "explicitness", "irs", "total_correlation"]
     assert list(card) == [*whole, *(f"dci_{part}" for part in parts)]
@@ -139,16 +136,13 @@ def test_ica_says_when_nothing_sets_one_rotation_above_the_others(pixels):
     assert not m.ica(np.random.default_rng(0).normal(size=(2_000, 8)).astype(np.float32), 6, seed=0).converged
 
 
-def test_linear_codes_are_fitted_on_a_stated_number_of_rows(pixels):
+def test_linear_codes_need_more_rows_and_pixels_than_components(pixels):
     _, images = pixels
+    assert (m.pca(images, 2, seed=0, rows=500).weights != m.pca(images, 2, seed=0).weights).any()
     for fit in (m.pca, m.ica):
-        first, second, all_rows = (fit(images, 2, seed=s, rows=r) for s, r in ((0, 500), (0, 500), (0, 4_000)))
-        assert (first.weights == second.weights).all()
-        assert (first.weights != all_rows.weights).any()
-        with pytest.raises(InputError, match="components must be 1 or more"):
-            fit(images, 40, seed=0)
-        with pytest.raises(InputError, match="components must be 1 or more"):
-            fit(images[:5], 5, seed=0)
+        for few, components in ((images, 40), (images[:5], 5)):
+            with pytest.raises(InputError, match="components must be 1 or more"):
+                fit(few, components, seed=0)
 
 
 def test_factor_codes_are_standardised_and_can_lack_one():

@@ -39,15 +39,12 @@ def test_noise_scores_one_over_the_number_of_classes(grid, classes, chance, clas
     assert score == pytest.approx(chance, abs=three_sigma(chance))
 
 
-def test_an_entangled_rotation_scores_far_above_chance(grid, truth):
-    """.81 with 5 classes and .86 with 4 are published for one rotation; others give up to 1 (see the next test)."""
+def test_entangled_rotations_score_far_above_chance_and_rise_with_the_number_of_pairs(grid, truth):
+    """.81 with 5 classes and .86 with 4 are published for one rotation; others give up to 1."""
     gaussian = [np.random.default_rng(seed).normal(size=(5, 5)) for seed in (0, 2)]
     first, second = (np.linalg.qr(g)[0].astype(np.float32) for g in gaussian)
     assert m.higgins_score(truth @ first.T, grid, seed=0) == pytest.approx(0.81, abs=0.02)
     assert m.higgins_score(truth @ second, grid, seed=0, classes=PAPER) == pytest.approx(0.86, abs=0.025)
-
-
-def test_rotations_differ_and_rise_with_the_number_of_pairs(grid, truth):
     codes = [m.rotated(truth, seed=s) for s in range(6)]
     curves = m.higgins_curve(codes, grid, seed=0, pairs=[1, 10, 64, 200], classes=PAPER)
     assert (np.diff(curves, axis=1) >= 0).all()
@@ -62,16 +59,6 @@ def test_one_missing_factor_is_not_noticed_and_constant_codes_guess(grid):
     codes = np.full((len(grid), 3), 2.5)
     assert m.higgins_score(codes, grid, seed=0) == pytest.approx(0.2, abs=three_sigma(0.2))
     assert m.factor_vae_score(codes, grid, seed=0) == 0
-
-
-def test_a_table_that_is_no_grid_is_enough():
-    """Four attributes of 3,000 images, all dependent, as on photographs."""
-    rng = np.random.default_rng(0)
-    base = rng.normal(size=(3_000, 1))
-    factors = (base + rng.normal(size=(3_000, 4)) > 0.3).astype(np.int8)
-    codes = m.factor_codes(factors) + 0.1 * rng.normal(size=factors.shape).astype(np.float32)
-    for metric in (m.higgins_score, m.factor_vae_score):
-        assert metric(codes, factors, seed=0, train=2_000, test=1_000) > 0.99
 
 
 def test_factor_vae_of_truth_noise_rotations_and_a_missing_factor(grid, truth):
@@ -117,15 +104,14 @@ def test_mean_differences_are_those_of_a_plain_loop():
         np.testing.assert_allclose(means[row], gaps.mean(axis=1), rtol=1e-5)
 
 
-def generative_higgins(render, sizes, pairs, points, rng, signed=False):
+def generative_higgins(render, sizes, pairs, points, rng):
     """The paper's protocol as written: draw factors, copy one, encode; one vote at a time."""
     features, labels = [], []
     for _ in range(points):
         shared = rng.integers(len(sizes))
         left, right = rng.integers(sizes, size=(2, pairs, len(sizes)))
         right[:, shared] = left[:, shared]
-        gap = render(left) - render(right)
-        features.append((gap if signed else np.abs(gap)).mean(axis=0))
+        features.append(np.abs(render(left) - render(right)).mean(axis=0))
         labels.append(shared)
     return np.array(features), np.array(labels)
 
@@ -154,9 +140,6 @@ def test_scores_from_a_table_are_those_of_the_generative_protocol():
     fast = m.higgins_score(codes, factors, seed=0, pairs=10, train=4_000, test=2_000)
     assert 0.35 < slow < 0.95
     assert fast == pytest.approx(slow, abs=3 * np.sqrt(2 * slow * (1 - slow) / 2_000))
-
-    x, y = generative_higgins(lambda v: v / np.array(sizes), sizes, 10, 3_000, rng, signed=True)
-    assert logistic(x[:2_000], y[:2_000]).score(x[2_000:], y[2_000:]) < 0.35  # without |.| even the truth is chance
 
     slow = generative_factor_vae(render, sizes, 16, 6_000, rng, codes.var(axis=0, ddof=1)) / 6_000
     fast = factor_vae_votes(m.Table(codes, factors), rng, 6_000, 16) / 6_000
@@ -200,16 +183,6 @@ def test_adagrad_that_does_not_converge_says_so():
     x, y = toy_problem(2)
     with pytest.warns(UserWarning, match="2 of 2 classifiers still improve after 5,000 epochs"):
         adagrad(x[:, :9], y[:9], seed=0, tolerance=-np.inf, patience=500)
-
-
-def test_both_classifiers_find_the_same_optimum(grid, truth):
-    codes = truth @ np.linalg.qr(np.random.default_rng(2).normal(size=(5, 5)))[0].astype(np.float32)
-    exam = {"seed": 0, "classes": PAPER, "pairs": 20, "train": 3_000, "test": 2_000}
-    logistic_score, adagrad_score = (
-        m.higgins_score(codes, grid, classifier=c, **exam) for c in ("logistic", "adagrad")
-    )
-    assert logistic_score == pytest.approx(adagrad_score, abs=0.02)
-    assert 0.5 < logistic_score < 0.9
 
 
 # --- reports, invariances, bad input --------------------------------------------------------------------------------
