@@ -50,18 +50,14 @@ def dci(
     return DCI(*parts, float(np.mean([quality for _, quality in fits])))
 
 
-def _importance(
-    learnt: Rows, unseen: Rows, factor: int, method: Importance, seed: int
-) -> tuple[Float[np.ndarray, " d"], float]:
-    """Importance of each latent for one factor, and how well the factor is predicted."""
-    scale = np.ones(learnt.codes.shape[1])
-    if method == "boosted_trees":
-        model = GradientBoostingClassifier(random_state=seed)
-    elif method == "forest":
-        model = RandomForestClassifier(10, max_depth=8, max_features=None, random_state=seed)
-    else:
-        model, scale = LassoCV(cv=5), np.maximum(learnt.codes.std(axis=0, dtype=np.float64), 1e-12)
-    model.fit(learnt.codes / scale, learnt.factors[:, factor])
+def _importance(learnt: Rows, unseen: Rows, factor: int, method: Importance, seed: int) -> tuple[np.ndarray, float]:
+    """Importance (d,) of each latent for one factor, and how well the factor is predicted."""
+    scale = np.maximum(learnt.codes.std(axis=0, dtype=np.float64), 1e-12) if method == "lasso" else 1
+    model = {
+        "boosted_trees": GradientBoostingClassifier(random_state=seed),
+        "forest": RandomForestClassifier(10, max_depth=8, max_features=None, random_state=seed),
+        "lasso": LassoCV(cv=5),
+    }[method].fit(learnt.codes / scale, learnt.factors[:, factor])
     weights = np.abs(model.coef_) if method == "lasso" else model.feature_importances_
     return weights, max(0.0, float(model.score(unseen.codes / scale, unseen.factors[:, factor])))
 
@@ -158,21 +154,12 @@ def sap(
     """
     check_one_of("method", method, get_args(Predictor))
     learnt, unseen = Table.split(codes, factors, seed, train, test)
-    return mean_gap(_squared_correlations(learnt) if method == "r2" else _svc_accuracies(learnt, unseen))
-
-
-def _squared_correlations(rows: Rows) -> Float[np.ndarray, "d k"]:
-    width = rows.codes.shape[1]
-    return correlation(np.hstack([rows.codes, rows.factors]))[:width, width:] ** 2
-
-
-def _svc_accuracies(learnt: Rows, unseen: Rows) -> Float[np.ndarray, "d k"]:
-    scores = np.empty((learnt.codes.shape[1], learnt.factors.shape[1]))
-    for j, k in np.ndindex(scores.shape):
-        model = LinearSVC(C=0.01, class_weight="balanced", dual=False)
-        model.fit(learnt.codes[:, [j]], learnt.factors[:, k])
+    width = learnt.codes.shape[1]
+    scores = correlation(np.hstack(learnt))[:width, width:] ** 2
+    for j, k in np.ndindex(scores.shape) if method == "linear_svc" else ():
+        model = LinearSVC(C=0.01, class_weight="balanced", dual=False).fit(learnt.codes[:, [j]], learnt.factors[:, k])
         scores[j, k] = model.score(unseen.codes[:, [j]], unseen.factors[:, k])
-    return scores
+    return mean_gap(scores)
 
 
 def explicitness(codes: Codes, factors: Labels, *, seed: int, train: int = 10_000, test: int = 5_000) -> float:

@@ -107,11 +107,9 @@ def higgins_report(
     return HigginsReport(scores, *(float(f(part)) for part in (scores, best) for f in (np.mean, np.std)))
 
 
-def _pairs(
-    table: Table, shared: Int[np.ndarray, " points"], pairs: int, rng: np.random.Generator
-) -> tuple[Pairs, Pairs]:
-    """Rows of images that agree, within a pair, in the factor of their point."""
-    first = rng.integers(len(table.codes), size=(len(shared), pairs))
+def _pairs(table: Table, shared: Int[np.ndarray, " points"], n: int, rng: np.random.Generator) -> tuple[Pairs, Pairs]:
+    """n pairs of rows a point: images that agree, within a pair, in the factor of their point."""
+    first = rng.integers(len(table.codes), size=(len(shared), n))
     second = np.empty_like(first)
     for factor in np.unique(shared):
         points = np.flatnonzero(shared == factor)
@@ -231,9 +229,7 @@ def adagrad(
         if not active.size:
             break
     else:
-        warnings.warn(
-            f"{active.size} of {len(x)} classifiers still improve after 5,000 epochs of Adagrad", stacklevel=2
-        )
+        warnings.warn(f"{active.size} of {len(x)} classifiers still improve after 5,000 epochs", stacklevel=2)
     return weights[:, :-1], weights[:, -1:]
 
 
