@@ -96,15 +96,6 @@ def test_holm_takes_the_whole_family():
     assert statistics.holm([0.02], size=5)[0] == [0.1]  # four more were not tested
 
 
-@pytest.mark.parametrize(
-    ("level", "models", "power", "deviations"),
-    [(0.05, 5, 0.8, 1.7), (0.05, 10, 0.8, 1.2), (0.05, 20, 0.95, 1.1), (0.01, 8, 0.8, 1.8), (0.01, 20, 0.95, 1.3)],
-)
-def test_smallest_visible_differences_of_two_settings(level, models, power, deviations):
-    seen = statistics.smallest_visible(np.sqrt(2 / models), 2.0 * models - 2, level, power)
-    assert seen == pytest.approx(deviations, abs=0.06)
-
-
 def test_the_smallest_visible_difference_is_seen_in_80_of_100_runs():
     rng, models, level = np.random.default_rng(2), 10, 0.01
     shift = statistics.smallest_visible(np.sqrt(2 / models), 2.0 * models - 2, level)

@@ -1,21 +1,18 @@
-"""DCI, SAP and explicitness: matrices with known scores, ceilings, floors, bad input."""
+"""DCI, DCI-ES, SAP, explicitness, nearest neighbours: known matrices, witnesses, ceilings, floors, bad input."""
 
 import inspect
 
 import numpy as np
 import pytest
-import torch
-from factor_grid import full_grid
+from factor_grid import full_grid, witness
 
 from vaestudy.errors import InputError
-from vaestudy.metrics import dci, explicitness, factor_codes, noise_codes, rotated, sap
-from vaestudy.metrics.classifiers import logistic
-from vaestudy.metrics.dci import dci_from_importance
-from vaestudy.metrics.predict import _squared_correlations
-from vaestudy.metrics.table import Rows
+from vaestudy.metrics import dci, dci_es, explicitness, factor_codes, knn_r2, noise_codes, rotated, sap
+from vaestudy.metrics.predict import dci_from_importance, explicitness_of_curves
+from vaestudy.metrics.votes import logistic
 
-SMALL = {"seed": 0, "train": 800, "test": 400}
-
+SIZES = {"seed": 0, "train": 800, "test": 400}
+FACTORS = full_grid((4, 25, 30)).repeat(4, axis=0)
 
 # --- DCI ------------------------------------------------------------------------------------------------------------
 
@@ -40,16 +37,17 @@ def test_dci_of_known_matrices(importance, disentanglement, completeness):
     assert dci_from_importance(importance, len(importance)) == pytest.approx((disentanglement, completeness), abs=1e-5)
 
 
-def test_dci_of_truth_and_noise(grid, truth):
+def test_dci_of_truth_noise_and_constants(grid, truth):
     codes = np.concatenate([truth, noise_codes(len(grid), 3, seed=0)], axis=1)
-    sizes = {"seed": 0, "train": 4_000, "test": 1_000}
-    forest, lasso = dci(codes, grid, **sizes), dci(codes, grid, method="lasso", **sizes)
-    assert forest == pytest.approx((1, 1, 1), abs=0.02)
-    assert lasso == pytest.approx((1, 1, 1), abs=0.02)
-    floor = dci(noise_codes(len(grid), 5, seed=1), grid[:, :2], **SMALL)
+    for method in ("forest", "lasso"):
+        assert dci(codes, grid, seed=0, method=method, train=4_000, test=1_000) == pytest.approx((1, 1, 1), abs=0.02)
+    floor = dci(noise_codes(len(grid), 5, seed=1), grid[:, :2], **SIZES)
     assert max(floor.disentanglement, floor.completeness) < 0.1
     assert floor.informativeness == pytest.approx((1 / 3 + 1 / 6) / 2, abs=0.06)
-    assert dci(noise_codes(len(grid), 5, seed=1), grid, method="lasso", **SMALL).informativeness < 0.02
+    assert dci(noise_codes(len(grid), 5, seed=1), grid, method="lasso", **SIZES).informativeness < 0.02
+    constant = dci(np.ones_like(truth), grid, **SIZES)
+    assert constant[:2] == (0, 0)
+    assert constant.informativeness < 0.3  # the commonest value
 
 
 @pytest.mark.parametrize("method", ["forest", "boosted_trees", "lasso"])
@@ -62,48 +60,65 @@ def test_dci_falls_when_codes_are_entangled(method):
     assert turned.completeness < straight.completeness - 0.3
 
 
-def test_dci_of_constant_codes():
-    factors = full_grid((3, 4, 5))
-    constant = np.ones((60, 3), np.float32)
-    score = dci(constant, factors, seed=0, train=40, test=20)
-    assert score[:2] == (0, 0)
-    assert score.informativeness < 0.6  # the commonest value
+@pytest.mark.parametrize(
+    ("name", "disentanglement", "completeness", "informativeness", "explicitness", "size"),
+    [
+        ("rotated", 0.446, 0.448, 0.988, 0.948, 1),
+        ("mixed", 0.326, 0.327, 0.972, 0.930, 1),
+        ("dropped", 0.69, 0.80, 0.80, 0.99, 1.25),
+    ],
+)
+def test_dci_es_is_that_of_another_implementation(
+    name, disentanglement, completeness, informativeness, explicitness, size, grid
+):
+    score = dci_es(witness(name), grid, seed=0)
+    assert score[:2] == pytest.approx((disentanglement, completeness), abs=0.025)
+    assert score.informativeness == pytest.approx(informativeness, abs=0.012)
+    assert score.explicitness == pytest.approx(explicitness, abs=0.012)
+    assert score.size == size
 
 
-# --- SAP ------------------------------------------------------------------------------------------------------------
+def test_dci_es_of_noise_is_explicit_and_uninformative(grid):
+    score = dci_es(witness("noise"), grid, seed=0, depths=[1, 2, 8])
+    assert score.explicitness > 0.98
+    assert score.informativeness == pytest.approx(0.06, abs=0.03)
 
 
-def test_sap_has_two_variants_with_two_ceilings(grid, truth):
-    assert sap(truth, grid, seed=0) == pytest.approx(0.9995, abs=0.001)
-    assert sap(truth, grid, seed=0, method="linear_svc") == pytest.approx(0.245, abs=0.01)
+def test_explicitness_of_known_curves():
+    """A straight fall from the loss of a guess to 0 is no explicitness at all; a flat curve is all of it."""
+    curves = np.array([[1, 0.5, 0], [0.2, 0.2, 0.2], [0.5, 0, 0], [0, 0.4, 0.2], [0.5, 0.25, 0]])
+    expected = [0, 1, 1 - (0.5 * 2 / 2) / (4 / 2), 1, 0]
+    guess = np.array([1, 1, 1, 1, 0.5])
+    np.testing.assert_allclose(explicitness_of_curves(curves, np.array([1, 3, 5]), guess), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["r2", "linear_svc"])
-def test_sap_of_duplicates_noise_and_constants(method, grid, truth):
-    assert sap(truth.repeat(2, axis=1), grid, method=method, **SMALL) == pytest.approx(0, abs=1e-9)
-    assert sap(noise_codes(len(grid), 4, seed=0), grid, method=method, **SMALL) < 0.03
-    assert sap(np.ones_like(truth), grid, method=method, **SMALL) == 0
+# --- SAP, explicitness, nearest neighbours --------------------------------------------------------------------------
 
 
-def test_squared_correlations_are_those_of_numpy():
+def test_sap_has_two_variants_with_two_ceilings_and_no_floor(grid, truth):
+    for method, ceiling, error in (("r2", 0.9995, 0.001), ("linear_svc", 0.245, 0.01)):
+        assert sap(truth, grid, seed=0, method=method) == pytest.approx(ceiling, abs=error)
+        assert sap(truth.repeat(2, axis=1), grid, method=method, **SIZES) == pytest.approx(0, abs=1e-9)
+        assert sap(noise_codes(len(grid), 4, seed=0), grid, method=method, **SIZES) < 0.03
+        assert sap(np.ones_like(truth), grid, method=method, **SIZES) == 0
+
+
+def test_sap_is_the_gap_of_squared_correlations():
     rng = np.random.default_rng(0)
-    factors = rng.integers(5, size=(200, 3))
-    codes = factors[:, :2] @ rng.normal(size=(2, 4)) + rng.normal(size=(200, 4))
-    expected = np.corrcoef(codes, factors, rowvar=False)[:4, 4:] ** 2
-    np.testing.assert_allclose(_squared_correlations(Rows(codes, factors)), expected, atol=1e-12)
-
-
-# --- explicitness ---------------------------------------------------------------------------------------------------
+    factors = rng.integers(5, size=(300, 3))
+    codes = factors[:, :2] @ rng.normal(size=(2, 4)) + rng.normal(size=(300, 4))
+    rows = np.random.default_rng(0).choice(300, 300, replace=False)[:200]
+    squares = np.sort(np.corrcoef(codes[rows], factors[rows], rowvar=False)[:4, 4:] ** 2, axis=0)
+    assert sap(codes, factors, seed=0, train=200, test=100) == pytest.approx((squares[-1] - squares[-2]).mean())
 
 
 def test_explicitness_of_truth_rotation_and_noise(grid, truth):
-    assert explicitness(truth, grid, seed=0) == pytest.approx(0.99, abs=0.005)
     sizes = {"seed": 0, "train": 4_000, "test": 2_000}
     ceiling = explicitness(truth, grid, **sizes)
+    assert explicitness(truth, grid, seed=0) == pytest.approx(0.99, abs=0.005)
     assert explicitness(rotated(truth, seed=0), grid, **sizes) == pytest.approx(ceiling, abs=0.003)
     assert explicitness(noise_codes(len(grid), 10, seed=0), grid, **sizes) == pytest.approx(0.506, abs=0.02)
     assert explicitness(np.ones_like(truth), grid, **sizes) == 0.5
-    assert explicitness(truth, grid, rescale=True, **sizes) == pytest.approx(2 * ceiling - 1)
 
 
 def test_explicitness_is_the_area_of_a_plain_count():
@@ -125,48 +140,41 @@ def test_explicitness_is_the_area_of_a_plain_count():
     assert explicitness(codes, factors, seed=0, train=600, test=300) == pytest.approx(np.mean(areas), abs=1e-9)
 
 
-# --- what holds for all ---------------------------------------------------------------------------------------------
+def test_nearest_neighbours_know_factors_and_their_rotation_and_nothing_of_noise():
+    codes, sizes = factor_codes(FACTORS), {"seed": 0, "train": 9_000, "test": 1_000}
+    known = knn_r2(codes, FACTORS, **sizes)
+    assert (known > 0.97).all()
+    assert knn_r2(rotated(codes, seed=1), FACTORS, **sizes) == pytest.approx(known, abs=0.03)
+    assert (knn_r2(noise_codes(len(FACTORS), 3, seed=0), FACTORS, **sizes) < 0.05).all()
+    without = knn_r2(factor_codes(FACTORS, without=0), FACTORS, **sizes)
+    assert without[0] < 0.2
+    assert (without[1:] > 0.97).all()
 
 
-@pytest.mark.parametrize("metric", [dci, sap, explicitness])
-def test_a_seed_decides_and_no_global_generator_is_touched(metric):
-    factors = full_grid((3, 4, 50))
-    codes, sizes = rotated(factor_codes(factors), seed=0), {"train": 300, "test": 200}
-    numbers, state = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
-    first = metric(codes, factors, seed=3, **sizes)
-    assert (np.random.get_state()[1] == numbers).all()  # noqa: NPY002
-    assert (torch.get_rng_state() == state).all()
-    np.random.seed(99)  # noqa: NPY002
-    assert metric(codes, factors, seed=3, **sizes) == first
-    assert metric(codes, factors, seed=4, **sizes) != first
+# --- bad input ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("metric", [dci, sap, explicitness])
-def test_bad_tables_and_sizes_are_refused(metric):
+@pytest.mark.parametrize(
+    ("metric", "wrong", "message"),
+    [
+        *((metric, {"train": 1, "test": 20}, "larger train") for metric in (dci, sap, explicitness)),
+        *((metric, {"train": 40, "test": 0}, "both need some") for metric in (dci, sap, explicitness)),
+        *((inspect.unwrap(metric), {"method": "trees"}, "method must be one of") for metric in (dci, sap)),
+        *((dci_es, {"depths": depths}, "depths") for depths in ([], [3], [0, 1], [3, 2], [2, 2])),
+        (dci_es, {"unordered": [9]}, "unordered must name"),
+        (explicitness, {"train": 40, "test": 1}, "larger test"),
+        (knn_r2, {}, "100 rows or more"),
+    ],
+)
+def test_settings_and_sizes_that_make_no_sense_are_refused(metric, wrong, message):
+    factors = full_grid((3, 4, 5))
+    with pytest.raises(InputError, match=message):
+        metric(factor_codes(factors), factors, seed=0, **wrong)
+
+
+def test_one_latent_or_one_factor_is_not_enough():
     factors = full_grid((3, 4, 5))
     codes = factor_codes(factors)
-    broken = codes.copy()
-    broken[3, 1] = np.nan
-    with pytest.raises(InputError, match="NaN or inf"):
-        metric(broken, factors, seed=0, train=40, test=20)
-    with pytest.raises(InputError, match="do not fit a table of 60"):
-        metric(codes, factors, seed=0)
-    with pytest.raises(InputError, match="do not fit"):
-        metric(codes, factors, seed=0, train=40, test=0)
-    with pytest.raises(InputError, match="larger train"):
-        metric(codes, factors, seed=0, train=1, test=20)
-
-
-def test_methods_and_shapes_that_make_no_sense_are_refused():
-    factors = full_grid((3, 4, 5))
-    codes, sizes = factor_codes(factors), {"seed": 0, "train": 40, "test": 20}
-    for metric in (dci, sap):
+    for metric, z, v in ((dci, codes[:, :1], factors), (sap, codes[:, :1], factors), (dci, codes, factors[:, :1])):
         with pytest.raises(InputError, match="two"):
-            metric(codes[:, :1], factors, **sizes)
-    with pytest.raises(InputError, match="two factors"):
-        dci(codes, factors[:, :1], **sizes)
-    with pytest.raises(InputError, match="larger test"):
-        explicitness(codes, factors, seed=0, train=40, test=1)
-    for metric in (dci, sap):
-        with pytest.raises(InputError, match="method must be"):
-            inspect.unwrap(metric)(codes, factors, method="trees", **sizes)
+            metric(z, v, seed=0)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vaestudy import metrics
-from vaestudy.metrics.classifiers import adagrad, logistic
+from vaestudy.metrics.votes import adagrad, logistic
 
 SIZES, LATENTS, IMAGES = (3, 6, 40, 32, 32), 10, 64
 LIMIT_SECONDS = 10  # for all vote and information metrics together, on two cores

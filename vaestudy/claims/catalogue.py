@@ -15,6 +15,7 @@ from vaestudy.claims.records import Where, setting
 class Claim:
     """A sentence about what training does, which could come out otherwise, with its test.
 
+    The test rejects "effect <= -margin" in favour of a greater effect, or the mirror image in favour of a smaller one.
     `unit`: what the effect is counted in. `models`: how many of each setting were planned. `free`: settings in which
     the models compared may differ although the test does not name them (widths that make the weights agree).
     """
@@ -34,11 +35,6 @@ class Claim:
     def margin(self) -> float | None:
         """How far below 0 the effect of an "enough", "no worse" or "as well" may lie, in `unit`; else None."""
         return self.test.margin or None
-
-    @property
-    def null(self) -> str:
-        """What the test rejects, in the direction of a greater effect, to support the claim."""
-        return f"effect <= {-self.test.margin:g} {self.unit}"
 
     @property
     def family(self) -> str:

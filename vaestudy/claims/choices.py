@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vaestudy.claims import statistics
-from vaestudy.claims.forms import Above, Form, Positive, taken
+from vaestudy.claims.forms import Above, Contrast, Form, Positive, Sides, picked, taken
 from vaestudy.claims.records import Draw, NotTestable, Records, Units, Where, once
 from vaestudy.claims.statistics import DRAWS, Estimate, Tails
 
@@ -36,17 +36,18 @@ class BestOf(Form):
         return "k·min: the least P2 of k settings against the base, times k"
 
     def units(self, records: Records) -> Units:
-        grid = self._grid(records)
+        values = records.grid(self.where, self.over)
+        grid = [value for value in values if value == self.base or (value > self.base and value >= self.least)]
         if self.base not in grid or len(grid) < (2 if self.held is None else 3):
             raise NotTestable(f"too few values of {self.over}: {', '.join(map(str, grid)) or 'none'}")
-        return dict(zip(self._keys(records), records.sweep(self.where, self.over, grid).T, strict=True))
+        keys = [(*self.where, (self.over, value)) for value in grid]
+        return dict(zip(keys, records.sweep(self.where, self.over, grid).T, strict=True))
 
     def estimate(self, draw: Draw) -> Estimate:
         scores, base, candidates = self._scores(draw)
         parts = [statistics.welch(values, base) for values in scores]
-        best = np.where(candidates, [part.effect for part in parts], -np.inf).argmax(axis=0)
-        effect, se, df = (taken(np.array(column), best) for column in zip(*parts, strict=True))
-        return Estimate(-effect if self.contrary else effect, se, df)
+        best = picked(parts, lambda effects: np.where(candidates, effects, -np.inf).argmax(axis=0))
+        return best._replace(effect=-best.effect) if self.contrary else best
 
     def tails(self, draw: Draw, draws: int = DRAWS) -> Tails:
         scores, base, candidates = self._scores(draw)
@@ -55,41 +56,40 @@ class BestOf(Form):
             # the luckiest already, and would be made luckier. The base is raised until both agree on average.
             best = self.estimate(once(draw.records, draw.units)).effect
             base = base + np.abs(self.estimate(draw).effect.mean() - best)
-        pieces = draw.pieces(*self._keys(draw.records)[:2])
-        p = np.array([statistics.two_setting_p(values, base, pieces, draws) for values in scores])
+        p = np.array([statistics.two_setting_p(values, base, self._pieces(draw), draws) for values in scores])
         up = np.where(candidates, p[:, 0], 1).min(axis=0) * candidates.sum(axis=0)
         down = np.where(candidates, p[:, 1], 0).max(axis=0)
         tails = np.where(candidates.any(axis=0), [np.minimum(1, up), down], 1)
-        return (tails[1], tails[0]) if self.contrary else (tails[0], tails[1])
+        return tuple(tails[::-1] if self.contrary else tails)
 
     def choices(self, draw: Draw) -> int:
         return 1 if self.contrary else int(self._scores(draw)[2].sum(axis=0).max())
 
     def least_p(self, draw: Draw) -> float:
-        return self.choices(draw) / statistics.labelling_count(*draw.pieces(*self._keys(draw.records)[:2]))
+        return self.choices(draw) / statistics.labelling_count(*self._pieces(draw))
 
-    def _grid(self, records: Records) -> list:
-        values = records.grid(self.where, self.over)
-        return [value for value in values if value == self.base or (value > self.base and value >= self.least)]
+    def _keys(self, draw: Draw) -> list[Where]:
+        return [key for key in draw.units if key[:-1] == self.where]
 
-    def _keys(self, records: Records) -> list[Where]:
-        return [(*self.where, (self.over, value)) for value in self._grid(records)]
+    def _pieces(self, draw: Draw):
+        return draw.pieces(*self._keys(draw)[:2])
 
     def _scores(self, draw: Draw):
-        """Scores (settings, samples, models), those of the base, and which settings are candidates in which sample."""
-        keys = self._keys(draw.records)
-        scores, places = np.array([draw.values(self.value, key) for key in keys]), np.arange(len(keys))[:, None]
+        """Scores (settings, samples, models), those of the base, and which settings are candidates in each sample."""
+        keys = self._keys(draw)
+        scores, places = np.array([draw.values(self.value, key) for key in keys]), np.arange(len(keys))
+        candidates = np.repeat(places[:, None] > 0, scores.shape[1], axis=1)
         if self.held is None:
-            return scores, scores[0], np.repeat(places > 0, scores.shape[1], axis=1)
+            return scores, scores[0], candidates
         held = [(draw.values("nats", key, stretch=False) >= self.held).all(axis=1) for key in keys]
-        last = np.where(held, places, 0).max(axis=0)
+        last = np.where(held, places[:, None], 0).max(axis=0)
         if last[0] < 2 and draw.times == 0:
             raise NotTestable(f"between {self.over} = {self.base} and the last that keeps {self.held} nats lies none")
-        return scores, taken(scores, last), (places > 0) & (places < last)
+        return scores, taken(scores, last), candidates & (places[:, None] < last)
 
 
 @dataclass(frozen=True)
-class Chosen(Form):
+class Chosen(Contrast):
     """A setting is chosen on half of the seeds (A) by the mean of `by`; the other half (B) judges its score.
 
     Judged against the models of the setting `fits`, against the setting chosen by the column `rival`, against the
@@ -103,55 +103,50 @@ class Chosen(Form):
     rival: str = ""
     base: float | None = None
     over: str = "beta"
+    chooses = True
 
     @property
     def text(self) -> str:
-        judge = Positive.text if self._alone else Above.text
-        return f"chosen on every second seed, judged on the others; {judge}"
+        return f"chosen on every second seed, judged on the others; {(Positive if self._alone else Above).text}"
 
     @property
     def _alone(self) -> bool:
         return not (self.fits or self.rival or self.base is not None)
 
     def units(self, records: Records) -> Units:
-        rows = records.sweep(self.where, self.over, records.grid(self.where, self.over))
+        grid = records.grid(self.where, self.over)
+        rows = records.sweep(self.where, self.over, grid)
         if self._alone and len(rows[1::2]) < 10:
             raise NotTestable(f"{len(rows[1::2])} models judge where sign-flips need ten")
-        if self.base is not None and self.base not in records.grid(self.where, self.over):
+        if self.base is not None and self.base not in grid:
             raise NotTestable(f"no model has {self.over} = {self.base}")
         return {"A": rows[::2], "B": rows[1::2]} | ({self.fits: records.rows(self.fits)} if self.fits else {})
 
-    def estimate(self, draw: Draw) -> Estimate:
-        judged, other, _ = self._judged(draw)
-        return statistics.mean_estimate(judged) if other is None else statistics.welch(judged, other)
-
     def tails(self, draw: Draw, draws: int = DRAWS) -> Tails:
-        judged, other, void = self._judged(draw)
-        if other is None:
-            return statistics.sign_flip_p(judged, draws)
-        up, down = statistics.two_setting_p(judged, other, draw.pieces("B", self.fits or "B"), draws)
+        void = False if self._alone or self.fits else self._places(draw)[2]
+        up, down = super().tails(draw, draws)
         return np.where(void, 1, up), np.where(void, 1, down)
 
-    def least_p(self, draw: Draw) -> float:
-        if self._alone:
-            return 0.5 ** len(draw.units["B"])
-        return 1 / statistics.labelling_count(*draw.pieces("B", self.fits or "B"))
-
-    def _judged(self, draw: Draw):
-        """The score on B of the chosen setting and of what it is held against, and where that is the same setting."""
+    def sides(self, draw: Draw) -> Sides:
         scores = np.moveaxis(draw.values(self.value, "B"), 2, 0)
-        chosen = draw.values(self.by, "A").mean(axis=1).argmax(axis=1)
+        chosen, rival, _ = self._places(draw)
         if self._alone:
             return taken(scores, chosen), None, None
-        if self.fits:
-            return taken(scores, chosen), draw.values(self.value, self.fits), False
-        base = draw.records.grid(self.where, self.over).index(self.base) if self.base is not None else -1
+        other = draw.values(self.value, self.fits) if self.fits else taken(scores, rival)
+        return taken(scores, chosen), other, draw.pieces("B", self.fits or "B")
+
+    def _places(self, draw: Draw):
+        """The place of the setting chosen on A and of its rival, and where they are no comparison."""
+        chosen = draw.values(self.by, "A").mean(axis=1).argmax(axis=1)
+        if self.base is None:
+            return chosen, chosen, np.zeros(len(chosen), bool)
+        base = np.full_like(chosen, draw.records.grid(self.where, self.over).index(self.base))
         if not self.rival:
-            return taken(scores, chosen), scores[base], chosen == base
+            return chosen, base, chosen == base
         rival = draw.values(self.rival, "A").mean(axis=1).argmax(axis=1)
-        if draw.times == 0 and rival[0] == base:
+        if draw.times == 0 and rival[0] == base[0]:
             raise NotTestable(f"not counted: {self.rival} chooses {self.over} = {self.base}")
-        return taken(scores, chosen), taken(scores, rival), (chosen == rival) | (rival == base)
+        return chosen, rival, (chosen == rival) | (rival == base)
 
 
 @dataclass(frozen=True)
@@ -176,7 +171,7 @@ class BestMoves(Form):
         sweeps = [records.sweep(cell, self.over, grid) for cell, grid in zip(cells, grids, strict=True)]
         if len({len(rows) for rows in sweeps}) > 1:
             raise NotTestable(f"a seed lacks one value of {self.size}")
-        return {(self.where, self.size): np.stack(sweeps, axis=1)}
+        return {self.where: np.stack(sweeps, axis=1)}
 
     def estimate(self, draw: Draw) -> Estimate:
         values, x, size = self._points(draw)
@@ -189,21 +184,18 @@ class BestMoves(Form):
         return (1 + (slopes <= 0).sum(axis=1)) / count, (1 + (slopes >= 0).sum(axis=1)) / count
 
     def interval(self, draw: Draw) -> tuple[float, float]:
-        low, high = np.quantile(self._slopes(draw, DRAWS // 10)[0], [0.025, 0.975])
-        return low, high
+        return tuple(np.quantile(self._slopes(draw, DRAWS // 10)[0], [0.025, 0.975]))
 
     def _points(self, draw: Draw):
-        key = (self.where, self.size)
-        columns = [draw.records.column(name)[draw.units[key][0]] for name in (self.over, self.size)]
-        return draw.values(self.value, key), np.log(columns[0]), np.log(columns[1][:, 0])
+        over, size = (draw.records.column(name)[draw.units[self.where][0]] for name in (self.over, self.size))
+        return draw.values(self.value, self.where), np.log(over), np.log(size[:, 0])
 
     def _slopes(self, draw: Draw, resamples: int):
         """The slope in `resamples` resamples of the seeds of each sample."""
         values, x, size = self._points(draw)
         n = values.shape[1]
         weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), resamples) / n
-        step = max(1, 2_000_000 // (resamples * x.size))
-        blocks = np.array_split(values, -(-len(values) // step))
+        blocks = np.array_split(values, -(-len(values) // max(1, 2_000_000 // (resamples * x.size))))
         return np.concatenate([_peak_slope(np.tensordot(weights, b, (1, 1)).swapaxes(0, 1), x, size) for b in blocks])
 
 

@@ -1,6 +1,6 @@
 """The table that claims read: one row a trained model."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,10 @@ def setting(**values) -> Where:
     return tuple(sorted(values.items()))
 
 
-@dataclass(frozen=True)
+def _words(where: Where) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in where)
+
+
 class Records:
     """Records that fit together; the columns are described in `vaestudy.claims`.
 
@@ -35,23 +38,20 @@ class Records:
     or with one model twice.
     """
 
-    frame: pd.DataFrame
-    _columns: dict = field(default_factory=dict)
-
-    def __post_init__(self):
-        missing = [name for name in NAMES if name not in self.frame or self.frame[name].isna().any()]
+    def __init__(self, frame: pd.DataFrame):
+        missing = [name for name in NAMES if name not in frame or frame[name].isna().any()]
         if missing:
             raise InputError(f"every record needs {', '.join(NAMES)}; missing: {', '.join(missing)}")
         for name in ("record_version", "metric_version"):
-            versions = sorted(map(str, self.frame[name].unique()))
+            versions = sorted(map(str, frame[name].unique()))
             if len(versions) > 1:
                 raise InputError(f"records of {name} {' and '.join(versions)} do not fit together: make them anew")
-        identity = ["part", "seed", *(name for name in SETTINGS if name in self.frame)]
-        twice = self.frame[self.frame.duplicated(identity)]
+        twice = frame[frame.duplicated(["part", "seed", *frame.columns.intersection(SETTINGS)])]
         if len(twice):
             row = twice.iloc[0]
             raise InputError(f"{len(twice)} models are recorded twice, the first in {row.part!r}, seed {row.seed}")
-        object.__setattr__(self, "frame", self.frame.sort_values(["piece", "seed"], kind="stable", ignore_index=True))
+        self.frame = frame.sort_values(["piece", "seed"], kind="stable", ignore_index=True)
+        self._columns: dict[str, np.ndarray] = {}
 
     def column(self, expression: str) -> Float[np.ndarray, " records"]:
         """A column, or an expression of columns such as "mig - mig_rotated", as numbers."""
@@ -69,7 +69,7 @@ class Records:
         for name, value in where:
             chosen &= (self.frame[name] == value).to_numpy() if name in self.frame else False
         if not chosen.any():
-            raise NotTestable("no model has " + ", ".join(f"{name} = {value}" for name, value in where))
+            raise NotTestable(f"no model has {_words(where)}")
         return np.flatnonzero(chosen)
 
     def grid(self, where: Where, over: str) -> list:
@@ -80,13 +80,12 @@ class Records:
     def sweep(self, where: Where, over: str, values: list) -> Int[np.ndarray, "seeds settings"]:
         """The models of every seed that has each of these values of `over`: the others would unbalance the pieces."""
         if not values:
-            raise NotTestable(f"too few values of {over} where " + ", ".join(f"{k} = {v}" for k, v in where))
-        columns = [self.rows((*where, (over, value))) for value in values]
-        by_seed = [dict(zip(self.frame["seed"].iloc[rows], rows, strict=True)) for rows in columns]
-        seeds = [seed for seed in by_seed[0] if all(seed in rows for rows in by_seed)]
-        if len(seeds) < 3:
+            raise NotTestable(f"too few values of {over} where {_words(where)}")
+        chosen = self.frame.iloc[self.rows(where)].reset_index()
+        places = chosen.pivot_table("index", "seed", over, aggfunc="last", sort=False).reindex(columns=values).dropna()
+        if len(places) < 3:
             raise NotTestable(f"fewer than three seeds have every {over}")
-        return np.array([[rows[seed] for rows in by_seed] for seed in seeds])
+        return places.to_numpy(int)
 
     def pieces(self, a: Int[np.ndarray, " n"], b: Int[np.ndarray, " m"]) -> Pieces:
         """The pieces of the models of two settings: of one part by name, of two parts (other seeds) as one piece."""
@@ -99,7 +98,7 @@ class Records:
 
     def check_mixed(self, rows: Int[np.ndarray, " models"], varied: set[str], claim: str) -> None:
         """Raises InputError if the models that a claim compares differ in a setting that it does not name."""
-        for name in (name for name in SETTINGS if name in self.frame and name not in varied):
+        for name in self.frame.columns.intersection(SETTINGS).difference(varied):
             values = self.frame[name].iloc[rows].dropna().unique().tolist()
             if len(values) > 1:
                 raise InputError(f"claim {claim} would compare models of {name} {values[0]} and {values[1]}")

@@ -62,10 +62,7 @@ def two_setting_p(
 
 
 def permutation_p(
-    a: Float[np.ndarray, "rows n"],
-    b: Float[np.ndarray, "rows m"],
-    pieces: Pieces | None = None,
-    draws: int = DRAWS,
+    a: Float[np.ndarray, "rows n"], b: Float[np.ndarray, "rows m"], pieces: Pieces | None = None, draws: int = DRAWS
 ) -> Tails:
     """One-sided p of "a is above b" and of "a is below b": Welch's t with the labels permuted over the models.
 
@@ -102,17 +99,16 @@ def _tails(values, weights, statistic=None) -> Tails:
     """The shares of relabellings whose statistic reaches the observed one (the first) from above and from below."""
     scale = np.sqrt((values**2).mean(axis=1, keepdims=True))
     values = np.divide(values, scale, out=np.zeros_like(values), where=scale > 0).astype(np.float32)
-    up, down = np.empty(len(values)), np.empty(len(values))
-    step = max(1, _CHUNK // len(weights))
-    for start in range(0, len(values), step):
-        rows = values[start : start + step]
+    counts = []
+    for rows in np.array_split(values, -(-len(values) // max(1, _CHUNK // len(weights)))):
         results = rows @ weights.T
         if statistic is not None:
             results = statistic(rows, results)
-        tolerance = 1e-5 * (1 + np.abs(results[:, :1]))  # equal sums in another order of adding
-        up[start : start + step] = np.count_nonzero(results >= results[:, :1] - tolerance, axis=1)
-        down[start : start + step] = np.count_nonzero(results <= results[:, :1] + tolerance, axis=1)
-    return up / len(weights), down / len(weights)
+        observed, tolerance = results[:, :1], 1e-5 * (1 + np.abs(results[:, :1]))  # equal sums in another order
+        reached = results >= observed - tolerance, results <= observed + tolerance
+        counts.append([np.count_nonzero(side, axis=1) for side in reached])
+    up, down = np.concatenate(counts, axis=1) / len(weights)
+    return up, down
 
 
 def _welch_t(rows, sums, labels, n: int, m: int):

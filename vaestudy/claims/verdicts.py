@@ -1,5 +1,6 @@
 """From records to verdicts: every claim's effect, interval and p, Holm's rule, and whether another machine agrees."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -40,23 +41,16 @@ def measurement(quantity: str, values: Sequence[float] | np.ndarray, unit: str =
 
 
 class _Tested(NamedTuple):
-    claim: Claim
+    """The models of a claim and its one-sided p; the two-sided one is twice the smaller of them."""
+
     draw: Draw
     up: float
     down: float
-
-    @property
-    def p(self) -> float:
-        """Twice the smaller p: the opposite direction is tested by the same rule."""
-        return min(1.0, 2 * min(self.up, self.down))
+    p: float
 
 
 def evaluate(
-    records: pd.DataFrame,
-    profile: str,
-    *,
-    exploratory: bool = False,
-    catalogue: Sequence[Claim] = CATALOGUE,
+    records: pd.DataFrame, profile: str, *, exploratory: bool = False, catalogue: Sequence[Claim] = CATALOGUE
 ) -> list[dict]:
     """One JSON-ready row for each claim of the catalogue: effect, interval, p and verdict, or why it was not tested.
 
@@ -65,20 +59,18 @@ def evaluate(
     or, with a `reason`, "not tested"; a family keeps its size whatever could be tested. `effect` is the difference (of
     an IUT: of the part nearest to its bound, less the bound). Raises InputError for records that do not fit together.
     """
-    table = Records(records)
-    tested, rows = [], {}
+    table, tested, rows = Records(records), {}, {}
     for claim in catalogue:
         try:
-            tested.append(_tested(claim, table))
+            tested[claim] = _tested(claim, table)
         except NotTestable as reason:
-            rows[claim.id] = _row(claim, "not tested", exploratory, f"{profile}: {reason}")
-    for family in {claim.family for claim in catalogue}:
-        members = [one for one in tested if one.claim.family == family]
-        size = sum(claim.family == family for claim in catalogue)
-        adjusted, levels = holm([one.p for one in members], size)
-        for one, p, level in zip(members, adjusted, levels, strict=True):
-            rows[one.claim.id] = _judged(one, p, level, exploratory)
-    return [rows[claim.id] for claim in catalogue]
+            rows[claim] = {"verdict": "not tested", "reason": f"{profile}: {reason}"}
+    sizes = Counter(claim.family for claim in catalogue)
+    for family, size in sizes.items():
+        members = [claim for claim in tested if claim.family == family]
+        for claim, *held in zip(members, *holm([tested[claim].p for claim in members], size), strict=True):
+            rows[claim] = _judged(claim, tested[claim], *held)
+    return [_row(claim, exploratory, rows[claim]) for claim in catalogue]
 
 
 def _tested(claim: Claim, records: Records) -> _Tested:
@@ -87,16 +79,15 @@ def _tested(claim: Claim, records: Records) -> _Tested:
     records.check_mixed(places, claim.test.named() | set(claim.free), claim.id)
     least = claim.test.least_p(draw)
     if 2 * least > LEVEL:
-        raise NotTestable(
-            f"{_models(draw)} models a setting cannot reach p = {LEVEL:g}: {2 * least:.2g} is their least"
-        )
-    up, down = claim.test.tails(draw)
-    return _Tested(claim, draw, float(up[0]), float(down[0]))
+        few = f"{_models(draw)} models a setting cannot reach p = {LEVEL:g}"
+        raise NotTestable(f"{few}: {2 * least:.2g} is their least")
+    up, down = (float(p[0]) for p in claim.test.tails(draw))
+    return _Tested(draw, up, down, min(1.0, 2 * min(up, down)))
 
 
-def _judged(one: _Tested, adjusted: float, level: float, exploratory: bool) -> dict:
-    """The row of a tested claim, whose two-sided p is held against `level`."""
-    test, draw, reason, visible = one.claim.test, one.draw, None, None
+def _judged(claim: Claim, one: _Tested, adjusted: float, level: float) -> dict:
+    """What a test says whose two-sided p is held against `level`."""
+    test, draw, reason, visible = claim.test, one.draw, None, None
     verdict = str(decisions(np.array(one.up), np.array(one.down), level))
     if one.p <= level and verdict == "undecided":
         reason = "the effect is above 0 and yet below what would be enough"
@@ -105,19 +96,10 @@ def _judged(one: _Tested, adjusted: float, level: float, exploratory: bool) -> d
         visible = smallest_visible(se, df, level / 2 / test.choices(draw)) - test.margin
     else:
         reason = f"so few models cannot reach the level {level:.2g}"
-    return _row(
-        one.claim,
-        verdict,
-        exploratory,
-        reason,
-        n=_models(draw),
-        effect=effect - test.margin,
-        interval=[float(limit) for limit in test.interval(draw)],
-        p=one.p,
-        p_adjusted=adjusted,
-        smallest_visible=visible,
-        decidable=verdict != "undecided" and repeated(test, draw, level, verdict) >= REPEATED,
-    )
+    decidable = verdict != "undecided" and repeated(test, draw, level, verdict) >= REPEATED
+    numbers = {"n": _models(draw), "effect": effect - test.margin, "interval": np.ravel(test.interval(draw)).tolist()}
+    numbers |= {"p": one.p, "p_adjusted": adjusted, "smallest_visible": visible}
+    return numbers | {"verdict": verdict, "decidable": decidable, "reason": reason}
 
 
 def repeated(test: Form, draw: Draw, level: float, verdict: str) -> float:
@@ -142,15 +124,8 @@ def _models(draw: Draw) -> int:
     return min(len(rows) for rows in draw.units.values())
 
 
-def _row(claim: Claim, verdict: str, exploratory: bool, reason: str | None, **values) -> dict:
+def _row(claim: Claim, exploratory: bool, found: dict) -> dict:
+    about = {"id": claim.id, "claim": claim.sentence, "source": claim.source, "test": claim.test.text}
     empty = dict.fromkeys(("n", "effect", "interval", "p", "p_adjusted", "smallest_visible"))
-    return {
-        "id": claim.id,
-        "claim": claim.sentence,
-        "source": claim.source,
-        "test": claim.test.text,
-        **(empty | {"family": claim.family, "margin": claim.margin, "verdict": verdict, "decidable": False} | values),
-        "unit": claim.unit,
-        "exploratory": exploratory,
-        "reason": reason,
-    }
+    empty |= {"family": claim.family, "margin": claim.margin, "verdict": None, "decidable": False}
+    return about | empty | {"unit": claim.unit, "exploratory": exploratory, "reason": None} | found

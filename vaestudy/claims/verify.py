@@ -1,6 +1,7 @@
 """Does this run say what the published one says: its claims, its numbers and its data."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import pandas as pd
@@ -35,29 +36,27 @@ def verify(report: dict, published: dict) -> VerifyResult:
         if report[key] != published[key]:
             raise InputError(f"the report is of {key} {report[key]} and the published one of {published[key]}")
     _check_complete(report, published)
-    claims, numbers = _pairs(report, published, "claims", "id"), _pairs(report, published, "headline", "quantity")
+    claims, numbers = _pairs(report, published, "claims"), _pairs(report, published, "headline")
     judged = sum(theirs["n"] >= 3 for _, theirs in numbers)
-    rows = [
-        ("claim", theirs["id"], theirs["verdict"], ours["verdict"], _moved(ours, theirs)) for ours, theirs in claims
-    ]
-    rows += [("number", theirs["quantity"], *_number(ours, theirs, judged)) for ours, theirs in numbers]
-    rows += [
-        ("file", name, theirs, report["checksums"][name], "same" if report["checksums"][name] == theirs else "differs")
-        for name, theirs in published["checksums"].items()
-    ]
-    table = pd.DataFrame(rows, columns=["kind", "what", "published", "here", "result"])
-    weakened = [_moved(ours, theirs) == "weaker" for ours, theirs in claims if theirs["decidable"]]
+    files = [(name, theirs, report["checksums"][name]) for name, theirs in published["checksums"].items()]
+    table = pd.DataFrame(
+        [("claim", there["id"], there["verdict"], here["verdict"], _moved(here, there)) for here, there in claims]
+        + [("number", there["quantity"], *_number(here, there, judged)) for here, there in numbers]
+        + [("file", name, there, here, "same" if here == there else "differs") for name, there, here in files],
+        columns=["kind", "what", "published", "here", "result"],
+    )
+    weakened = [_moved(here, there) == "weaker" for here, there in claims if there["decidable"]]
     allowed = int(stats.binom.ppf(0.99, len(weakened), 0.05)) if weakened else 0
-    results = table["result"].value_counts()
+    results = Counter(table["result"])
     faults = {
-        "reversed": results.get("reversed", 0),
+        "reversed": results["reversed"],
         f"decidable claims weaker where {allowed} may be": sum(weakened) if sum(weakened) > allowed else 0,
-        "numbers outside": results.get("outside", 0),
-        "files that differ": results.get("differs", 0),
+        "numbers outside": results["outside"],
+        "files that differ": results["differs"],
     }
     wrong = ", ".join(f"{count} {fault}" for fault, count in faults.items() if count)
-    summary = f"{results.get('agrees', 0)} of {len(claims)} claims agree, {results.get('weaker', 0)} weaker, "
-    summary += f"{results.get('stronger', 0)} stronger; {results.get('within', 0)} of {judged} numbers within"
+    summary = f"{results['agrees']} of {len(claims)} claims agree, {results['weaker']} weaker, "
+    summary += f"{results['stronger']} stronger; {results['within']} of {judged} numbers within"
     return VerifyResult(table, f"not verified: {wrong} ({summary})" if wrong else f"verified: {summary}", not wrong)
 
 
@@ -81,10 +80,14 @@ def _number(ours: dict, theirs: dict, judged: int) -> tuple[str, str, str]:
     return f"{theirs['mean']:.{digits}f} ± {half:.{digits}f}", here, "within" if within else "outside"
 
 
-def _pairs(report: dict, published: dict, part: str, key: str) -> list[tuple[dict, dict]]:
+def _pairs(report: dict, published: dict, part: str) -> list[tuple[dict, dict]]:
     """What both reports say of the same claim or number, in the published order."""
-    ours = {entry[key]: entry for entry in report[part]}
-    return [(ours[entry[key]], entry) for entry in published[part] if entry[key] in ours]
+    ours = {_name(entry): entry for entry in report[part]}
+    return [(ours[_name(entry)], entry) for entry in published[part] if _name(entry) in ours]
+
+
+def _name(entry: dict) -> str:
+    return entry["id"] if "id" in entry else entry["quantity"]
 
 
 def _finite(value) -> bool:
@@ -92,16 +95,19 @@ def _finite(value) -> bool:
 
 
 _PARTS = {"profile": str, "version": str, "claims": list, "headline": list, "checksums": dict}
-_CLAIM = {
-    "id": lambda value: isinstance(value, str),
-    "verdict": lambda value: isinstance(value, str) and value in _SIDES,
-    "decidable": lambda value: isinstance(value, bool),
-}
-_NUMBER = {
-    "quantity": lambda value: isinstance(value, str),
-    "n": lambda value: isinstance(value, int) and value > 0,
-    "digits": lambda value: isinstance(value, int) and value >= 0,
-    "mean": _finite,
+_FIELDS = {
+    "claims": {
+        "id": lambda value, _: isinstance(value, str),
+        "verdict": lambda value, _: isinstance(value, str) and value in _SIDES,
+        "decidable": lambda value, _: isinstance(value, bool),
+    },
+    "headline": {
+        "quantity": lambda value, _: isinstance(value, str),
+        "n": lambda value, _: isinstance(value, int) and value > 0,
+        "digits": lambda value, _: isinstance(value, int) and value >= 0,
+        "mean": lambda value, _: _finite(value),
+        "std": lambda value, entry: entry["n"] < 3 or _finite(value),
+    },
 }
 
 
@@ -110,24 +116,21 @@ def _check(results: dict, name: str) -> None:
     for part, kind in _PARTS.items():
         if not isinstance(results, dict) or not isinstance(results.get(part), kind):
             raise InputError(f"the {name} is damaged or no results.json: {part!r} is missing or no {kind.__name__}")
-    for part, form in (("claims", _CLAIM), ("headline", _NUMBER)):
+    for part, form in _FIELDS.items():
         for place, entry in enumerate(results[part]):
-            wrong = [key for key, fits in form.items() if not isinstance(entry, dict) or not fits(entry.get(key))]
-            if not wrong and part == "headline" and entry["n"] >= 3 and not _finite(entry.get("std")):
-                wrong = ["std"]
-            if wrong:
-                raise InputError(f"the {name} is damaged: entry {place} of {part!r} has no readable {wrong[0]!r}")
-        names = [entry[next(iter(form))] for entry in results[part]]
-        if len(set(names)) < len(names):
+            for key, fits in form.items():
+                if not isinstance(entry, dict) or not fits(entry.get(key), entry):
+                    raise InputError(f"the {name} is damaged: entry {place} of {part!r} has no readable {key!r}")
+        if len(set(map(_name, results[part]))) < len(results[part]):
             raise InputError(f"the {name} is damaged: {part!r} names one entry twice")
 
 
 def _check_complete(report: dict, published: dict) -> None:
     """Raises InputError for a report that lacks a part of the published one, or did not test what that one tested."""
-    lacking = [name for name in published["checksums"] if name not in report["checksums"]]
-    for part, key in (("claims", "id"), ("headline", "quantity")):
-        present = {entry[key] for entry in report[part] if entry.get("verdict") != "not tested"}
-        tested = [entry[key] for entry in published[part] if entry.get("verdict") != "not tested"]
-        lacking += [name for name in tested if name not in present]
-    if lacking:
+
+    def there(results: dict) -> list[str]:
+        entries = results["claims"] + results["headline"]
+        return [*results["checksums"], *(_name(entry) for entry in entries if entry.get("verdict") != "not tested")]
+
+    if lacking := [name for name in there(published) if name not in there(report)]:
         raise InputError(f"the report is half made: it has nothing on {', '.join(lacking[:5])}")

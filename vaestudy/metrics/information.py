@@ -1,12 +1,25 @@
-"""Metrics from counts: the mutual information of each latent, cut into bins, with each factor."""
+"""Metrics from counts and moments: information (MIG, MIG-sup, modularity, InfoMEC), robustness (IRS), dependence."""
+
+import warnings
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import scipy.stats
 from jaxtyping import Float, Int
-from sklearn.metrics import mutual_info_score
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_selection import mutual_info_classif
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, mutual_info_score
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
+from threadpoolctl import threadpool_limits
 
 from vaestudy.errors import InputError
-from vaestudy.metrics.table import Codes, Labels, Table
+from vaestudy.metrics.table import SMALLEST, Codes, Labels, Table, check_columns
+
+ACTIVE_VARIANCE = 0.01  # of a latent that MIG-sup looks at
+QUANTILE = 0.99  # of the deviations of a latent that IRS calls its spread
 
 
 def mig(codes: Codes, factors: Labels, *, seed: int, points: int | None = 10_000, bins: int | None = 20) -> float:
@@ -20,24 +33,17 @@ def mig(codes: Codes, factors: Labels, *, seed: int, points: int | None = 10_000
     return mean_gap(information_shares(codes, factors, seed=seed, points=points, bins=bins))
 
 
-def mig_sup(
-    codes: Codes,
-    factors: Labels,
-    *,
-    seed: int,
-    points: int | None = 10_000,
-    bins: int | None = 20,
-    active_variance: float = 0.01,
-) -> float:
+def mig_sup(codes: Codes, factors: Labels, *, seed: int, points: int | None = 10_000, bins: int | None = 20) -> float:
     """MIG seen from the latents, in [0, 1]: how far the best factor of each latent is ahead of its second.
 
     Li et al. (2020), sec. 4 ("MIG-sup"): the gap between the two largest I(latent; factor) / H(factor) of each active
-    latent, averaged over these. Active is a latent whose variance exceeds `active_variance`; without any the score is
-    0. MIG asks whether a factor stands in one latent, MIG-sup whether a latent holds one factor. `points` and `bins`
-    are those of `mig`. Raises InputError for fewer than two factors.
+    latent, averaged over these. Active is a latent whose variance exceeds .01; without any the score is 0. MIG asks
+    whether a factor stands in one latent, MIG-sup whether a latent holds one factor. `points` and `bins` are those of
+    `mig`. Raises InputError for fewer than two factors.
     """
     table = Table.drawn(codes, factors, seed, points)
-    return mean_gap(_shares(table, bins)[table.variance > active_variance].T)
+    shares = information_shares(table.codes, table.factors, seed=seed, points=None, bins=bins)
+    return mean_gap(shares[table.codes.var(axis=0, ddof=1, dtype=np.float64) > ACTIVE_VARIANCE].T)
 
 
 def mean_gap(scores: Float[np.ndarray, "d k"]) -> float:
@@ -46,6 +52,14 @@ def mean_gap(scores: Float[np.ndarray, "d k"]) -> float:
         raise InputError("a gap compares the two best: the metric needs two latents and, seen from them, two factors")
     second, first = np.sort(scores, axis=0)[-2:]
     return float((first - second).mean()) if scores.shape[1] else 0.0
+
+
+def information_shares(
+    codes: Codes, factors: Labels, *, seed: int, points: int | None = 10_000, bins: int | None = 20
+) -> Float[np.ndarray, "d k"]:
+    """Mutual information of each latent with each factor over the factor's entropy; settings as for `mig`."""
+    table = Table.drawn(codes, factors, seed, points)
+    return mutual_information(binned(table.codes, bins), table.factors) / entropy(table.factors)
 
 
 def modularity(
@@ -63,32 +77,20 @@ def modularity(
 
 def modularity_from_information(information: Float[np.ndarray, "d k"]) -> float:
     """Modularity from I(z_j; v_k): the mean over all latents, where one without any information counts 0."""
-    if information.shape[1] < 2:
-        raise InputError("modularity compares factors: it needs two factor columns or more")
+    check_columns("factors", range(information.shape[1]), information.shape[1], least=2)
     squares = information**2
     largest = squares.max(axis=1)
     rest = (squares.sum(axis=1) - largest) / (information.shape[1] - 1)
     return float(np.where(largest > 0, 1 - rest / np.where(largest > 0, largest, 1), 0).mean())
 
 
-def information_shares(
-    codes: Codes, factors: Labels, *, seed: int, points: int | None = 10_000, bins: int | None = 20
-) -> Float[np.ndarray, "d k"]:
-    """Mutual information of each latent with each factor over the factor's entropy; settings as for `mig`."""
-    return _shares(Table.drawn(codes, factors, seed, points), bins)
-
-
-def _shares(table: Table, bins: int | None) -> Float[np.ndarray, "d k"]:
-    return mutual_information(binned(table.codes, bins), table.factors) / entropy(table.factors)
-
-
 def binned(codes: Float[np.ndarray, "n d"], bins: int | None) -> Int[np.ndarray, "n d"]:
     """Each column as symbols: `bins` of equal width between its least and largest value, or its distinct values."""
     if bins is None:
-        symbols = [np.unique(column, return_inverse=True)[1].astype(np.int64) for column in codes.T]
-        if any(2 * (column.max() + 1) > len(codes) > 2 for column in symbols):
+        symbols = np.stack([pd.factorize(column, sort=True)[0] for column in codes.T], axis=1)
+        if 2 * (symbols.max() + 1) > len(codes) > 2:
             raise InputError("bins=None is for discrete codes: here most rows have a value of their own")
-        return np.stack(symbols, axis=1)
+        return symbols
     if bins < 2:
         raise InputError(f"bins must be 2 or more, not {bins}")
     exact = codes.astype(np.float64)
@@ -109,3 +111,104 @@ def mutual_information(left: Int[np.ndarray, "n d"], right: Int[np.ndarray, "n k
 def entropy(symbols: Int[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:
     """Entropy in nats of each column."""
     return np.array([scipy.stats.entropy(np.bincount(column)) for column in symbols.T])
+
+
+class InfoMEC(NamedTuple):
+    """Modularity (one factor a latent), compactness (one latent a factor) and explicitness, each in [0, 1]."""
+
+    infom: float
+    infoc: float
+    infoe: float
+
+
+def infomec(codes: Codes, factors: Labels, *, seed: int, points: int | None = 10_000) -> InfoMEC:
+    """InfoM, InfoC and InfoE of Hsu et al. (2023), sec. 4, for continuous codes.
+
+    InfoM and InfoC compare I(factor; latent) / H(factor), estimated from the nearest ten neighbours (Ross, 2014), over
+    the active latents: those whose range exceeds a twentieth of the largest range. One far outlier makes a latent that
+    is switched off active: leave such latents out beforehand (see `live`). InfoE is the share of each factor's entropy
+    that a softmax regression without penalty explains on the rows that it is fitted to, after 100 steps of lbfgs,
+    converged or not, as published. Noise has InfoM and InfoC of .6 to .8, and InfoE 0: read them beside their floor.
+    Conventions for what is undefined: a latent (factor) without any estimated information counts 0; with fewer than two
+    active latents InfoC is 0. Raises InputError for fewer than two factors.
+    """
+    check_columns("factors", range(factors.shape[1]), factors.shape[1], least=2)
+    table = Table.drawn(codes, factors, seed, points)
+    z = table.codes.astype(np.float64)
+    ranges = np.where(table.varying, np.ptp(z, axis=0), 0)
+    if not ranges.any():
+        return InfoMEC(0.0, 0.0, 0.0)
+    how = {"discrete_features": False, "n_neighbors": 10, "random_state": seed}
+    active = z[:, ranges > ranges.max() / 20]
+    information = np.stack([mutual_info_classif(active, v, **how) for v in table.factors.T], axis=1)
+    shares = information / entropy(table.factors)
+    return InfoMEC(concentration(shares), concentration(shares.T), _linear_information(table))
+
+
+def concentration(shares: Float[np.ndarray, "a b"]) -> float:
+    """How far each row >= 0 stands in one place: largest over sum, 0 for a uniform row and 1 for a single entry.
+
+    Averaged over rows; an empty row counts 0, and so does everything if there is one column.
+    """
+    width, sums = shares.shape[1], shares.sum(axis=1)
+    if width < 2:
+        return 0.0
+    largest = np.where(sums > 0, shares.max(axis=1) / np.where(sums > 0, sums, 1), 1 / width)
+    return float((largest.mean() - 1 / width) / (1 - 1 / width))
+
+
+def _linear_information(table: Table) -> float:
+    """The mean share of each factor's entropy, its values weighted alike, that a softmax regression explains."""
+    z, explained = StandardScaler().fit_transform(table.live_codes), []
+    for size, v in zip(table.sizes, table.factors.T, strict=True):
+        with warnings.catch_warnings(), threadpool_limits(1):
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model = LogisticRegression(C=np.inf, class_weight="balanced").fit(z, v)
+        left = log_loss(v, model.predict_proba(z), sample_weight=compute_sample_weight("balanced", v))
+        explained.append(max(0.0, 1 - left / np.log(size)))
+    return float(np.mean(explained))
+
+
+def irs(codes: Codes, factors: Labels, *, seed: int, points: int | None = 10_000) -> float:
+    """Interventional robustness in [0, 1]: how little a latent moves while the one factor it encodes is held.
+
+    Suter et al. (2019), sec. 4, by disentanglement_lib's algorithm: for every latent and factor the .99 quantile of
+    |z - E[z|v]| is averaged over the values v and divided by the latent's largest deviation; the best factor of each
+    latent counts, weighted by that deviation. disentanglement_lib first merges factor values into 20 bins, which keeps
+    even true factors below 1. Constant codes score 0. The largest deviation is that of one row, so that scores of noise
+    vary by .04 between seeds.
+    """
+    table = Table.drawn(codes, factors, seed, points)
+    if not table.varying.any():
+        return 0.0
+    z = table.live_codes.astype(np.float64)
+    spread = np.empty((z.shape[1], len(table.sizes)))
+    for k, column in enumerate(table.factors.T):
+        groups = np.split(z[np.argsort(column, kind="stable")], np.bincount(column).cumsum()[:-1])
+        quantiles = [np.quantile(np.abs(group - group.mean(axis=0)), QUANTILE, axis=0) for group in groups]
+        spread[:, k] = np.mean(quantiles, axis=0)
+    largest = np.abs(z - z.mean(axis=0)).max(axis=0)
+    return float(np.average(1 - spread.min(axis=1) / largest, weights=largest))
+
+
+def total_correlation(codes: Codes, factors: Labels, *, seed: int, points: int | None = 10_000) -> float:
+    """Total correlation in nats of the Gaussian with the covariance of the codes: 0 for uncorrelated latents.
+
+    Locatello et al. (2019), sec. 5.2. It needs no factors (they are checked and not used), and says nothing of
+    alignment: PCA scores 0. Of posterior means, not of samples, unless the codes are samples. inf where one latent is a
+    copy or a sum of others.
+    """
+    z = Table.drawn(codes, factors, seed, points).codes
+    return gaussian_total_correlation(np.atleast_2d(np.cov(z, rowvar=False, dtype=np.float64)))
+
+
+def gaussian_total_correlation(covariance: Float[np.ndarray, "d d"]) -> float:
+    """1/2 (Σ ln Σ_jj - ln det Σ) over the latents with any variance.
+
+    It is inf where some combination of the standardised latents has a standard deviation below a millionth, the
+    smallest that counts as varying (see `varies`).
+    """
+    scale = np.sqrt(np.diag(covariance))
+    live = scale > 0
+    variances = np.linalg.eigvalsh(covariance[np.ix_(live, live)] / np.outer(scale[live], scale[live]))
+    return max(0.0, float(-np.log(variances).sum() / 2)) if (variances > SMALLEST**2).all() else float("inf")

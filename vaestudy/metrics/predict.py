@@ -1,29 +1,150 @@
-"""Metrics that predict factors from codes: SAP, explicitness and the nearest neighbours' R²."""
+"""Metrics that predict factors from codes: DCI, DCI-ES, SAP, explicitness and the nearest neighbours' R²."""
 
-from typing import Literal
+from collections.abc import Sequence
+from itertools import product
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Float
+import scipy.stats
+from jaxtyping import Float, Int
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
+from sklearn.linear_model import LassoCV
 from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from vaestudy.errors import InputError
-from vaestudy.metrics.classifiers import logistic
 from vaestudy.metrics.information import mean_gap
-from vaestudy.metrics.moments import correlation
-from vaestudy.metrics.table import Codes, Labels, Rows, Table
+from vaestudy.metrics.table import Codes, Labels, Rows, Table, check_columns, check_one_of, correlation
+from vaestudy.metrics.votes import logistic
+
+Importance = Literal["forest", "boosted_trees", "lasso"]
+Predictor = Literal["r2", "linear_svc"]
 
 
-def sap(
+class DCI(NamedTuple):
+    """Disentanglement (one factor per latent), completeness (one latent per factor), informativeness (accuracy)."""
+
+    disentanglement: float
+    completeness: float
+    informativeness: float
+
+
+def dci(
+    codes: Codes, factors: Labels, *, seed: int, method: Importance = "forest", train: int = 10_000, test: int = 5_000
+) -> DCI:
+    """Disentanglement, completeness and informativeness, each in [0, 1], from what predicts each factor.
+
+    Eastwood & Williams (2018), sec. 2. `method` decides the importances, and scores of different methods do not
+    compare: "boosted_trees" is disentanglement_lib's protocol (gradient boosting of each factor as a class; minutes
+    on dSprites), "forest" the same with 10 random trees of depth 8 (seconds), "lasso" the paper's linear regression,
+    which takes factors as ordered and may keep a stray weight where it predicts nothing. Informativeness is the mean
+    test accuracy, for "lasso" the mean test R² (not below 0). Completeness counts all latents: a constant one raises
+    the number among which a factor could have been spread.
+    """
+    check_one_of("method", method, get_args(Importance))
+    learnt, unseen = Table.split(codes, factors, seed, train, test, live=True)
+    fits = [_importance(learnt, unseen, k, method, seed) for k in range(factors.shape[1])]
+    parts = dci_from_importance(np.stack([weights for weights, _ in fits], axis=1), codes.shape[1])
+    return DCI(*parts, float(np.mean([quality for _, quality in fits])))
+
+
+def _importance(learnt: Rows, unseen: Rows, factor: int, method: Importance, seed: int) -> tuple[np.ndarray, float]:
+    """Importance (d,) of each latent for one factor, and how well the factor is predicted."""
+    scale = np.maximum(learnt.codes.std(axis=0, dtype=np.float64), 1e-12) if method == "lasso" else 1
+    model = {
+        "boosted_trees": GradientBoostingClassifier(random_state=seed),
+        "forest": RandomForestClassifier(10, max_depth=8, max_features=None, random_state=seed),
+        "lasso": LassoCV(cv=5),
+    }[method].fit(learnt.codes / scale, learnt.factors[:, factor])
+    weights = np.abs(model.coef_) if method == "lasso" else model.feature_importances_
+    return weights, max(0.0, float(model.score(unseen.codes / scale, unseen.factors[:, factor])))
+
+
+def dci_from_importance(importance: Float[np.ndarray, "_ k"], latents: int) -> tuple[float, float]:
+    """Disentanglement and completeness of a matrix of importances >= 0; 0 and 0 where all are 0.
+
+    Each is one minus the normalised entropy of a row (column), weighted by the mass of the row (column). Rows of zeros
+    make up the number of `latents`.
+    """
+    if latents < 2 or importance.shape[1] < 2:
+        raise InputError("dci needs two latents and two factors or more")
+    if not importance.any():
+        return 0.0, 0.0
+    importance = np.pad(importance, ((0, latents - len(importance)), (0, 0)))
+    return _mean_purity(importance), _mean_purity(importance.T)
+
+
+def _mean_purity(weights: Float[np.ndarray, "a b"]) -> float:
+    """One minus the entropy of each row in units of a uniform row's, averaged with the row's sum as its weight."""
+    sums = weights.sum(axis=1)
+    rows = weights[sums > 0]
+    return float(np.average(1 - scipy.stats.entropy(rows, axis=1) / np.log(weights.shape[1]), weights=sums[sums > 0]))
+
+
+class DCIES(NamedTuple):
+    """DCI with explicitness (how small a probe suffices; read it beside informativeness) and size (factors/latents)."""
+
+    disentanglement: float
+    completeness: float
+    informativeness: float
+    explicitness: float
+    size: float
+
+
+def dci_es(
     codes: Codes,
     factors: Labels,
     *,
     seed: int,
-    method: Literal["r2", "linear_svc"] = "r2",
-    train: int = 10_000,
-    test: int = 5_000,
+    unordered: Sequence[int] = (0,),
+    depths: Sequence[int] = (1, 2, 3, 4, 8, 10, 12, 14, 16, 18, 20, 32),
+    train: int = 2_000,
+    test: int = 1_000,
+) -> DCIES:
+    """DCI with the explicitness and the size of a code: Eastwood et al. (2023), sec. 3 and 4.
+
+    Random forests of 20 trees of rising depth predict each factor: a classifier those of the columns `unordered`
+    (shape), a regressor all others. The loss of a factor is one minus test accuracy or R², falling to its least value
+    so far as the depth rises. Explicitness is one minus the area between that curve and its end, over the triangle from
+    the loss of a guess to 0, averaged over factors: 1 where the shallowest forest is as good as any. It is therefore
+    high where nothing can be learned (.99 on noise): never read it without informativeness. The other parts are those
+    of the depth with the best mean score, which is informativeness (a score below 0 counts 0). Size is the number of
+    factors over the number of latents, constant ones included.
+    """
+    if min(depths, default=0) < 1 or list(depths) != sorted(set(depths)) or len(depths) < 2:
+        raise InputError(f"depths must be two or more rising numbers from 1 on, not {list(depths)}")
+    check_columns("unordered", unordered, factors.shape[1])
+    learnt, unseen = Table.split(codes, factors, seed, train, test, live=True)
+    scores = np.empty((len(depths), factors.shape[1]))
+    importance = np.empty((len(depths), learnt.codes.shape[1], factors.shape[1]))
+    for (i, depth), k in product(enumerate(depths), range(factors.shape[1])):
+        forest = RandomForestClassifier if k in unordered else RandomForestRegressor
+        model = forest(20, max_depth=depth, random_state=seed).fit(learnt.codes, learnt.factors[:, k])
+        scores[i, k] = model.score(unseen.codes, unseen.factors[:, k])
+        importance[i, :, k] = model.feature_importances_
+    best = scores.mean(axis=1).argmax()
+    guess = np.array([1 - 1 / len(np.unique(v)) if k in unordered else 1 for k, v in enumerate(learnt.factors.T)])
+    return DCIES(
+        *dci_from_importance(importance[best], codes.shape[1]),
+        max(0.0, float(scores[best].mean())),
+        float(explicitness_of_curves(1 - scores.T, np.array(depths), guess).mean()),
+        factors.shape[1] / codes.shape[1],
+    )
+
+
+def explicitness_of_curves(
+    losses: Float[np.ndarray, "k depths"], depths: Int[np.ndarray, " depths"], guess: Float[np.ndarray, " k"]
+) -> Float[np.ndarray, " k"]:
+    """Explicitness of each factor from the test loss at each depth, and the loss of a guess."""
+    falling = np.minimum.accumulate(losses, axis=1)
+    area = np.trapezoid(falling - falling[:, -1:], depths, axis=1)
+    return 1 - area / (guess * (depths[-1] - depths[0]) / 2)
+
+
+def sap(
+    codes: Codes, factors: Labels, *, seed: int, method: Predictor = "r2", train: int = 10_000, test: int = 5_000
 ) -> float:
     """Separated attribute predictability in [0, 1]: the gap between the two latents that predict a factor best.
 
@@ -31,38 +152,25 @@ def sap(
     takes them as classes, disentanglement_lib's default for dSprites, and caps even true factors at about 0.25, since
     a linear classifier of one number cannot carve 40 classes. The two do not compare. Constant codes score 0.
     """
-    if method not in ("r2", "linear_svc"):
-        raise InputError(f"method must be 'r2' or 'linear_svc', not {method!r}")
+    check_one_of("method", method, get_args(Predictor))
     learnt, unseen = Table.split(codes, factors, seed, train, test)
-    return mean_gap(_squared_correlations(learnt) if method == "r2" else _svc_accuracies(learnt, unseen))
+    width = learnt.codes.shape[1]
+    scores = correlation(np.hstack(learnt))[:width, width:] ** 2
+    for j, k in np.ndindex(scores.shape) if method == "linear_svc" else ():
+        model = LinearSVC(C=0.01, class_weight="balanced", dual=False).fit(learnt.codes[:, [j]], learnt.factors[:, k])
+        scores[j, k] = model.score(unseen.codes[:, [j]], unseen.factors[:, k])
+    return mean_gap(scores)
 
 
-def _squared_correlations(rows: Rows) -> Float[np.ndarray, "d k"]:
-    width = rows.codes.shape[1]
-    return correlation(np.hstack([rows.codes, rows.factors]))[:width, width:] ** 2
-
-
-def _svc_accuracies(learnt: Rows, unseen: Rows) -> Float[np.ndarray, "d k"]:
-    scores = np.empty((learnt.codes.shape[1], learnt.factors.shape[1]))
-    for j, k in np.ndindex(scores.shape):
-        model = LinearSVC(C=0.01, class_weight="balanced", dual=False)
-        model.fit(learnt.codes[:, j : j + 1], learnt.factors[:, k])
-        scores[j, k] = model.score(unseen.codes[:, j : j + 1], unseen.factors[:, k])
-    return scores
-
-
-def explicitness(
-    codes: Codes, factors: Labels, *, seed: int, train: int = 10_000, test: int = 5_000, rescale: bool = False
-) -> float:
+def explicitness(codes: Codes, factors: Labels, *, seed: int, train: int = 10_000, test: int = 5_000) -> float:
     """How well all latents together tell each value of a factor linearly: area under the ROC curve, 0.5 to 1.
 
     Ridgeway & Mozer (2018), sec. 2, as in disentanglement_lib: a softmax regression on standardised codes, one curve
-    per value, averaged over values and then factors. Noise may fall just below 0.5. `rescale` maps 0.5 to 0, as in the
-    paper.
+    per value, averaged over values and then factors. Noise may fall just below 0.5. The paper maps 0.5 to 0.
     """
     learnt, unseen = Table.split(codes, factors, seed, train, test, live=True)
     if not np.ptp(unseen.factors, axis=0).all():
-        raise InputError(f"{test} test rows leave a factor with one value: use a larger test")
+        raise InputError(f"{len(unseen.codes)} test rows leave a factor with one value: use a larger test")
     scaler = StandardScaler().fit(learnt.codes.astype(np.float64))
     x, z = (scaler.transform(rows.codes.astype(np.float64)) for rows in (learnt, unseen))
     areas = []
@@ -70,26 +178,25 @@ def explicitness(
         model = logistic(x, known)
         judged = np.isin(model.classes_, truth)
         areas.append(roc_auc_score(truth[:, None] == model.classes_[judged], model.predict_proba(z)[:, judged]))
-    area = float(np.mean(areas))
-    return 2 * area - 1 if rescale else area
+    return float(np.mean(areas))
 
 
 def knn_r2(
-    codes: Codes, factors: Labels, *, seed: int, train: int = 10_000, test: int = 2_000, neighbours: int = 5
+    codes: Codes, factors: Labels, *, seed: int, train: int = 10_000, test: int = 2_000
 ) -> Float[np.ndarray, " k"]:
     """R² of each factor read from the nearest neighbours in the code: 0 for guessing its mean, 1 for always right.
 
-    What a code knows, wherever in it that stands: a rotation changes nothing. The mean value of the `neighbours`
-    nearest of `train` rows is compared with the truth on `test` other rows; values count as numbers, and R² not below
-    0. A smaller table is split 4 to 1. The latents keep their scale: leave out those that carry nothing (see `live`),
-    or take draws of the posterior. Raises InputError for codes that are not finite, or fewer than 100 rows.
+    What a code knows, wherever in it that stands: a rotation changes nothing. The mean value of the five nearest of
+    `train` rows is compared with the truth on `test` other rows; values count as numbers, and R² not below 0. A smaller
+    table is split 4 to 1. The latents keep their scale: leave out those that carry nothing (see `live`), or take draws
+    of the posterior. Raises InputError for codes that are not finite, or fewer than 100 rows.
     """
     if not np.isfinite(codes).all() or len(codes) < 100:
         raise InputError(f"knn_r2 needs 100 rows or more of finite codes, not {len(codes)}")
     if train + test > len(codes):
         train, test = 4 * len(codes) // 5, len(codes) // 5
     learnt, unseen = np.split(np.random.default_rng(seed).permutation(len(codes))[: train + test], [train])
-    model = KNeighborsRegressor(neighbours, n_jobs=1).fit(codes[learnt], factors[learnt])
-    truth, guess = factors[unseen], model.predict(codes[unseen])
+    guess = KNeighborsRegressor(n_jobs=1).fit(codes[learnt], factors[learnt]).predict(codes[unseen])
+    truth = factors[unseen]
     scores = np.where(np.ptp(truth, axis=0) > 0, r2_score(truth, guess, multioutput="raw_values"), 0)
     return scores.clip(0, 1)

@@ -1,22 +1,23 @@
 """A table of codes beside the factors of the same images: all that a disentanglement metric sees."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int, Integer
 
 from vaestudy.errors import InputError
 
 Codes = Float[np.ndarray, "n d"]
 Labels = Integer[np.ndarray, "n k"]
+Models = Sequence[Float[np.ndarray, "n _"]]  # codes of the same images by several models
 
 CHUNK = 2**20  # numbers gathered at a time: few enough to stay in a core's cache
 SMALLEST = 1e-6  # of a latent's largest magnitude, or of 1, the prior's standard deviation: less is rounding
 
 
-def varies(codes: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " d"]:
+def varies(codes: Codes) -> Bool[np.ndarray, " d"]:
     """Which latents vary: the one rule by which every metric calls a latent constant.
 
     A latent is constant if its range over the rows is at most a millionth of its largest absolute value, or of 1 where
@@ -27,6 +28,18 @@ def varies(codes: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " d"]:
     columns = np.ascontiguousarray(codes.T)  # numpy takes a row's minimum ten times faster than a column's
     low, high = columns.min(axis=1).astype(np.float64), columns.max(axis=1).astype(np.float64)
     return high - low > smallest * np.maximum(1, np.maximum(np.abs(low), np.abs(high)))
+
+
+def live(kl: Float[np.ndarray, " d"], threshold: float = 0.05) -> Bool[np.ndarray, " d"]:
+    """Which latents carry something: those whose mean KL to the prior is at least `threshold` nats an image.
+
+    A latent that is switched off still moves a little with the image, and whatever standardises columns (whitening,
+    nearest neighbours on standardised codes, explicitness) makes much of it: score `codes[:, live(kl)]`, or draws of
+    the posterior. Raises InputError for KLs that are not finite.
+    """
+    if not np.isfinite(kl).all():
+        raise InputError("live needs the finite mean KL in nats of each latent")
+    return kl >= threshold
 
 
 class Rows(NamedTuple):
@@ -56,13 +69,12 @@ class Table:
     def __init__(self, codes: np.ndarray, factors: np.ndarray):
         _check_shapes(codes, factors)
         self.codes = codes if codes.dtype == np.float32 else codes.astype(np.float64)
-        if not (finite := np.isfinite(self.codes)).all():
-            bad = int((~finite).any(axis=1).sum())
+        if bad := np.count_nonzero(~np.isfinite(self.codes).all(axis=1)):
             raise InputError(f"codes hold NaN or inf in {bad} of {len(codes)} rows: encode again or drop those rows")
         self.varying = varies(codes)
         if not self.varying.all():
             self.codes = np.where(self.varying, self.codes, 0)
-        self.factors = np.stack([_renumbered(column) for column in factors.T], axis=1)
+        self.factors = np.stack([pd.factorize(column, sort=True)[0] for column in factors.T], axis=1)
         self.sizes = self.factors.max(axis=0) + 1
         if (constant := np.flatnonzero(self.sizes < 2)).size:
             raise InputError(f"factor column {constant[0]} has one value only: leave it out of the factors")
@@ -88,11 +100,14 @@ class Table:
     ) -> tuple[Rows, Rows]:
         """`train` rows and `test` other rows, drawn without replacement; only these are checked.
 
-        `live` leaves constant latents out, see `live_codes`.
+        A smaller table is split 2 to 1, or as many to train as asked for. `live` leaves constant latents out.
         """
         _check_shapes(codes, factors)
-        if min(train, test) < 1 or train + test > len(codes):
-            raise InputError(f"{train} rows to train and {test} to test do not fit a table of {len(codes)}")
+        if train + test > len(codes):
+            train = min(train, 2 * len(codes) // 3)
+            test = min(test, len(codes) - train)
+        if min(train, test) < 1:
+            raise InputError(f"a table of {len(codes)} rows gives {train} to train and {test} to test: both need some")
         chosen = np.random.default_rng(seed).choice(len(codes), train + test, replace=False)
         table = cls(codes[chosen], factors[chosen])
         if not np.ptp(table.factors[:train], axis=0).all():
@@ -100,32 +115,16 @@ class Table:
         parts, z = (slice(train), slice(train, None)), table.live_codes if live else table.codes
         return tuple(Rows(z[part], table.factors[part]) for part in parts)
 
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    @cached_property
-    def variance(self) -> Float[np.ndarray, " d"]:
-        """Variance of each latent over the table, with one degree of freedom less than there are rows."""
-        return self.codes.var(axis=0, ddof=1, dtype=np.float64)
-
     @property
     def live_codes(self) -> Float[np.ndarray, "n _"]:
         """The latents that vary, or one column of zeros where none does."""
         return self.codes if self.varying.all() else self.codes[:, self.varying if self.varying.any() else [0]]
 
-    def columns(self, classes: Sequence[int] | None) -> list[int]:
-        """The factor columns to use, all of them for None."""
-        known = range(len(self.sizes))
-        chosen = list(known) if classes is None else [int(k) for k in classes]
-        if len(chosen) < 2 or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
-            raise InputError(f"classes must name two or more different columns of 0 to {len(known) - 1}, not {chosen}")
-        return chosen
-
     def alike(self, rng: np.random.Generator, factor: int, rows: Int[np.ndarray, "*s"]) -> Int[np.ndarray, "*s"]:
         """For each row independently a row of the table, perhaps itself, with the same value of `factor`."""
         column = self.factors[:, factor]
         if factor not in self._groups:  # rows in the order of their value; where each value starts, how often it occurs
-            small = column.astype(np.int16) if column.max() < 2**15 else column  # 16 bits are sorted in one pass
+            small = column.astype(np.min_scalar_type(column.max()))  # few bits are sorted in one pass
             counts = np.bincount(column)
             self._groups[factor] = np.argsort(small, kind="stable"), np.cumsum(counts) - counts, counts
         order, starts, counts = self._groups[factor]
@@ -135,18 +134,39 @@ class Table:
         return order[starts[column[rows]] + rng.integers(counts[column[rows]])]
 
 
+def whitened(codes: Codes, factors: Labels) -> Float[np.ndarray, "n _"]:
+    """The principal components of the codes that vary, in float64 with variance 1 over the rows, the largest first."""
+    z = Table(codes, factors).live_codes.astype(np.float64)
+    z -= z.mean(axis=0)
+    variances, axes = np.linalg.eigh(z.T @ z / len(z))
+    kept = np.flatnonzero(variances > SMALLEST**2 * variances[-1])[::-1]
+    return z @ (axes[:, kept] / np.sqrt(variances[kept])) if kept.size else z
+
+
+def correlation(codes: Codes) -> Float[np.ndarray, "d d"]:
+    """Pearson correlations between latents; a constant latent correlates with none but itself."""
+    matrix, live = np.eye(codes.shape[1]), np.flatnonzero(varies(codes))
+    if live.size > 1:
+        matrix[np.ix_(live, live)] = np.corrcoef(codes[:, live], rowvar=False, dtype=np.float64)
+    return matrix
+
+
+def check_columns(name: str, chosen: Sequence[int], width: int, least: int = 0) -> list[int]:
+    """The columns that a setting names. Raises InputError unless they are `least` or more different ones of `width`."""
+    if len(set(chosen)) < max(least, len(chosen)) or not set(chosen) <= set(range(width)):
+        raise InputError(f"{name} must name {least} or more different columns of 0 to {width - 1}, not {list(chosen)}")
+    return list(chosen)
+
+
+def check_one_of(name: str, value: str, known: Sequence[str]) -> None:
+    """Raises InputError for a setting whose value is none of those known."""
+    if value not in known:
+        raise InputError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+
+
 def _check_shapes(codes: np.ndarray, factors: np.ndarray) -> None:
     if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors) or 0 in codes.shape + factors.shape:
         shapes = f"{codes.shape} and {factors.shape}"
         raise InputError(f"metrics need codes (n, d) and factors (n, k) of the same n images, not {shapes}")
     if not np.issubdtype(factors.dtype, np.integer):
         raise InputError(f"factors must be integers that number each factor's values, not {factors.dtype}")
-
-
-def _renumbered(column: Integer[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """The column with its values replaced by their ranks 0, 1, ..."""
-    least, most = int(column.min()), int(column.max())
-    if most - least > len(column) + 1000:  # too sparse to count
-        return np.unique(column, return_inverse=True)[1].astype(np.int64)
-    offset = column.astype(np.int64) - least
-    return (np.cumsum(np.bincount(offset) > 0) - 1)[offset]
