@@ -2,7 +2,7 @@ import os
 import shutil
 
 # Test machines have two cores, and pytest-style parallelism is left to the caller.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

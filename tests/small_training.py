@@ -62,13 +62,35 @@ class Poisoned:
         return {"name": "poisoned", "steps": list(self.broken)}
 
 
+class Unreadable:
+    """Images of which one is not finite, and with it the one batch of each epoch that it is in."""
+
+    def __init__(self, images, broken):
+        self.images, self.broken, self.shape, self.checksum = images, broken, images.shape, images.checksum
+
+    def __len__(self):
+        return len(self.images)
+
+    def to(self, device):
+        return self
+
+    def batch(self, index):
+        x = self.images.batch(index)
+        if isinstance(index, slice):
+            return x
+        return torch.where((torch.as_tensor(index) == self.broken)[:, None, None, None], torch.nan, x)
+
+    def describe(self):
+        return {"name": "unreadable", "image": self.broken}
+
+
 class Own(nn.Module):
     """A model of somebody else's, without `config` or `shape`: an autoencoder with batch norm and no KL to speak of."""
 
     def __init__(self, seed=0):
         super().__init__()
         torch.manual_seed(seed)
-        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 64))
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8, bias=False), nn.BatchNorm1d(8), nn.Linear(8, 64))
 
     def forward(self, x):
         code = self.net[:3](x)

@@ -1,49 +1,29 @@
-"""Two processes train as one does, and go on after one of them dies."""
+"""Processes that train together: as one does, each its share, and on after one of them dies."""
 
-import os
+import json
+import runpy
+import socket
 import subprocess
 import sys
-from pathlib import Path
+from contextlib import closing
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_training import SHAPE, assert_same, noise, small, start
 
-WORKER = """
-import os, sys
-import torch
-from small_training import noise, small
+from vaestudy.errors import InputError
 from vaestudy.models import VAE
-from vaestudy.training import distributed, fit
+from vaestudy.training import Grid, Run, distributed, fit
 
-folder, dies = sys.argv[1], sys.argv[2] == "dies"
-torch.set_num_threads(1)
-distributed.start()
-model = VAE((1, 8, 8), latent_dim=3, network="kingma", width=16)
-
-
-def on_step(step):
-    steps.append(step)
-    if dies and step == 7 and distributed.rank() == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-        os._exit(1)
-
-
-steps, recipe = [], small(micro_batches=2)
-run = fit(model, noise(), recipe, folder, checkpoint_seconds=0.0, on_step=on_step)
-assert run.provenance["processes"] == distributed.world()
-assert (steps[0] > 5) == (dies and steps[-1] == 10), steps
-assert run.history["images_seen"].tolist() == [40, 80, 120, 160, 200]
-"""
-
-
-NORMS = """
+TOGETHER = """
 import sys
 import torch
 from safetensors.torch import save_file
-from small_training import noise
+from small_training import noise, small
 from vaestudy.models import NVAE, NVAEConfig
-from vaestudy.models.cells import NormAct
-from vaestudy.training import Training, distributed, fit
+from vaestudy.models.layers import NormAct
+from vaestudy.training import Grid, Training, distributed, fit, fit_many
 
 folder = sys.argv[1]
 torch.set_num_threads(1)
@@ -63,53 +43,114 @@ found |= {name: distributed.gather(found[name].detach()).transpose(0, 1).flatten
 
 for sync in (True, False):
     model = NVAE(NVAEConfig(shape=(1, 8, 8), channels=4, groups=(1, 1), latents=2, mixtures=2))
-    recipe = Training(images=24, batch=8, micro_batches=distributed.world(), sync_norm=sync, log_every=8)
-    fit(model, noise(count=40), recipe, f"{folder}/sync={sync}")
-    found |= {f"{sync}: {name}": value.clone() for name, value in model.named_buffers() if "running" in name}
+    recipe = Training(images=24, batch=8, micro_batches=2, sync_norm=sync, log_every=8, precision="fp32")
+    fit(model, noise(count=40), recipe, f"{folder}/sync={sync}", device="cpu")
+    found |= {f"{sync}: {name}": value.clone() for name, value in model.state_dict().items()}
 if distributed.rank() == 0:
-    save_file({name: value.detach().contiguous() for name, value in found.items()}, f"{folder}/model.safetensors")
+    save_file({name: value.detach().contiguous() for name, value in found.items()}, f"{folder}/found.safetensors")
+
+members = fit_many(Grid((1, 2, 4), (2,)).jobs(noise(), small(), folder, network="linear"), device="cpu")
+assert all(run.finished for run in members)
 """
 
 
-@pytest.fixture
-def script(tmp_path):
-    path = tmp_path / "worker.py"
-    path.write_text(WORKER)
-    return path
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """What the script above leaves behind when it runs in this process, and in two of its own."""
+    alone, together = (tmp_path_factory.mktemp(name) for name in ("alone", "together"))
+    script = alone / "script.py"
+    script.write_text(TOGETHER)
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    children = [start([script], together, RANK=str(rank), CUDA_VISIBLE_DEVICES="", **address) for rank in range(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["script.py", str(alone)])
+        runpy.run_path(str(script))
+    for child in children:
+        errors = child.communicate(timeout=200)[1]
+        assert child.returncode == 0, errors
+    return alone, together
 
 
-def launch(script, folder, processes, dies="lives"):
-    command = [sys.executable, str(script), str(folder), dies]
-    if processes > 1:
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--max-restarts=1"]
-        command[1:1] = launcher
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
-    }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-6000:]
-    return load_file(folder / "model.safetensors")
-
-
-def test_batch_norm_of_two_processes_sees_the_batch_of_both(tmp_path):
-    script = tmp_path / "norms.py"
-    script.write_text(NORMS)
-    for name in ("alone", "together"):
-        (tmp_path / name).mkdir()
-    alone = launch(script, tmp_path / "alone", processes=1)
-    together = launch(script, tmp_path / "together", processes=2)
+def test_batch_norm_of_two_processes_sees_the_batch_of_both(folders):
+    alone, together = (load_file(folder / "found.safetensors") for folder in folders)
     for name in ("y", "x.grad", "mean", "var", "weight.grad", "bias.grad"):
         torch.testing.assert_close(together[name], alone[name], atol=1e-5, rtol=1e-4, msg=name)
-    statistics = [name.removeprefix("True: ") for name in together if name.startswith("True: ")]
+    statistics = [name.removeprefix("True: ") for name in together if "True: " in name and "running" in name]
     assert statistics
     assert any(not torch.equal(together[f"True: {name}"], together[f"False: {name}"]) for name in statistics)
 
 
-def test_two_processes_of_which_one_dies_equal_one_that_lives(script, tmp_path):
-    alone = launch(script, tmp_path / "alone", processes=1)
-    together = launch(script, tmp_path / "run", processes=2, dies="dies")
-    assert together.keys() == alone.keys()
-    for name in alone:
-        torch.testing.assert_close(together[name], alone[name], atol=1e-6, rtol=1e-5)
+def test_two_processes_train_an_nvae_as_one_does(folders):
+    alone, together = (load_file(folder / "found.safetensors") for folder in folders)
+    weights = [name for name in alone if name.startswith("False: ") and "running" not in name]
+    assert weights
+    for name in weights:
+        torch.testing.assert_close(together[name], alone[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_processes_share_the_members_of_a_sweep_out(folders):
+    """Each of them is the work of one process alone, with whichever others that one trained."""
+    for folder, at_once in zip(folders, ([3, 3, 3], [2, 1, 2]), strict=True):
+        jobs = Grid((1, 2, 4), (2,)).jobs(noise(), small(), folder, network="linear")
+        runs = [Run(job.run_dir, job.model) for job in jobs]
+        assert [run.provenance["models_at_once"] for run in runs] == at_once
+        assert [run.provenance["processes"] for run in runs] == [1, 1, 1]
+    for name in ("True", "False"):
+        records = [json.loads((folder / f"sync={name}" / "record.json").read_text()) for folder in folders]
+        assert [record["provenance"]["processes"] for record in records] == [1, 2]
+        alone, together = (record["training"] for record in records)
+        assert "images_per_second_a_process" not in alone
+        rate = together["images_per_second_a_process"]
+        assert rate == pytest.approx(together["images_per_second"] / 2, rel=0.2)
+
+
+def test_micro_batches_that_cannot_be_shared_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    with pytest.raises(InputError, match="2 processes cannot share 1 micro batches: set micro_batches to a multiple"):
+        fit(VAE(SHAPE), noise(), small(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+MORTAL = """
+import os, sys
+from small_training import SHAPE, noise, small
+from vaestudy.models import VAE
+from vaestudy.training import distributed, fit
+
+distributed.start()
+steps = []
+
+
+def on_step(step):
+    steps.append(step)
+    if step == 7 and distributed.rank() == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os._exit(1)
+
+
+model = VAE(SHAPE, latent_dim=3, network="kingma", width=16)
+fit(model, noise(), small(micro_batches=2), sys.argv[1], device="cpu", checkpoint_seconds=0.0, on_step=on_step)
+assert steps[0] > 5, steps
+"""
+
+
+def test_two_processes_of_which_one_dies_equal_one_that_lives(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(MORTAL)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    child = start([*launcher, script], tmp_path / "run", CUDA_VISIBLE_DEVICES="")
+    model = VAE(SHAPE, latent_dim=3, network="kingma", width=16)
+    alone = fit(model, noise(), small(micro_batches=2), tmp_path / "alone", device="cpu")
+    try:
+        errors = child.communicate(timeout=300)[1]
+    except subprocess.TimeoutExpired:
+        child.kill()
+        raise
+    assert child.returncode == 0, errors[-6000:]
+    run = Run(tmp_path / "run", VAE(SHAPE, latent_dim=3, network="kingma", width=16))
+    run.load()
+    for here, there in zip(run.model.parameters(), alone.model.parameters(), strict=True):
+        torch.testing.assert_close(here, there, atol=1e-6, rtol=1e-5)
+    assert run.history["images_seen"].tolist() == [40, 80, 120, 160, 200]
+    assert_same(run.config, alone.config)

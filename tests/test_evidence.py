@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from vaestudy import claims, settings
+from vaestudy import claims, profiles, settings
 from vaestudy.claims.records import NAMES
 from vaestudy.errors import InputError
 from vaestudy.experiments import evidence
@@ -101,12 +101,51 @@ def test_a_damaged_or_old_file_is_one_line(tmp_path, content, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture
+def nightly(monkeypatch):
+    """A profile of one part without training: five seeds, in pieces of two."""
+    rows = Counted()
+    monkeypatch.setitem(evidence.PARTS, "counted", Part("counted", "beta_vae", rows))
+    for stage in profiles.OVERRIDES:
+        parts = {"counted": {"seeds": 5, "betas": (1.0, 4.0)}} if stage == "beta_vae" else {}
+        monkeypatch.setitem(profiles.OVERRIDES[stage]["night"], "parts", parts)
+    return rows
+
+
+def test_a_night_goes_through_its_pieces_and_is_taken_up_where_it_stopped(tmp_path, nightly):
+    said = []
+    nightly.broken = 3
+    with pytest.raises(KeyboardInterrupt):
+        evidence.run_all("night", tmp_path, said.append)
+    assert evidence.read(tmp_path)["seed"].unique().tolist() == [0, 1]
+    nightly.broken = None
+    assert evidence.run_all("night", tmp_path, said.append) == 2
+    assert nightly.asked == [(0, 1), (2, 3), (2, 3), (4,)]
+    assert [line.split(":")[0] for line in said[-3:]] == [f"piece {n} of 3, counted" for n in (1, 2, 3)]
+    assert said[-3].endswith("4 records, there")
+    assert not (tmp_path / "runs").exists()
+    assert evidence.run_all("night", tmp_path, said.append) == 0
+
+
+def test_a_profile_without_pieces_makes_none(tmp_path):
+    assert evidence.run_all("laptop", tmp_path) == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_part_of_every_profile_is_known_and_has_its_sizes():
+    for stage in profiles.OVERRIDES:
+        for profile in profiles.PROFILES:
+            for name, sizes in evidence.plan(stage, profile).items():
+                assert evidence.PARTS[name].stage == stage
+                assert sizes["seeds"] >= 1, (profile, name)
+
+
 def test_no_records_are_a_table_in_which_no_claim_can_be_tested(tmp_path):
     found = claims.evaluate(evidence.read(tmp_path), "test")
     assert {claim["verdict"] for claim in found} == {"not tested"}
 
 
 def test_what_only_changes_the_page_does_not_change_what_is_trained():
-    plain = settings.resolve("beta_vae", profile="smoke", beta=4, labels=100)
+    plain = settings.resolve("beta_vae", profile="smoke", runs_dir="elsewhere", seed=3)
     assert not evidence.changed(plain)
     assert evidence.changed(settings.resolve("beta_vae", profile="smoke", network="conv")) == {"network": "conv"}

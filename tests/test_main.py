@@ -41,13 +41,18 @@ def test_words_that_the_command_line_does_not_know(arguments, capsys):
     assert "vaestudy" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("form", [[], ["train"]])
-@pytest.mark.parametrize("stage", ["vae", "beta_vae", "nvae"])
+@pytest.mark.parametrize(("form", "stage"), [([], "vae"), (["train"], "vae"), (["train"], "beta_vae"), ([], "nvae")])
 def test_a_dry_run_prints_the_resolved_configuration(stage, form, capsys, tmp_path):
-    assert main([*form, stage, "--profile", "smoke", "--beta", "2", "--dry-run", "--runs_dir", str(tmp_path)]) == 0
+    words = [*form, stage, "--profile", "smoke", "--beta", "2", "--dry-run", "--runs_dir", str(tmp_path)]
+    assert main([*words, "--json"]) == 0
     resolved = json.loads(capsys.readouterr().out)
     assert (resolved["stage"], resolved["beta"], resolved["profile"]) == (stage, 2.0, "smoke")
     assert resolved["sizes"]["training"]["images"] > 0
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    for row in resolved["trainings"]:
+        assert f"{row['images']:,}" in said
+        assert f"{row['parameters'] / 1e6:.2f} M" in said
     assert not list(tmp_path.iterdir())
 
 
@@ -68,3 +73,35 @@ def test_a_stage_is_trained_and_scored_once(capsys, tmp_path, dsprites_dir):
     weights = (folder / "model.safetensors").stat().st_mtime_ns
     assert main(command) == 0
     assert (folder / "model.safetensors").stat().st_mtime_ns == weights
+
+
+def report(folder, **changes):
+    claim = {"id": "2.1", "verdict": "supported", "decidable": True}
+    number = {"quantity": "score", "mean": 0.8, "std": 0.1, "n": 8, "digits": 2}
+    whole = {"profile": "laptop", "version": "1", "claims": [claim], "headline": [number], "checksums": {"a": "b"}}
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(whole | changes))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "line"),
+    [
+        ({}, 0, "verified: 1 of 1 claims agree"),
+        ({"claims": [{"id": "2.1", "verdict": "undecided", "decidable": False}]}, 0, "0 of 1 claims agree, 1 weaker"),
+        ({"claims": [{"id": "2.1", "verdict": "contradicted", "decidable": True}]}, 1, "1 reversed"),
+        ({"checksums": {"a": "c"}}, 1, "1 files that differ"),
+        ({"claims": "none"}, 2, "damaged"),
+        ({"profile": "night"}, 2, "profile"),
+    ],
+)
+def test_verify_compares_a_report_with_the_published_one(changes, status, line, tmp_path, capsys):
+    ours, published = report(tmp_path / "ours", **changes), report(tmp_path / "published")
+    assert main(["verify", ours, "--against", published]) == status
+    said = capsys.readouterr()
+    assert line in (said.err if status == 2 else said.out.splitlines()[-1])
+
+
+def test_verify_says_where_a_published_report_is_missing(tmp_path, capsys):
+    assert main(["verify", report(tmp_path / "ours", profile="paper")]) == 2
+    assert "no published report" in capsys.readouterr().err

@@ -42,35 +42,6 @@ def shows(output):
     return output
 
 
-@pytest.mark.parametrize(
-    ("curve", "verdict", "words"),
-    [
-        ({0.1: 0.5, 1.0: 0.9, 10.0: 0.3}, True, "rises by 0.40 from β = 0.1 to 0.90 at β = 1 and falls by 0.60"),
-        ({0.1: 0.9, 1.0: 0.9, 10.0: 0.3}, False, "does not clearly rise"),
-        ({0.1: 0.3, 1.0: 0.5, 10.0: 0.9}, False, "does not clearly fall"),
-    ],
-)
-@pytest.mark.parametrize("form", [list, pd.DataFrame])
-def test_the_verdict_on_the_inverted_u_follows_from_the_curve(curve, verdict, words, form):
-    said = shows(figures.inverted_u(form(sweep_rows(curve)), "higgins"))
-    assert words in said.caption
-    assert said.data[4]["inverted_u"] is verdict
-    assert said.data[4]["spread"] == pytest.approx(0.01)
-
-
-def test_a_rise_within_the_spread_of_seeds_is_none():
-    said = figures.inverted_u(sweep_rows({0.1: 0.5, 1.0: 0.55, 10.0: 0.5}, noise=0.2), "higgins")
-    assert not said.data[4]["inverted_u"]
-
-
-def test_the_optimum_is_read_in_both_units():
-    rows = sweep_rows({1.0: 0.9, 4.0: 0.5}, sizes=(4,)) + sweep_rows({1.0: 0.5, 4.0: 0.9}, sizes=(10,))
-    said = shows(figures.optimum_by_size(rows, "higgins"))
-    assert said.data == {4: {"beta": 1, "beta_norm": 4 / 256}, 10: {"beta": 4, "beta_norm": 40 / 256}}
-    assert "needs more β and more β_norm" in said.caption
-    assert figures.means(rows[:6], "higgins") == pytest.approx({1.0: 0.9, 4.0: 0.5})
-
-
 def test_factors_that_are_lost_are_named_with_their_beta():
     known = {1.0: np.array([0.9, 0.8, 0.01]), 4.0: np.array([0.3, 0.8, 0.0]), 16.0: np.array([0.0, 0.7, 0.0])}
     said = shows(figures.factors_over_beta(known, ("scale", "x", "orientation")))
@@ -123,6 +94,11 @@ def test_scores_stand_at_the_trained_betas():
     assert shows(figures.reconstruction_against_score(rows, "higgins", "Higgins")).alt == (
         "The best reconstruction scores 0.49; the best score is 0.91."
     )
+    for nothing in (
+        figures.objectives(pd.DataFrame(), "higgins", "Higgins"),
+        figures.novelty_table(pd.DataFrame(), {}),
+    ):
+        assert "the night profile does" in shows(nothing).caption
     picks = {"all labels": {1.0: 0.2, 4.0: 0.5}, "weak labels": {1.0: 0.3, 4.0: 0.1}}
     assert shows(figures.weak_labels(picks)).alt == "all labels choose β = 4; weak labels choose β = 1."
 

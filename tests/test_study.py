@@ -2,7 +2,7 @@
 
 import json
 
-from vaestudy.report import execute as report
+from vaestudy.report import site as report
 
 
 def test_the_smoke_study_makes_a_site_and_does_not_make_it_twice(tmp_path, dsprites_dir, monkeypatch):

@@ -1,8 +1,8 @@
 """Many trainings: every member is the run that its model trained alone would be, however the sweep went."""
 
 import math
-import socket
-from contextlib import nullcontext
+import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from small_training import (
     SHAPE,
     Interrupted,
     Own,
-    Poisoned,
+    Unreadable,
     assert_same,
     assert_same_history,
     interrupt_after,
@@ -24,6 +24,7 @@ from small_training import (
 from vaestudy.errors import InputError
 from vaestudy.models import VAE
 from vaestudy.training import Grid, Job, Objective, Run, fit, fit_many, memory, sweep
+from vaestudy.training.run import owned
 
 GRID = Grid(betas=(0.5, 4), latent_dims=(2, 5), seeds=(0, 1))
 WIDTH = {"network": "mlp", "width": 16}
@@ -184,84 +185,85 @@ def test_several_grids_of_one_size_are_one_program(images, tmp_path):
         fit_many([*jobs, jobs[0]])
 
 
-WORKER = """
-import sys
-import torch
-from small_training import noise, small
-from vaestudy.training import Grid, distributed, fit_many
-distributed.start()
-jobs = Grid(betas=(1, 2, 4), latent_dims=(2,)).jobs(noise(), small(), sys.argv[1], network="linear")
-found = fit_many(jobs, device="cpu")
-print([run.provenance["models_at_once"] for run in found], [run.provenance["processes"] for run in found], sep=";")
-"""
-
-
-def test_two_processes_share_the_members_out_and_wait_for_each_other(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "CUDA_VISIBLE_DEVICES": ""}
-    children = [start(["-c", WORKER], tmp_path, RANK=str(rank), **shared) for rank in range(2)]
-    for child in children:
-        said, errors = child.communicate(timeout=100)
-        assert child.returncode == 0, errors
-        assert said.splitlines()[-1] == "[2, 1, 2];[1, 1, 1]"
-
-
 SIDE_BY_SIDE = """
 import sys
-import torch
-from torch import nn
-from small_training import Own, noise, small
-from vaestudy.training import Job, fit_many
+from contextlib import nullcontext
+from small_training import Own, Poisoned, noise, small
+from vaestudy.errors import InputError
+from vaestudy.training import Job, fit_many, memory, sweep
 
 
 class Mine(Own):  # known to this script alone
     pass
 
 
-jobs = [Job(Mine(seed), noise(), small(seed=seed), f"{sys.argv[1]}/{seed}") for seed in (0, 1)]
-runs = fit_many(jobs, device="cpu")
+class Bar:
+    n, shown = 0, []
+
+    def update(self, more):
+        self.n += more
+        self.shown.append(self.n)
+
+
+def train(name, images):
+    return fit_many([Job(Mine(k), images, small(seed=k), f"{sys.argv[1]}/{name}-{k}") for k in (0, 1)], device="cpu")
+
+
+memory.usable_cores = lambda: 2
+sweep.progress_bar = lambda name, images, done: nullcontext(Bar())
+runs = train("together", noise())
 print([(type(run.model).__name__, run.finished, run.images_seen, run.provenance["threads"]) for run in runs])
+print(Bar.shown == sorted(Bar.shown), Bar.shown[-1])
+try:
+    train("broken", Poisoned(noise(), range(10**6)))
+except InputError as error:
+    print(error)
 """
 
 
 def test_a_plain_script_trains_side_by_side_what_it_trains_alone(tmp_path):
-    """Without a `__main__` guard, which other ways of starting processes need."""
+    """Without a `__main__` guard, which other ways of starting processes need; with a bar, and errors in one line."""
     script = tmp_path / "script.py"
     script.write_text(SIDE_BY_SIDE)
     child = start([script], tmp_path)
     said, errors = child.communicate(timeout=200)
     assert child.returncode == 0, errors
-    assert said == f"{[('Mine', True, 200, 1)] * 2}\n"
+    members, shown, error = said.splitlines()
+    assert members == str([("Mine", True, 200, 1)] * 2)
+    assert shown == "True 400"
+    assert error.startswith("training diverged after 200 images, also at 1/8 of its learning rate: lower")
     for seed in (0, 1):
         alone = fit(Own(seed), noise(), small(seed=seed), tmp_path / f"alone-{seed}")
-        together = Run(tmp_path / f"{seed}", Own(seed))
+        together = Run(tmp_path / f"together-{seed}", Own(seed))
         together.load()
         for here, there in zip(together.model.parameters(), alone.model.parameters(), strict=True):
             torch.testing.assert_close(here, there)
 
 
-def test_trainings_side_by_side_are_watched_and_an_error_of_one_is_one_line(images, tmp_path, monkeypatch):
-    shown = []
+STOPPED = """
+import sys
+from small_training import Own, noise, small
+from vaestudy.training import Job, fit_many, memory
 
-    class Bar:
-        n = 0
+memory.usable_cores = lambda: 2
+long = small(images=10**8)
+fit_many([Job(Own(seed), noise(), long, f"{sys.argv[1]}/{seed}") for seed in (0, 1)], device="cpu")
+"""
 
-        def update(self, more):
-            self.n += more
-            shown.append(self.n)
 
-    monkeypatch.setattr(memory, "usable_cores", lambda: 2)
-    monkeypatch.setattr(sweep, "progress_bar", lambda name, images, done: nullcontext(Bar()))
-    jobs = [Job(Own(seed), images, small(seed=seed), tmp_path / f"{seed}") for seed in (0, 1)]
-    assert [run.images_seen for run in fit_many(jobs, device="cpu")] == [200, 200]
-    assert shown == sorted(shown)
-    assert shown[-1] == 400
-    broken = [Job(Own(seed), Poisoned(images, range(10)), small(), tmp_path / f"broken-{seed}") for seed in (0, 1)]
-    with pytest.raises(InputError, match="training diverged after 40 images") as caught:
-        fit_many(broken, device="cpu")
-    assert "\n" not in str(caught.value)
+def test_a_signal_stops_trainings_side_by_side_which_leave_their_checkpoints(tmp_path):
+    """Sent to the process that waits for them alone, as `kill` does."""
+    child = start(["-c", STOPPED], tmp_path)
+    runs = [Run(tmp_path / f"{seed}", Own(seed)) for seed in (0, 1)]
+    while not all(run.images_seen for run in runs) and child.poll() is None:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGTERM)
+    errors = child.communicate(timeout=100)[1]
+    assert child.returncode == 143, errors
+    for run in runs:
+        assert len(list(run.path.glob("checkpoint-*"))) == 1
+        with owned([run]):  # its process has let it go
+            assert not run.finished
 
 
 def test_codes_are_those_of_every_run(images, tmp_path):
@@ -339,10 +341,23 @@ def test_a_folder_with_another_configuration_is_refused(images, tmp_path):
 
 
 @pytest.mark.parametrize("betas", [(1, 1e300), (1e300, 1)])
-def test_divergence_names_the_member(betas, images, tmp_path):
-    with pytest.raises(InputError, match=r"diverged after 40 images.*kind='beta', beta=1e\+300.*seed 2"):
-        trained(images, tmp_path, Grid(betas=betas, latent_dims=(3,), seeds=(2,)))
-    assert not list(tmp_path.glob("*/record.json"))
+def test_divergence_names_the_member_and_leaves_the_others_alone(betas, images, tmp_path):
+    grid = Grid(betas=betas, latent_dims=(3,), seeds=(2,))
+    with pytest.raises(InputError, match=r"diverged after 200 images.*kind='beta', beta=1e\+300.*seed 2"):
+        trained(images, tmp_path, grid)
+    jobs = grid.jobs(images, small(), tmp_path, **WIDTH)
+    assert [Run(job.run_dir, job.model).finished for job in jobs] == [beta == 1 for beta in betas]
+    assert not list(tmp_path.glob("sweep-*"))
+
+
+def test_a_member_that_recovers_is_the_model_trained_alone(tmp_path):
+    """A batch that is not finite once spoils a stack, and costs a model that is trained alone one step."""
+    settings = small(images=600)
+    job = Job(VAE(SHAPE, latent_dim=2, width=16), Unreadable(noise(), 4), settings, tmp_path / "a")
+    (found,) = fit_many([job])
+    alone = fit(VAE(SHAPE, latent_dim=2, width=16), Unreadable(noise(), 4), settings, tmp_path / "b")
+    assert_same(found.model.state_dict(), alone.model.state_dict())
+    assert found.record["training"]["steps_skipped"] == 3  # one in each epoch
 
 
 def test_as_many_models_at_once_as_half_of_the_memory_holds(monkeypatch):

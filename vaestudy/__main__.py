@@ -1,39 +1,34 @@
 """The command line: run the study, run one notebook, or train and score one stage without Jupyter."""
 
 import argparse
-import dataclasses
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
-from vaestudy import settings
+from vaestudy import settings, stopping
 from vaestudy.errors import InputError
-from vaestudy.files import plain
+from vaestudy.files import plain, project_root
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit status is 0, or not after one line: 2 for bad input, 1 for a failed notebook."""
+    """Run the command line, and return its exit status (see `stopping.status`)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in settings.STAGES:  # the older form, without `train`
         words.insert(0, "train")
     chosen = vars(_parser().parse_args(words))
-    try:
-        return chosen.pop("run")(**chosen)
-    except InputError as error:
-        print(f"vaestudy: {error}", file=sys.stderr)
-        return 2
+    return stopping.status(lambda: chosen.pop("run")(**chosen))
 
 
-def _train(stage: str, dry_run: bool, **given: Any) -> int:
+def _train(stage: str, dry_run: bool, as_json: bool, **given: Any) -> int:
     from vaestudy import experiments
+    from vaestudy.experiments import plan
     from vaestudy.training import distributed
 
     chosen = experiments.prepare(stage, **{name: value for name, value in given.items() if value is not None})
     if dry_run:
-        resolved = {"stage": stage, **dataclasses.asdict(chosen), "sizes": experiments.common.sizes(chosen)}
-        if stage == "nvae":
-            resolved["memory"] = experiments.nvae.memory_estimate(chosen)
-        print(json.dumps(resolved, indent=2, default=plain))
+        planned = plan.plan(chosen, experiments.STAGES[stage])
+        print(json.dumps(planned, indent=2, default=plain) if as_json else plan.text(planned))
         return 0
     distributed.start()
     trained = experiments.STAGES[stage].train_and_score(chosen)
@@ -43,14 +38,35 @@ def _train(stage: str, dry_run: bool, **given: Any) -> int:
 
 
 def _study(profile: str, out: str) -> int:
-    from vaestudy.report import execute, site
+    from vaestudy.report import site
 
-    try:
-        site.study(profile, out, progress=sys.stderr.isatty())
-    except execute.NotebookError as error:
-        print(f"vaestudy: {error}", file=sys.stderr)
-        return 1
+    site.study(profile, out, progress=sys.stderr.isatty())
     return 0
+
+
+def _verify(report: str, against: str) -> int:
+    from vaestudy.claims import verify
+
+    results = [_results(Path(report)), _results(Path(against) if against else _published(Path(report)))]
+    found = verify(*results)
+    print(found.table.to_string(index=False))
+    print(found.line)
+    return 0 if found.ok else 1
+
+
+def _results(path: Path) -> dict:
+    path = path / "results.json" if path.is_dir() else path
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no report: {error}") from None
+
+
+def _published(report: Path) -> Path:
+    path = project_root() / "reports" / "published" / str(_results(report).get("profile"))
+    if not path.is_dir():
+        raise InputError(f"no published report stands beside {report}: {path} is not there; name one with --against")
+    return path
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     study.set_defaults(run=_study)
     study.add_argument("--profile", default="auto", help=settings.fields("vae")["profile"].metadata["help"])
     study.add_argument("--out", default="reports", help="folder of the reports")
+    verify = commands.add_parser("verify", help="compare a report with the published one of its profile")
+    verify.set_defaults(run=_verify)
+    verify.add_argument("report", nargs="?", default="reports/laptop", help="a report's folder or results.json")
+    verify.add_argument("--against", default="", help="the report to compare with (default: the published one)")
     train = commands.add_parser("train", help="train and score one stage")
     stages = train.add_subparsers(required=True, metavar="STAGE", dest="stage")
     for name, cls in settings.STAGES.items():
@@ -70,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
             said = f"{field.metadata['help']} (default: {field.default!r})"
             spellings = dict.fromkeys([f"--{field.name}", f"--{field.name.replace('_', '-')}"])
             stage.add_argument(*spellings, dest=field.name, type=field.type, help=said)
-        stage.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
+        stage.add_argument("--dry-run", action="store_true", help="say what would be trained, with its costs, and stop")
+        stage.add_argument("--json", action="store_true", dest="as_json", help="with --dry-run: as JSON")
     return parser
 
 

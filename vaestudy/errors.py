@@ -1,4 +1,4 @@
-"""The one exception that means "the input is wrong": command lines and notebooks show it as a single line."""
+"""What command lines and notebooks show as a single line: the input is wrong, or a notebook failed."""
 
 
 class InputError(ValueError):
@@ -7,6 +7,10 @@ class InputError(ValueError):
     def _render_traceback_(self) -> list[str]:
         """What IPython shows."""
         return [f"InputError: {self}"]
+
+
+class NotebookError(RuntimeError):
+    """A notebook that stopped in one of its cells; the message says in which, and where to look."""
 
 
 def first_line(error: BaseException) -> str:

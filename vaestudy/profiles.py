@@ -16,6 +16,16 @@ _NVAE |= {"objective": Objective(warmup=0.3, min_kl_weight=1e-4, balance=True, s
 # Parts of the evidence (see `vaestudy.experiments.evidence`): which a stage runs, what each changes in the stage's row,
 # how many seeds are one piece (0: all of them on the page), and whether the sizes are too small to learn from.
 _EVIDENCE: dict[str, Any] = {"parts": {}, "pieces": 0, "exploratory": False}
+_SWEEP = Training(images=720_000, learning_rate=2e-3, objective=Objective(warmup=0.3, gamma=30.0), **_SETTLES)
+_GPU_PARTS: dict[str, dict[str, Any]] = {
+    "vae": {"gradients": {"seeds": 10, "gradient_draws": 500, "training": Training(images=100_000)}},
+    "beta_vae": {
+        "sweep32": {},
+        "spectra": {},
+        "objectives": {"betas": (1.0, 4.0, 16.0), "capacities": (6.0, 12.0, 25.0), "tc": (2.0, 4.0, 8.0), "seeds": 3},
+        "combinations": {"betas": (1.0, 4.0, 16.0), "latent_dims": (10,), "seeds": 3},
+    },
+}
 _FLAT = Objective(warmup=0.1)
 
 # The evidence of stage 3, as the night trains it: dSprites, five β under three schedules and, beside them, the same
@@ -56,11 +66,11 @@ BASE: dict[str, dict[str, Any]] = {
         **_EVIDENCE,
         "image_size": 64,
         "width": 0,
-        "capacities": (6.0, 12.0, 25.0),
-        "correlation_betas": (2.0, 4.0, 8.0),
         "grid_images": 100_000,
-        "pairs": (1, 2, 5, 10, 20, 50, 100, 200),
+        "curve_pairs": (1, 2, 5, 10, 20, 50, 100, 200),
         "classifier": "logistic",
+        "label_subsets": 20,
+        "rotations": 0,
     },
     "nvae": {
         **_EVIDENCE,
@@ -84,6 +94,8 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "plane_images": 2_000,
             "test_images": 200,
             "ladder": (1, 5, 25),
+            "parts": {"gradients": {"seeds": 2, "gradient_draws": 20, "training": Training(images=200, batch=100)}},
+            "exploratory": True,
         },
         "laptop": {
             "width": 0,
@@ -91,14 +103,17 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "plane_images": 100_000,
             "test_images": 2_000,
             "ladder": (1, 5, 50, 500),
+            "parts": {"gradients": {"seeds": 10, "gradient_draws": 200, "training": Training(images=10_000)}},
         },
         "gpu": {
             "training": Training(images=30_000_000, batch=256, compile=True, **_SETTLES),
             "plane_images": 5_000_000,
+            "parts": _GPU_PARTS["vae"],
         },
         "paper": {
             "training": Training(images=100_000_000, batch=100, precision="fp32", **_KINGMA),
             "plane_images": 10_000_000,
+            "parts": _GPU_PARTS["vae"],
         },
     },
     "beta_vae": {
@@ -108,29 +123,34 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "seeds": 2,
             "latent_dims": (4, 3),
             "betas": (0.3, 1.0, 30.0),
-            "capacities": (5.0,),
-            "correlation_betas": (4.0,),
             "training": Training(images=1_500, batch=50, log_every=500),
             "grid_images": 6_000,
-            "pairs": (1, 5, 20),
+            "curve_pairs": (1, 5, 20),
+            "label_subsets": 2,
+            "parts": {
+                "sweep32": {},
+                "spectra": {},
+                "objectives": {"capacities": (5.0,), "tc": (4.0,)},
+                "combinations": {"betas": (30.0,), "latent_dims": (4,)},
+            },
+            "exploratory": True,
         },
         "laptop": {
-            "image_size": 16,
+            "image_size": 32,
             "width": 128,
-            "seeds": 3,
-            "latent_dims": (10, 4),
-            "betas": (0.1, 0.5, 1.0, 2.0, 4.0, 6.0, 10.0),
-            "capacities": (4.0, 8.0),
-            "correlation_betas": (4.0, 8.0),
-            "training": Training(
-                images=720_000, learning_rate=2e-3, objective=Objective(warmup=0.3, gamma=30.0), **_SETTLES
-            ),
+            "seeds": 10,  # the least for sign-flips (claim 2.14)
+            "latent_dims": (10,),
+            "betas": (1.0, 4.0, 16.0, 32.0),
+            "training": _SWEEP,
+            "grid_images": 50_000,
+            "parts": {"sweep32": {}, "spectra": {}},
         },
         "gpu": {
             "seeds": 5,
             "latent_dims": (10, 32),
             "betas": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
-            "training": Training(images=8_000_000, batch=256, log_every=500_000, **_SETTLES),
+            "training": Training(images=4_000_000, batch=256, log_every=250_000, **_SETTLES),
+            "parts": _GPU_PARTS["beta_vae"],
         },
         "paper": {
             "width": 1200,
@@ -140,6 +160,7 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "training": Training(images=25_600_000, batch=256, log_every=1_000_000, **_KINGMA),
             "grid_images": 1_000_000,
             "classifier": "adagrad",
+            "parts": _GPU_PARTS["beta_vae"],
         },
     },
     "nvae": {
@@ -222,8 +243,10 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "gpu": {
             "dataset": "faces",
+            "preset": "gpu64",
+            "betas": (8.0,),
             "training": Training(images=60_000, batch=64, lr_warmup=0.05, lr_decay_from=0.05, ema=0.999, **_NVAE),
-            "flat_training": Training(images=2_000_000, batch=256, objective=_FLAT, log_every=50_000),
+            "flat_training": Training(images=1_000_000, batch=256, objective=_FLAT, log_every=50_000),
             "test_images": 4_000,
             "weighted_images": 500,
             "weights": 50,
@@ -250,6 +273,36 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
+
+# What the night runs of stages 1 and 2 in pieces of two seeds; their pages show the laptop's models.
+_SMALL = {"image_size": 32, "width": 128, "training": _SWEEP}
+_FACES = {"dataset": "faces_mild", "image_size": 32, "betas": (1.0, 4.0, 8.0, 16.0, 32.0, 64.0)}
+_NIGHT_SWEEP = {"betas": (1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 32.0), "rotations": 20, "label_subsets": 200, "seeds": 20}
+_FEW = {"train_size": 2_000, "latent_dims": (10, 50), "training": Training(images=2_000_000, **_SETTLES)}
+_SIZES = {"latent_dims": (4, 10, 32), "beta_norms": tuple(10 * beta / 1024 for beta in (1, 4, 8, 16, 32, 64))}
+_OTHERS = {"capacities": (1.0, 2.0, 4.0, 6.0, 8.0), "tc": (2.0, 4.0, 8.0, 16.0, 32.0)}
+NIGHT: dict[str, dict[str, dict[str, Any]]] = {
+    "vae": {
+        "gradients": {**_SMALL, "gradient_draws": 500, "seeds": 10, "training": Training(images=100_000)},
+        "samples": {**_SMALL, "batches": (100, 10), "seeds": 20, "training": Training(images=400_000, **_SETTLES)},
+        "overfitting": {**_SMALL, **_FEW, "seeds": 10},
+        "latents": {**_SMALL, "latent_dims": (20, 50), "seeds": 20, "training": Training(images=1_500_000, **_SETTLES)},
+        "codes": {**_SMALL, "betas": (1.0, 16.0), "grid_images": 50_000, "rotations": 20, "seeds": 10},
+    },
+    "beta_vae": {
+        "sweep32": _NIGHT_SWEEP,
+        "spectra": {"betas": _NIGHT_SWEEP["betas"], "seeds": 10},
+        "dropping": {"betas": (0.5, *_NIGHT_SWEEP["betas"], 64.0, 128.0), "seeds": 10},
+        "sizes": {**_SIZES, "seeds": 10},
+        "faces": {**_FACES, "seeds": 10},
+        "objectives": {**_OTHERS, "betas": (1.0, 4.0, 8.0, 16.0, 32.0), "seeds": 10},
+        "combinations": {"betas": (1.0, 16.0), "seeds": 10},
+        "paper64": {"image_size": 64, "width": 512, "betas": (1.0, 4.0, 16.0, 32.0, 64.0), "seeds": 20},
+        "ica64": {"image_size": 64, "seeds": 20},
+    },
+}
+for _stage, _parts in NIGHT.items():
+    OVERRIDES[_stage]["night"] = {**OVERRIDES[_stage]["laptop"], "parts": _parts, "pieces": 2}
 
 
 def sizes(stage: str, profile: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from vaestudy.errors import InputError
 
-PROFILES = ("smoke", "laptop", "gpu", "paper")
+PROFILES = ("smoke", "laptop", "night", "gpu", "paper")
 NETWORKS = ("linear", "kingma", "mlp", "higgins", "conv", "burgess")
 PRESETS = (
     "mnist",
@@ -28,6 +28,7 @@ PRESETS = (
     "laptop32",
     "laptop32_cells",
     "hierarchy32",
+    "gpu64",
     "smoke",
 )
 MOST_SEED = 2**32 - 1
@@ -45,7 +46,9 @@ class Settings:
     """What every stage can be told."""
 
     profile: str = setting(
-        "auto", "smoke, laptop, gpu or paper, or auto for gpu with CUDA and laptop without", choices=("auto", *PROFILES)
+        "auto",
+        "smoke, laptop, night, gpu or paper, or auto for gpu with CUDA and laptop without",
+        choices=("auto", *PROFILES),
     )
     dataset: str = setting("dsprites", "the images, a name that vaestudy.data.load knows")
     image_size: int = setting(0, "side of the images in pixels, 0 for the one of the profile", least=0, most=1024)
@@ -81,9 +84,7 @@ class BetaVAESettings(Settings):
     beta: float = setting(0.0, "β of the β-VAE shown beside the VAE, 0 for the best one of the sweep", least=0)
     likelihood: str = setting("bernoulli", "bernoulli or gaussian", choices=("bernoulli", "gaussian"))
     network: str = setting("mlp", "linear, kingma, mlp, higgins, conv or burgess", choices=NETWORKS)
-    seeds: int = setting(
-        0, "models for each β and latent size, 2 or more, 0 for the number of the profile", least=0, most=1000
-    )
+    seeds: int = setting(0, "models for each β and latent size, 2 or more, 0 for the profile's", least=0, most=1000)
     pairs: int = setting(5, "pairs L that the Higgins score averages, 1 or more", least=1, most=1000)
     labels: int = setting(1000, "images whose labels are known when β is chosen from weak labels, 50 or more", least=50)
 

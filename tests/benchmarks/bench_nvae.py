@@ -12,8 +12,8 @@ from dataclasses import replace
 import torch
 
 from vaestudy.models import NVAE, NVAEConfig, kernels
-from vaestudy.training import memory
-from vaestudy.training.config import Training, compiled, make_optimizer
+from vaestudy.training import Training, memory
+from vaestudy.training.config import compiled, make_optimizer
 
 BATCH, STEPS = 16, 12  # the allocator needs about six steps to come to rest
 NETWORK = NVAEConfig(groups=(2, 4))  # 32x32x3, 32 channels, two scales, 2 cells per group

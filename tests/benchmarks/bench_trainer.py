@@ -14,7 +14,7 @@ from torch import nn
 
 from vaestudy import data
 from vaestudy.models import VAE
-from vaestudy.training import trainer
+from vaestudy.training import Training, fit
 
 BATCH, STEPS, ROUNDS, SIDE, LATENTS = 128, 60, 3, 64, 10
 
@@ -56,8 +56,8 @@ def images_per_second(images, device: torch.device, **settings) -> float:
     """The median over some stretches of one training."""
     model = VAE(images.shape, latent_dim=LATENTS)
     with tempfile.TemporaryDirectory() as folder:
-        recipe = trainer.Training(images=8 * STEPS * BATCH, batch=BATCH, log_every=STEPS * BATCH, **settings)
-        history = trainer.fit(model, images, recipe, Path(folder) / "run", device=device).history
+        recipe = Training(images=8 * STEPS * BATCH, batch=BATCH, log_every=STEPS * BATCH, **settings)
+        history = fit(model, images, recipe, Path(folder) / "run", device=device).history
     return STEPS * BATCH / float(np.median(np.diff(history["seconds"])))
 
 

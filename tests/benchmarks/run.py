@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 import torch
-from vaestudy.training.loop import device_name
 
 from vaestudy import figures, project_root
 from vaestudy.files import write_json
-from vaestudy.training import run as runs
+from vaestudy.training.run import provenance
+from vaestudy.training.trainer import device_name
 
 HERE = Path(__file__).parent
 
@@ -29,7 +29,7 @@ def main(wanted: list[str]) -> None:
     shown = [{key: row.get(key) for key in ("name", "value", "unit", "peer", "peer_value", "ratio")} for row in rows]
     print(figures.table(shown, "Ours, the peer or limit, and their ratio, all measured in this run."))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    result = {"provenance": runs.provenance(device=device_name(device)), "rows": rows}
+    result = {"provenance": provenance(device=device_name(device)), "rows": rows}
     path = project_root() / "reports" / f"bench-{device.type}.json"
     write_json(path, result)
     print(f"\n{path}")

@@ -28,7 +28,7 @@ RECORD_VERSION = 1  # of the columns of a record
 METRIC_VERSION = 1  # of the scores: another one where a metric or its protocol changes
 ABOUT = ("commit", "cpu", "threads")
 # Parameters that change what a page shows and not what its parts train.
-SHOWN = ("profile", "data_dir", "runs_dir", "beta", "pairs", "labels", "temperature")
+SHOWN = ("profile", "data_dir", "runs_dir", "seed", "temperature")
 
 
 class Context(NamedTuple):
@@ -126,27 +126,30 @@ def read(folder: Path) -> pd.DataFrame:
 
 def run_all(
     profile: str, folder: Path, say: Callable[[str], Any] = print, data_dir: str | None = None, stages=tuple(STAGES)
-) -> None:
-    """Make the records of every part that a profile runs in pieces; what is there already is not made again.
+) -> int:
+    """Make the records of every part that a profile runs in pieces, and say how many files were made.
 
-    It can be stopped at any moment: trainings go on where they were, and a finished piece has its file. The trained
-    models of a piece are removed with its last record.
+    What is there already is not made again. It can be stopped at any moment: trainings go on where they were, and a
+    finished piece has its file. The trained models of a piece are removed with its last record.
     """
     in_pieces = [stage for stage in stages if profiles.sizes(stage, profile)["pieces"]]
     todo = {name: sizes for stage in in_pieces for name, sizes in plan(stage, profile).items()}
     own = max((profiles.sizes(stage, profile)["pieces"] for stage in in_pieces), default=0)
+    files = 0
     count = max((math.ceil(sizes["seeds"] / own) for sizes in todo.values()), default=0)
     for number in range(count):
-        runs = folder / "runs" / f"piece-{number:02d}"
+        runs = folder / "runs"
         for name, sizes in todo.items():
             seeds = range(number * own, min((number + 1) * own, sizes["seeds"]))
             if not seeds:
                 continue
             there, began = _path(folder, name, f"{number:02d}").exists(), time.perf_counter()
             rows = run_piece(PARTS[name], Context(sizes, data_dir, runs), seeds, f"{number:02d}", folder)
+            files += not there
             state = "there" if there else f"{time.perf_counter() - began:.0f} s"
             say(f"piece {number + 1} of {count}, {name}: {len(rows)} records, {state}")
         shutil.rmtree(runs, ignore_errors=True)
+    return files
 
 
 def of_page(settings: Settings) -> pd.DataFrame:
@@ -155,28 +158,55 @@ def of_page(settings: Settings) -> pd.DataFrame:
     Those of all pieces that are there, in a profile that is run in pieces; else the profile's parts are run here.
     """
     if profiles.sizes(settings.stage, settings.profile)["pieces"]:
-        return read(project_root() / "reports" / settings.profile)
-    root, frames, own = runs_root(settings), [], changed(settings)
-    if "dataset" in own:
-        own["image_size"] = image_side(settings)
-    for name, sizes in plan(settings.stage, settings.profile).items():
-        context = Context(sizes | own, settings.data_dir or None, root)
-        seeds = range(settings.seed, settings.seed + context.sizes["seeds"])
-        frames.append(run_piece(PARTS[name], context, seeds, settings.profile, root))
+        return read(folder(settings.profile))
+    frames = [part_of_page(settings, name) for name in profiles.parts(settings.stage, settings.profile)]
     return pd.concat(frames, ignore_index=True) if frames else _frame([])
 
 
+def folder(profile: str) -> Path:
+    """Where the records of a profile that is run in pieces are."""
+    return project_root() / "reports" / profile
+
+
+def part_of_page(settings: Settings, name: str) -> pd.DataFrame:
+    """The records of one part of a page, whose seeds are one piece."""
+    sizes, root = plan(settings.stage, settings.profile)[name] | changed(settings), runs_root(settings)
+    seeds = range(settings.seed, settings.seed + sizes["seeds"])
+    context = Context(sizes, settings.data_dir or None, root)
+    return run_piece(PARTS[name], context, seeds, settings.profile, root)
+
+
 def plan(stage: str, profile: str) -> dict[str, dict[str, Any]]:
-    """The parts that a profile runs for a stage, each with its sizes: the stage's own parameters and the profile's."""
-    own = {name: field.default for name, field in STAGES[stage].__dataclass_fields__.items() if name not in SHOWN}
-    return {name: {**own, **sizes} for name, sizes in profiles.parts(stage, profile).items()}
+    """The parts that a profile runs for a stage, each with its sizes."""
+    return {name: {**_own(stage), **sizes} for name, sizes in profiles.parts(stage, profile).items()}
+
+
+def page_sizes(settings: Settings) -> dict[str, Any]:
+    """The sizes of a page: the stage's own parameters, the profile's row, and what was given for them."""
+    return {**_own(settings.stage), **profiles.sizes(settings.stage, settings.profile), **changed(settings)}
+
+
+def _own(stage: str) -> dict[str, Any]:
+    return {name: field.default for name, field in STAGES[stage].__dataclass_fields__.items() if name not in SHOWN}
 
 
 def changed(settings: Settings) -> dict[str, Any]:
     """The parameters, other than those that only change what is shown, that are not the stage's own."""
-    own = STAGES[settings.stage].__dataclass_fields__
-    given = {name: getattr(settings, name) for name in own if name not in (*SHOWN, "seed")}
-    return {name: value for name, value in given.items() if value != own[name].default}
+    own = _own(settings.stage)
+    found = {name: getattr(settings, name) for name in own if getattr(settings, name) != own[name]}
+    return found | ({"image_size": image_side(settings)} if "dataset" in found else {})
+
+
+def published(name: str) -> pd.DataFrame:
+    """The published records of a part, no rows where there are none."""
+    rows = read(folder("published/night"))
+    return rows[rows["part"] == name]
+
+
+def either(records: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The records of a part: a run's own or, where it does not run the part, the published ones."""
+    own = records[records["part"] == name]
+    return own if len(own) else published(name)
 
 
 def judge(settings: Settings, records: pd.DataFrame) -> list[dict]:
@@ -186,13 +216,13 @@ def judge(settings: Settings, records: pd.DataFrame) -> list[dict]:
     sizes = profiles.sizes(settings.stage, settings.profile)
     exploratory = sizes["exploratory"] or bool(changed(settings)) or settings.seed != 0
     found = claims.evaluate(records, settings.profile, exploratory=exploratory, catalogue=own)
-    published = _published()
-    return [{**claim, "published": published.get(claim["id"])} for claim in found]
+    before = _published_verdicts()
+    return [{**claim, "published": before.get(claim["id"])} for claim in found]
 
 
-def _published() -> dict[str, str]:
+def _published_verdicts() -> dict[str, str]:
     """The verdicts of the published evidence, as far as there are any."""
-    path = project_root() / "reports" / "published" / "night" / "results.json"
+    path = folder("published/night") / "results.json"
     if not path.exists():
         return {}
     return {claim["id"]: claim["verdict"] for claim in json.loads(path.read_text("utf-8"))["claims"]}

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
 from vaestudy import metrics, published
 from vaestudy.data import ImageSet
@@ -17,8 +16,7 @@ from vaestudy.experiments.common import train_and_test as _train_and_test
 from vaestudy.files import project_root
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.settings import NVAESettings
-from vaestudy.training import Job, Run, Training, distributed, fit, fit_many, folder, memory
-from vaestudy.training.trainer import device_of
+from vaestudy.training import Job, Run, Training, distributed, fit, fit_many, folder
 
 FIXED_SIDES = ("dsprites", "mnist", "fashion_mnist", "cifar10")
 
@@ -88,14 +86,25 @@ def flat_model(settings: NVAESettings, shape: tuple[int, int, int]) -> VAE:
         return VAE(shape, network="mlp", **same, latent_dim=row["latent_dim"])
 
 
+def train_images(settings: NVAESettings) -> ImageSet:
+    """What the models learn from."""
+    return train_and_test(settings)[0]
+
+
+def jobs(settings: NVAESettings, train_set: ImageSet) -> dict[str, list[Job]]:
+    """Every training of the page: an NVAE for each β, and the flat VAE."""
+    shape, flat = train_set.shape, replace(sizes(settings)["flat_training"], seed=settings.seed)
+    pairs: dict[str, list[tuple[Any, Training]]] = {
+        "NVAE": [(NVAE(config(settings, shape)), training(settings, beta)) for beta in betas(settings)],
+        "flat VAE": [(flat_model(settings, shape), flat)],
+    }
+    return {name: [_job(settings, model, train_set, recipe) for model, recipe in own] for name, own in pairs.items()}
+
+
 def train(settings: NVAESettings, train_set: ImageSet) -> Runs:
     """Train everything that the page shows, side by side on the cores of a CPU, or find it trained."""
-    shape = train_set.shape
-    pairs: list[tuple[Any, Training]] = [
-        (NVAE(config(settings, shape)), training(settings, b)) for b in betas(settings)
-    ]
-    pairs.append((flat_model(settings, shape), replace(sizes(settings)["flat_training"], seed=settings.seed)))
-    runs = fit_many([_job(settings, model, train_set, recipe) for model, recipe in pairs])
+    named = jobs(settings, train_set)
+    runs = fit_many([job for alike in named.values() for job in alike])
     return Runs(dict(zip(betas(settings), runs[:-1], strict=True)), runs[-1])
 
 
@@ -104,15 +113,18 @@ def _job(settings: NVAESettings, model: Any, train_set: ImageSet, recipe: Traini
 
 
 def train_and_score(settings: NVAESettings) -> list[Run]:
-    """Train one NVAE for each β, and put its bound and the scores of each latent group into its record."""
+    """Train everything, and put the bound and the scores of each latent group into the record of each NVAE.
+
+    Processes that `torchrun` has started train the NVAEs alone, and leave the flat VAE to one process.
+    """
     train_set, test_set = train_and_test(settings)
-    found = []
-    for beta in betas(settings):
-        model = NVAE(config(settings, train_set.shape))
-        found.append(run := fit(*_job(settings, model, train_set, training(settings, beta))))
-        if distributed.rank() == 0:
-            groups = group_table(settings, {f"β = {beta:g}": run}, train_set) if has_factors(train_set) else []
-            run.update_record(test=run.bound(test_set), scores_by_group=groups)
+    if distributed.world() > 1:
+        found = [fit(*job) for job in jobs(settings, train_set)["NVAE"]]
+    else:
+        found = list(train(settings, train_set).nvae.values())
+    for beta, run in zip(betas(settings), found, strict=True) if distributed.rank() == 0 else []:
+        groups = group_table(settings, {f"β = {beta:g}": run}, train_set) if has_factors(train_set) else []
+        run.update_record(test=run.bound(test_set), scores_by_group=groups)
     return found
 
 
@@ -217,18 +229,6 @@ def beside_earlier_work(claims: list[dict]) -> list[dict]:
 def _verdict(claim: dict) -> str:
     given = claim["published"] if claim["verdict"] == "not tested" else claim["verdict"]
     return given or "not tested"
-
-
-def memory_estimate(settings: NVAESettings) -> dict[str, float]:
-    """The predicted memory of a training step in GB, and the largest micro batch that the free memory holds."""
-    device = device_of(None)
-    channels, *own = NVAEConfig.preset(settings.preset or sizes(settings)["preset"]).shape
-    side = image_side(settings)
-    with torch.device("meta"):
-        model = NVAE(config(settings, (channels, *([side] * 2 if side else own))))
-    found, free = memory.needed(model, training(settings, settings.beta)), memory.free_bytes(device)
-    parts = {"fixed": found.fixed, "per_image": found.per_image, "free": free}
-    return {f"{name}_gb": round(size / 1e9, 4) for name, size in parts.items()} | {"largest": found.largest(free)}
 
 
 def headline(settings: NVAESettings, bounds: pd.DataFrame, bits: int) -> list[dict]:

@@ -60,6 +60,9 @@ class Headline(Table):
 
     kind: ClassVar[str] = "headline"
 
+    def body(self) -> str:
+        return Table([{name: row[name] for name in HEADLINE} for row in self.data], self.caption, self.alt).body()
+
 
 class Provenance(Table):
     """What made the numbers, one row per run: at the foot of its page and on the report's first page."""
@@ -83,13 +86,15 @@ def table(rows: Rows, caption: str, alt: str = "", formats: Mapping[str, str] | 
 def headline(rows: Rows, caption: str = "This stage's headline numbers.") -> Headline:
     """A stage's rows on the report's first page: dicts with the keys of `HEADLINE`.
 
-    `ours` and `published` are numbers or text ("0.43 ± 0.02"); what nobody has published is None.
+    `ours` and `published` are numbers or text ("0.43 ± 0.02"); what nobody has published is None. A row may have
+    `values` as well, one number a model, and the `digits` printed: another run of the report is compared by them.
     """
     made = _make(Headline, rows, caption)
     for row in made.data:
-        if set(row) != set(HEADLINE):
+        if set(row) - {"values", "digits"} != set(HEADLINE):
             raise InputError(f"a headline row has the keys {', '.join(HEADLINE)}, not {', '.join(row)}")
-    return _make(Headline, [{name: row[name] for name in HEADLINE} for row in made.data], caption)
+    order = (*HEADLINE, "values", "digits")
+    return _make(Headline, [{name: row[name] for name in order if name in row} for row in made.data], caption)
 
 
 def provenance(rows: Rows, caption: str = "The runs behind this page.") -> Provenance:

@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from vaestudy.models.kernels import upsample2x
-from vaestudy.models.layers import Conv, NormAct, NormActConv, checkpointed
+from vaestudy.models.layers import Conv, NormAct, NormActConv, checkpointed, upsample2x
 
 BRANCH_SCALE = 0.1
 # What a compiled network keeps for its backward pass under "norm_act": products, but nothing made from them by element.
@@ -34,8 +33,7 @@ class SqueezeExcitation(nn.Module):
 class FactorizedReduce(nn.Module):
     """The skip of a cell that halves the map.
 
-    Swish, then four 1x1 convolutions of stride 2 at the pixel offsets (0,0), (1,1), (0,1), (1,0), concatenated. They
-    run as one 2x2 convolution whose kernels are zero but for their offset.
+    Swish, then four 1x1 convolutions of stride 2 at the pixel offsets (0,0), (1,1), (0,1), (1,0), concatenated.
     """
 
     def __init__(self, inputs: int, outputs: int, *, weight_norm: bool = True):
@@ -45,10 +43,8 @@ class FactorizedReduce(nn.Module):
         self.convs = nn.ModuleList(Conv(inputs, width, 1, weight_norm=weight_norm) for width in widths)
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
-        offsets = ((0, 0), (1, 1), (0, 1), (1, 0))
-        kernels = [F.pad(c.kernel(), (j, 1 - j, i, 1 - i)) for c, (i, j) in zip(self.convs, offsets, strict=True)]
-        kernel, bias = torch.cat(kernels), torch.cat([conv.bias for conv in self.convs])
-        return F.conv2d(F.silu(x), kernel.contiguous(memory_format=torch.channels_last), bias, stride=2)
+        x, offsets = F.silu(x), ((0, 0), (1, 1), (0, 1), (1, 0))
+        return torch.cat([conv(x[:, :, i::2, j::2]) for conv, (i, j) in zip(self.convs, offsets, strict=True)], dim=1)
 
 
 class UpsampleSkip(nn.Module):
@@ -57,13 +53,12 @@ class UpsampleSkip(nn.Module):
     In this order since the two commute and the convolution is the dearer.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, upsampling: str = "bilinear", weight_norm: bool = True):
+    def __init__(self, inputs: int, outputs: int, *, weight_norm: bool = True):
         super().__init__()
-        self.upsampling = upsampling
         self.conv = Conv(inputs, outputs, 1, bias=False, weight_norm=weight_norm)
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
-        return upsample2x(self.conv(x), self.upsampling)
+        return upsample2x(self.conv(x), "bilinear")
 
 
 class Cell(nn.Module):
@@ -75,7 +70,7 @@ class Cell(nn.Module):
         resample: "none", "down" (half the side) or "up" (twice the side).
         expansion: hidden width of a depthwise cell in multiples of `inputs`.
         norm_activation: "bn_swish" (NVAE), "bn_elu", or "wn_elu" (weight-normalised ELU, no batch norm).
-        squeeze_excitation, weight_norm, upsampling: as in NVAEConfig.
+        squeeze_excitation, weight_norm: as in NVAEConfig.
         checkpoint: "none", "norm_act" or "cell", as in NVAEConfig.
     """
 
@@ -90,7 +85,6 @@ class Cell(nn.Module):
         norm_activation: str = "bn_swish",
         squeeze_excitation: bool = True,
         weight_norm: bool = True,
-        upsampling: str = "bilinear",
         checkpoint: str = "none",
     ):
         super().__init__()
@@ -121,7 +115,7 @@ class Cell(nn.Module):
         if resample == "down":
             self.skip = FactorizedReduce(inputs, outputs, weight_norm=weight_norm)
         elif resample == "up":
-            self.skip = UpsampleSkip(inputs, outputs, upsampling=upsampling, weight_norm=weight_norm)
+            self.skip = UpsampleSkip(inputs, outputs, weight_norm=weight_norm)
         self.checkpoint = checkpoint
         self.backend: str | None = None  # of torch.compile, for training steps
 
@@ -142,7 +136,7 @@ class Cell(nn.Module):
         # A compiler updates the statistics once by itself.
         keep = partial(create_selective_checkpoint_contexts, _KEPT)
         selective = {"context_fn": keep} if self.checkpoint == "norm_act" else {}
-        return checkpoint(self.compute, x, use_reentrant=False, **selective)
+        return checkpoint(self.compute, x, use_reentrant=False, preserve_rng_state=False, **selective)
 
     def compute(self, x: Tensor) -> Tensor:
         branch = self.branch(x)

@@ -1,6 +1,6 @@
 """The layers of NVAE's cells: weight-normalised convolutions, and batch norm with its activation."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vaestudy.models import kernels
-from vaestudy.models.kernels import channel_norm, upsample2x, weight_norm
 
 NORM_ACTIVATIONS = ("bn_swish", "bn_elu", "wn_elu")
 
@@ -37,43 +36,26 @@ class Conv(nn.Conv2d):
         self.register_buffer("mask", mask, persistent=False)
         self.log_norm = None
         if weight_norm:
-            self.log_norm = nn.Parameter(torch.log(channel_norm(self.masked_weight().detach()) + 1e-2))
-
-    def masked_weight(self) -> Float[Tensor, "o i kh kw"]:
-        return self.weight if self.mask is None else self.weight * self.mask
+            self.log_norm = nn.Parameter(torch.log(channel_norm(self.kernel().detach()) + 1e-2))
 
     def kernel(self) -> Float[Tensor, "o i kh kw"]:
         """The weight that convolves."""
-        weight = self.masked_weight()
-        return weight if self.log_norm is None else weight_norm(weight, self.log_norm)
+        weight = self.weight if self.mask is None else self.weight * self.mask
+        if self.log_norm is None:
+            return weight
+        return weight * (torch.exp(self.log_norm) / (channel_norm(weight) + 1e-5))
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
-        if torch.is_grad_enabled() and kernels.gradients_by_hand(self, x):
-            return kernels.DepthwiseConv.apply(x.to(_compute_dtype(x)), *self.cast(x), self)
-        return self._conv_forward(x, self.kernel(), self.bias)
-
-    def full_precision(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h w"]:
-        """The convolution in the precision of x, whatever autocast says, which rules the gradients alone."""
-        gradients = _compute_dtype(x)
-        if gradients == x.dtype:
-            return self(x)
-        with torch.autocast(x.device.type, enabled=False):
-            if "full_precision_conv" in kernels.ENABLED:
-                return kernels.FullPrecisionConv.apply(x, self.kernel(), self.bias, self, gradients)
-            return self(x)
-
-    def cast(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Kernel and bias in the precision that autocast would convolve x in."""
-        dtype = _compute_dtype(x)
-        return self.kernel().to(dtype), None if self.bias is None else self.bias.to(dtype)
+        if not kernels.gradients_by_hand(self, x):
+            return self._conv_forward(x, self.kernel(), self.bias)
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return kernels.DepthwiseConv.apply(x.to(dtype), self.kernel().to(dtype), bias)
 
 
-def stacked_kernels(convs: Sequence[Conv]) -> Float[Tensor, "convs o d"]:
-    """The kernels of convolutions that are alike, as matrices: as each one's `kernel`, but in a few operations."""
-    weight = torch.cat([conv.masked_weight() for conv in convs])
-    if convs[0].log_norm is not None:
-        weight = weight_norm(weight, torch.cat([conv.log_norm for conv in convs]))
-    return weight.unflatten(0, (len(convs), -1)).flatten(2)
+def channel_norm(weight: Float[Tensor, "o i kh kw"]) -> Float[Tensor, "o 1 1 1"]:
+    """The Euclidean norm of each output channel's kernel."""
+    return torch.linalg.vector_norm(weight, dim=(1, 2, 3), keepdim=True)
 
 
 class NormAct(nn.Module):
@@ -99,7 +81,9 @@ class NormAct(nn.Module):
         elif self.weight is not None:
             statistics = self.running_mean, self.running_var, self.weight, self.bias
             x = F.batch_norm(x, *statistics, self.training, self.momentum, self.eps)
-        return self.activate(x)
+        if self.activation == "swish":
+            return F.silu(x)
+        return F.elu(x) if self.activation == "elu" else x
 
     def normalise_together(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Batch normalisation over the batches of all processes, which are equally large."""
@@ -113,10 +97,6 @@ class NormAct(nn.Module):
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return torch.addcmul((self.bias - mean * scale)[:, None, None], x, scale[:, None, None]).to(x.dtype)
 
-    def activate(self, x: Tensor, inplace: bool = False) -> Tensor:
-        if self.activation == "swish":
-            return F.silu(x, inplace)
-        return F.elu(x, inplace=inplace) if self.activation == "elu" else x
 
 
 @contextmanager
@@ -136,10 +116,11 @@ def batch_norm_momentum(module: nn.Module, momentum: float) -> Iterator[None]:
 def checkpointed(module: nn.Module, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
     """function(*inputs), a part of `module`, of which the backward pass makes all tensors again from the inputs.
 
-    The second pass over a batch does not count it again in the running statistics.
+    The second pass over a batch does not count it again in the running statistics. Nothing random may be in the part:
+    the state of the generators, which a CUDA graph forbids to read, is not kept.
     """
     contexts = lambda: (nullcontext(), batch_norm_momentum(module, 0.0))  # noqa: E731
-    return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
+    return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=False)
 
 
 class NormActConv(nn.Module):
@@ -152,26 +133,18 @@ class NormActConv(nn.Module):
 
     def __init__(self, norm_act: NormAct, conv: Conv, *, upsample: bool = False, recompute: bool = False):
         super().__init__()
-        self.norm_act, self.conv, self.upsample = norm_act, conv, upsample
-        self.recompute = recompute and norm_act.weight is not None
+        self.norm_act, self.conv, self.upsample, self.recompute = norm_act, conv, upsample, recompute
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
-        if not (self.recompute and self.training and torch.is_grad_enabled()) or torch.compiler.is_compiling():
-            return self.compute(x)
-        if "norm_act_conv" not in kernels.ENABLED:
+        if self.recompute and self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return checkpointed(self, self.compute, x)
-        norm = self.norm_act
-        return kernels.NormActConv.apply(x, norm.weight, norm.bias, *self.conv.cast(x), self)
+        return self.compute(x)
 
     def compute(self, x: Tensor) -> Tensor:
         x = self.norm_act(x)
         return self.conv(upsample2x(x) if self.upsample else x)
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    """What autocast, where it is on, would turn x into before a convolution."""
-    device = x.device.type
-    # Meta tensors, which hold no data, know no autocast; to ask whether a device does stops the compiler of torch 2.11.
-    if device == "meta" or not torch.is_autocast_enabled(device):
-        return x.dtype
-    return torch.get_autocast_dtype(device)
+def upsample2x(x: Float[Tensor, "n c h w"], mode: str = "nearest") -> Float[Tensor, "n c h2 w2"]:
+    """Twice the side: "nearest" repeats each pixel, "bilinear" interpolates with the corners in their places."""
+    return F.interpolate(x, scale_factor=2, mode=mode, align_corners=True if mode == "bilinear" else None)

@@ -21,13 +21,13 @@ class Bernoulli:
 
     def log_prob(self, params: Float[Tensor, "n p h w"], x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """log p(x|z) in nats, summed over an image; grey values in [0, 1] count as probabilities."""
-        logits = _wide(params)
+        logits = wide(params)
         losses = F.binary_cross_entropy_with_logits(logits, x.to(logits.dtype), reduction="none")
         return -losses.flatten(1).sum(1)
 
     def mean(self, params: Float[Tensor, "n p h w"]) -> Float[Tensor, "n c h w"]:
         """E[x|z]: the probability of a one."""
-        return torch.sigmoid(_wide(params))
+        return torch.sigmoid(wide(params))
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Gaussian:
         return self._moments(params)[0]
 
     def _moments(self, params: Tensor) -> tuple[Tensor, Tensor]:
-        params = _wide(params)
+        params = wide(params)
         if self.std is not None:
             return torch.sigmoid(params), params.new_full((), 2 * math.log(self.std))
         mean, log_variance = params.chunk(2, dim=1)
@@ -113,7 +113,7 @@ class DiscretizedLogisticMixture:
         difference itself would round to zero, and as fast as it.
         """
         # Planes are walked one by one: a channels_last head is transposed once here, not in each operation.
-        params = _wide(params).contiguous()
+        params = wide(params).contiguous()
         x = x.to(params.dtype).contiguous()
         logits, means, log_scales, coefficients = self._split(params, x.shape[1])
         means = self._shift(means, torch.tanh(coefficients), x)
@@ -129,7 +129,7 @@ class DiscretizedLogisticMixture:
 
     def mean(self, params: Float[Tensor, "n p h w"]) -> Float[Tensor, "n c h w"]:
         """E[x|z] of the mixture before its tails are folded in, clipped to [0, 1]."""
-        params = _wide(params).contiguous()
+        params = wide(params).contiguous()
         logits, means, _, coefficients = self._split(params, self._channels(params))
         means = self._shift(means, torch.tanh(coefficients))
         mean = (torch.softmax(logits, dim=1)[:, None] * means).sum(2)
@@ -183,6 +183,6 @@ def _pair(lower: int, channel: int) -> int:
     return channel * (channel - 1) // 2 + lower
 
 
-def _wide(params: Tensor) -> Tensor:
+def wide(params: Tensor) -> Tensor:
     """At least fp32: the means of bf16 resolve no more than two levels of 8 bits."""
     return params if params.dtype == torch.float64 else params.float()

@@ -42,7 +42,7 @@ class Group(nn.Module):
             mean = state.new_zeros(len(state), *self.shape, dtype=torch.promote_types(state.dtype, torch.float32))
             return None, Normal(mean, torch.full_like(mean, self.config.top_prior_std))
         raw = self.prior_head(state)
-        return raw, normal(raw, self.config.sigma)
+        return raw, normal(raw)
 
     def merge(self, state: Tensor, z: Tensor) -> Tensor:
         """The state with the latents joined to it."""
@@ -61,11 +61,11 @@ class Step(NamedTuple):
 
     def posterior(self, features: list[Tensor]) -> Normal:
         """q(z_i | x, z_<i) before its flow, from what the bottom-up tower saw."""
-        group, feature, sigma = self.group, features[self.index], self.group.config.sigma
+        group, feature = self.group, features[self.index]
         if self.prior_raw is None:
-            return normal(group.posterior_head(feature), sigma)
+            return normal(group.posterior_head(feature))
         raw = group.posterior_head(feature + group.merge_state(self.state))
-        return residual_normal(self.prior_raw, raw, sigma) if group.config.residual else normal(raw, sigma)
+        return residual_normal(self.prior_raw, raw) if group.config.residual else normal(raw)
 
 
 class Code(NamedTuple):
@@ -94,6 +94,8 @@ class NVAE(nn.Module):
 
     # Measured on a CPU: a quarter more images a second, and as good a bound after as many of them.
     gains_from_bf16 = True
+    # A CUDA graph may replay the forward pass: no number of Python's decides anything in it.
+    capturable = True
 
     def __init__(self, config: NVAEConfig):
         super().__init__()
@@ -108,10 +110,7 @@ class NVAE(nn.Module):
         normed, blocks = {"weight_norm": config.weight_norm}, config.blocks
         sizes = [blocks + len(config.groups) - 1 - scale for scale in config.scale_of_group]
         top, colours = config.width(sizes[0]), config.unshuffle**2
-        halvings = [
-            (b, b + (cell == config.block_cells - 1)) for b in range(blocks) for cell in range(config.block_cells)
-        ]
-        doublings = [(end, start) for start, end in reversed(halvings)]
+        halvings = [block for block in range(blocks) for _ in range(config.block_cells)] + [blocks]
         bottom_up = [sizes[-1], *reversed(sizes)]
 
         self.stem = Conv(config.shape[0] * colours, config.channels, 3, **normed)
@@ -121,7 +120,7 @@ class NVAE(nn.Module):
         self.start = nn.Parameter(torch.rand(1, top, *config.group_shapes[0][1:]))
         cells = [nn.Sequential(), *_tower(config, config.decoder_cell, sizes, config.decoder_cells)]
         self.groups = nn.ModuleList(Group(config, *numbered) for numbered in enumerate(cells))
-        self.postprocess = _cells(config, config.decoder_cell, doublings, expansion=3)
+        self.postprocess = _cells(config, config.decoder_cell, halvings[::-1], expansion=3)
         outputs = self.likelihood.parameters_per_pixel(config.shape[0]) * colours
         self.head = nn.Sequential(nn.ELU(), Conv(config.channels, outputs, 3, **normed))
 
@@ -215,25 +214,27 @@ class NVAE(nn.Module):
         Returns:
             The statistics that were replaced: `load_state_dict(them, strict=False)` puts them back.
         """
-        statistics = {name: buffer for name, buffer in self.named_buffers() if ".running_" in name}
-        replaced = {name: buffer.clone() for name, buffer in statistics.items()}
+        before = good = self._statistics()
         was_training, kept = self.training, 0
         self.train()
         try:
             for _ in range(passes):
-                before = {name: buffer.clone() for name, buffer in statistics.items()}
                 with batch_norm_momentum(self, 1 / (kept + 1)):
                     self.sample(n, temperature)
-                if all(buffer.isfinite().all() for buffer in statistics.values()):
-                    kept += 1
+                found = self._statistics()
+                if all(value.isfinite().all() for value in found.values()):
+                    good, kept = found, kept + 1
                 else:
-                    self.load_state_dict(before, strict=False)
+                    self.load_state_dict(good, strict=False)
         except BaseException:
-            self.load_state_dict(replaced, strict=False)
+            self.load_state_dict(before, strict=False)
             raise
         finally:
             self.train(was_training)
-        return replaced
+        return before
+
+    def _statistics(self) -> dict[str, Tensor]:
+        return {name: buffer.clone() for name, buffer in self.named_buffers() if ".running_" in name}
 
     def _encoder_features(self, x: Tensor) -> list[Tensor]:
         """The bottom-up tower: what each group's posterior sees of the image, top first."""
@@ -255,9 +256,9 @@ class NVAE(nn.Module):
             state = group.cells(state)
             state = group.merge(state, choose(Step(index, group, state, *group.prior(state))))
         state = self.postprocess(state).to(self.start.dtype)
-        activation, conv = self.head
-        # bf16 would round a mean near 1 to about half a level of 8 bits; gradients need no more digits than elsewhere.
-        params = conv.full_precision(activation(state))
+        # bf16 would round a mean near 1 to about half a level of 8 bits. Meta tensors, without data, know no autocast.
+        with torch.autocast("cpu" if state.is_meta else state.device.type, enabled=False):
+            params = self.head(state)
         if self.config.unshuffle > 1:
             params = F.pixel_shuffle(params, self.config.unshuffle)
         return F.pad(params, [-self.config.border] * 4)
@@ -285,21 +286,20 @@ def _layout(tensor: Tensor) -> torch.memory_format:
     return torch.channels_last if is_last else torch.contiguous_format
 
 
-def _cells(config: NVAEConfig, kind: str, steps: list[tuple[int, int]], expansion: int = 6) -> nn.Sequential:
-    """Cells from the maps of so many halvings to those of so many, one for each step."""
+def _cells(config: NVAEConfig, kind: str, halvings: list[int], expansion: int = 6) -> nn.Sequential:
+    """Cells from the maps of each number of halvings to those of the next."""
     switches = {"norm_activation": config.norm_activation, "squeeze_excitation": config.squeeze_excitation}
-    switches |= {"weight_norm": config.weight_norm, "upsampling": config.upsampling, "checkpoint": config.checkpoint}
+    switches |= {"weight_norm": config.weight_norm, "checkpoint": config.checkpoint, "expansion": expansion}
     cells = []
-    for start, end in steps:
+    for start, end in itertools.pairwise(halvings):
         resample = "none" if start == end else "down" if start < end else "up"
-        widths = config.width(start), config.width(end)
-        cells.append(Cell(*widths, kind, resample=resample, expansion=expansion, **switches))
+        cells.append(Cell(config.width(start), config.width(end), kind, resample=resample, **switches))
     return nn.Sequential(*cells)
 
 
-def _tower(config: NVAEConfig, kind: str, sizes: list[int], count: int) -> list[nn.Sequential]:
-    """The cells before each group but the first of `sizes` (halvings): one that resamples where these change."""
+def _tower(config: NVAEConfig, kind: str, halvings: list[int], count: int) -> list[nn.Sequential]:
+    """`count` cells before each group but the first, and one that resamples where the halvings change."""
     return [
-        _cells(config, kind, [(before, here)] * (before != here) + [(here, here)] * count)
-        for before, here in itertools.pairwise(sizes)
+        _cells(config, kind, [before] + [here] * (count + (before != here)))
+        for before, here in itertools.pairwise(halvings)
     ]

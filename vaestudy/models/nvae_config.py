@@ -12,8 +12,6 @@ CHOICES = {
     "encoder_cell": ("regular", "depthwise"),
     "decoder_cell": ("depthwise", "regular"),
     "norm_activation": NORM_ACTIVATIONS,
-    "sigma": ("exp_floor", "softplus"),
-    "upsampling": ("bilinear", "nearest"),
     "likelihood": LIKELIHOODS,
     "checkpoint": ("none", "norm_act", "cell"),
 }
@@ -39,9 +37,7 @@ class NVAEConfig:
         squeeze_excitation, weight_norm: whether they are used.
         flows: pairs of volume-preserving flows in the posterior of each group.
         residual: whether a posterior is given relative to its prior.
-        sigma: "exp_floor" (soft clamp, exp, + 0.01), or "softplus" after Efficient-VDVAE.
         top_prior_std: of the top group's prior; the public code has 1.01 where the paper has N(0, 1).
-        upsampling: of the skips that double a map: "bilinear" or, after VDVAE, "nearest".
         unshuffle: side of the pixel blocks that become channels before the stem, and pixels again after the head.
         border: rows and columns of zeros around an image, which the likelihood does not see (MNIST: 2).
         likelihood: "mixture" (discretised logistics), "bernoulli" or "gaussian".
@@ -67,9 +63,7 @@ class NVAEConfig:
     weight_norm: bool = True
     flows: int = 0
     residual: bool = True
-    sigma: str = "exp_floor"
     top_prior_std: float = 1.0
-    upsampling: str = "bilinear"
     unshuffle: int = 1
     border: int = 0
     likelihood: str = "mixture"
@@ -111,8 +105,8 @@ class NVAEConfig:
         """A published configuration (NVAE, Table 6) or one of the study's own, with `changes` to its fields.
 
         `laptop32` is for two CPU cores, `laptop32_cells` the same with NVAE's own cells (depthwise decoder,
-        squeeze-and-excitation, weight norm), `smoke` for tests. `hierarchy32` has groups of 1x1, 2x2 and 4x4 latents
-        for dSprites, and `hierarchy32_top` is that network with the 1x1 group alone.
+        squeeze-and-excitation, weight norm), `gpu64` for one large GPU, `smoke` for tests. `hierarchy32` has groups of
+        1x1, 2x2 and 4x4 latents for dSprites, and `hierarchy32_top` is that network with the 1x1 group alone.
 
         Raises:
             InputError: an unknown name, images of another number of channels, or sides that the scales do not divide.
@@ -168,6 +162,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cifar10": {"channels": 128, "groups": (30,), "flows": 1},
     "imagenet32": {"channels": 192, "groups": (28,), "flows": 1},
     "celeba64": {"shape": (3, 64, 64), "channels": 64, "groups": (5, 10, 20), "flows": 1},
+    # The same cells at half the width, in fewer groups: what an H100-class GPU trains within minutes.
+    "gpu64": {"shape": (3, 64, 64), "channels": 32, "groups": (2, 4, 8), "flows": 1},
     "celeba_hq256": _IMAGES_256,
     "ffhq256": _IMAGES_256,
     # Measured on two CPU cores: more updates and low-resolution latents gain more there than NVAE's own cells.

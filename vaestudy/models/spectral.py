@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaestudy.models.layers import Conv, NormAct, stacked_kernels
+from vaestudy.models.layers import Conv, NormAct
 
 
 class SpectralPenalty(nn.Module):
@@ -49,7 +49,7 @@ class SpectralPenalty(nn.Module):
         iterations = self.iterations if self.started else self.first
         self.started, total = True, 0.0
         for name, convs in self.convs.items():
-            kernels, left = stacked_kernels(convs).float(), getattr(self, name)
+            kernels, left = torch.stack([conv.kernel().flatten(1) for conv in convs]).float(), getattr(self, name)
             with torch.no_grad():
                 for _ in range(iterations):
                     right = _unit(torch.einsum("no,noi->ni", left, kernels))

@@ -75,6 +75,8 @@ class VAE(nn.Module):
         settings: the other fields of VAEConfig.
     """
 
+    capturable = True  # see NVAE
+
     def __init__(self, shape: tuple[int, int, int], **settings):
         super().__init__()
         self.config = config = VAEConfig(tuple(shape), **settings)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import signal
 import sys
 import tempfile
 import threading
@@ -15,12 +16,9 @@ from typing import Any
 
 import vaestudy
 from vaestudy import settings
-from vaestudy.errors import InputError
-from vaestudy.files import project_root, replacing
-
-
-class NotebookError(RuntimeError):
-    """A notebook that stopped in one of its cells; the message says in which, and where to look."""
+from vaestudy.errors import InputError, NotebookError
+from vaestudy.files import project_root, replacing, writing
+from vaestudy.stopping import GOES_ON, stop_requests
 
 
 def check(path: Path | str, given: Mapping[str, Any]) -> Any:
@@ -63,20 +61,27 @@ def run_notebook(path: Path | str, given: Mapping[str, Any], output: Path | str,
     import papermill
     from nbclient.exceptions import DeadKernelError
 
+    kernel = _kernel_manager()
     try:
-        with _progress(cells, project_root() / checked.runs_dir, progress) as show_cell:
+        with (
+            writing(partial),
+            stop_requests(kernel.interrupt) as requested,
+            _progress(cells, project_root() / checked.runs_dir, progress, requested) as begin_cell,
+        ):
             node = papermill.execute_notebook(
                 _literal(path),
                 _literal(partial),
                 given,
                 progress_bar=False,
                 kernel_name="python3",
-                kernel_manager_class=_kernel_manager(),
-                on_cell_start=show_cell,
+                kernel_manager_class=kernel,
+                on_cell_start=begin_cell,
                 start_timeout=300,
                 extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which warns of every local socket
             )
     except papermill.PapermillExecutionError as error:
+        if requested:
+            raise requested[0](_first_line(error.evalue) or GOES_ON) from None
         kind = InputError if error.ename == "InputError" else NotebookError
         raise kind(_failure(checked.stage, given, error, partial)) from None
     except DeadKernelError:
@@ -135,7 +140,10 @@ def _failure(stage: str, given: Mapping, error: Any, partial: Path) -> str:
 
 
 def _kernel_manager() -> type:
-    """Kernels of the interpreter that runs now, whatever else is registered under the name python3."""
+    """Kernels of the interpreter that runs now, whatever else is registered under the name python3.
+
+    `interrupt()` of the class interrupts them as Ctrl-C does; a training saves its state before it stops.
+    """
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
 
@@ -143,18 +151,33 @@ def _kernel_manager() -> type:
         def _kernel_spec_manager_default(self) -> KernelSpecManager:
             return KernelSpecManager(kernel_dirs=[])  # without folders to look in, python3 is ipykernel's own
 
+        async def start_kernel(self, **named: Any) -> None:
+            await super().start_kernel(**named)
+            started.append(self.provisioner.process)
+
+        @staticmethod
+        def interrupt() -> None:
+            for process in started:
+                process.send_signal(signal.SIGINT)
+
+    started: list[Any] = []
     return ThisInterpreter
 
 
 @contextmanager
-def _progress(cells: int, runs: Path, shown: bool) -> Iterator[Callable]:
-    """Yields what nbclient calls at each cell; `shown`, the cell and the newest training stand on stderr meanwhile."""
+def _progress(cells: int, runs: Path, shown: bool, requested: list) -> Iterator[Callable]:
+    """Yields what nbclient calls at each cell; `shown`, the cell and the newest training stand on stderr meanwhile.
+
+    A request to stop that met a kernel between two cells acts at the next one.
+    """
     from tqdm import tqdm
 
     began, place = time.time(), {"cell": 0, "line": "", "since": time.time()}
     over = threading.Event()
 
     def begin(cell: Any, cell_index: int) -> None:
+        if requested:
+            raise requested[0](GOES_ON)
         if cell.cell_type == "code":
             place.update(cell=place["cell"] + 1, line=_first_line(cell.source), since=time.time())
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from vaestudy import settings
+from vaestudy import settings, stopping
 from vaestudy.errors import InputError, first_line
 from vaestudy.report import execute
 
@@ -94,18 +94,20 @@ def main() -> None:
     call = read(sys.argv[1:])
     if call is None:
         sys.exit("usage: papermill NOTEBOOK [-p NAME VALUE]... with a notebook of this study")
-    try:
-        given = parameters(call)
-        execute.check(call["notebook"], given)
+    sys.exit(stopping.status(lambda: run(call)))
 
-        from vaestudy.report import site
 
-        progress = sys.stderr.isatty() if call["progress"] is None else call["progress"]
-        executed, page = site.run_one(call["notebook"], given, progress)
-    except (InputError, execute.NotebookError) as error:
-        click.echo(f"vaestudy: {error}", err=True)
-        sys.exit(2 if isinstance(error, InputError) else 1)
+def run(call: dict[str, Any]) -> int:
+    """Run the notebook of a call."""
+    given = parameters(call)
+    execute.check(call["notebook"], given)
+
+    from vaestudy.report import site
+
+    progress = sys.stderr.isatty() if call["progress"] is None else call["progress"]
+    executed, page = site.run_one(call["notebook"], given, progress)
     click.echo(f"{executed}\n{page}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import vaestudy
@@ -12,6 +13,7 @@ from vaestudy.files import project_root, replacing, write_json
 from vaestudy.report import execute
 
 TITLE = "VAE, β-VAE, NVAE: one study in three stages"
+VERIFIED = ("claims", "headline", "provenance")
 LEAD = "From the variational bound to a deep hierarchical model, and what β > 1 does to the latents of each."
 
 
@@ -24,11 +26,15 @@ def study(
 ) -> Path:
     """Run every notebook of the study that is not fresh into `out_root`/<profile>/, render all, return the index.
 
+    Before that the records of a profile that is run in pieces are made.
+
     When a notebook fails, the pages of earlier runs stay, and the index says what failed.
 
     Raises:
         InputError, NotebookError: as `execute.run_notebook`.
     """
+    from vaestudy.experiments import evidence
+
     source = Path(notebooks or project_root() / "notebooks")
     stages = find(source)
     if not stages:
@@ -37,8 +43,9 @@ def study(
     given = {"profile": profile}
     folder = Path(out_root or project_root() / "reports") / profile
     execute.require_writable(folder)
+    made = evidence.run_all(profile, evidence.folder(profile), say)
     for path in stages:
-        if execute.is_fresh(path, given, folder / path.name):
+        if not made and execute.is_fresh(path, given, folder / path.name):
             say(f"{path.name}: up to date")
             continue
         say(f"{path.name}: running in the {profile} profile")
@@ -92,9 +99,11 @@ def write(profile: str, folder: Path, also: Path | None = None) -> Path:
         }
         for name, node in nodes.items()
     }
-    claims = [claim for node in nodes.values() for claim in html.rows(node, "claims")]
-    results = {"profile": profile, "version": vaestudy.__version__, "claims": claims, "notebooks": notebooks}
-    write_json(folder / "results.json", results)
+    rows = {kind: [row for node in nodes.values() for row in html.rows(node, kind)] for kind in VERIFIED}
+    results = {"profile": profile, "version": vaestudy.__version__, "claims": rows["claims"]}
+    results |= {"headline": [_summed_up(row) for row in rows["headline"] if row.get("values")]}
+    results |= {"checksums": {row["data set"]: row["data"] for row in rows["provenance"] if row.get("data set")}}
+    write_json(folder / "results.json", {**results, "notebooks": notebooks})
     extra = {also.stem: html.read(also)} if also and also.exists() else {}
     for name, node in (extra | nodes).items():
         _replace(folder / f"{name}.html", html.page(node, links=links, here=name))
@@ -107,6 +116,13 @@ def write(profile: str, folder: Path, also: Path | None = None) -> Path:
         unfinished={path.name: html.stopped(path) for path in sorted(folder.glob("*.partial.ipynb"))},
     )
     return _replace(folder / "index.html", text)
+
+
+def _summed_up(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A headline row as `vaestudy.claims.verify` compares it: mean and standard deviation over models."""
+    values, many = row["values"], len(row["values"]) > 1
+    spread = {"mean": fmean(values), "std": stdev(values) if many else None, "n": len(values)}
+    return {"quantity": row["quantity"], **spread, "digits": row.get("digits", 2)}
 
 
 def _replace(page: Path, text: str) -> Path:

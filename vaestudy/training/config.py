@@ -105,17 +105,24 @@ def learning_rate(training: Training, progress: float) -> float:
 
 
 def make_optimizer(training: Training, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser of a configuration, in its fused or multi-tensor form; on CUDA its rate is a tensor."""
+    """The optimiser of a configuration, in its fused or multi-tensor form.
+
+    Beyond CPUs its rate is a tensor on the device, but for Adagrad, which would read it back.
+    """
     on_cpu = parameters[0].device.type == "cpu"
-    rate = training.learning_rate if on_cpu else torch.tensor(training.learning_rate, device=parameters[0].device)
-    rates = {"lr": rate, "weight_decay": training.weight_decay}
+    rates = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
+    moments = {"betas": training.betas, "eps": training.eps}
     if training.optimizer == "adagrad":
-        return torch.optim.Adagrad(parameters, **rates, fused=on_cpu)
-    rates |= {"betas": training.betas, "eps": training.eps}
-    if training.optimizer == "adamax":
-        return torch.optim.Adamax(parameters, **rates, foreach=True, capturable=not on_cpu)
-    make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
-    return make(parameters, **rates, fused=True)
+        optimizer = torch.optim.Adagrad(parameters, **rates, fused=on_cpu)
+    elif training.optimizer == "adamax":
+        optimizer = torch.optim.Adamax(parameters, **rates, **moments, foreach=True, capturable=not on_cpu)
+    else:
+        make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
+        optimizer = make(parameters, **rates, **moments, fused=True)
+    # Given to the constructor, it would be read back.
+    for group in [] if on_cpu or training.optimizer == "adagrad" else optimizer.param_groups:
+        group["lr"] = torch.tensor(training.learning_rate, device=parameters[0].device)
+    return optimizer
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

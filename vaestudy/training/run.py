@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 import vaestudy
 from vaestudy.errors import InputError, first_line
-from vaestudy.files import canonical, replacing, write_json
+from vaestudy.files import canonical, replacing, write_json, writing
 
 
 def folder(root: Path | str, stage: str, *parts: Any) -> Path:
@@ -138,7 +138,8 @@ class Run:
 
     def append(self, row: dict) -> None:
         """Add one line to the log."""
-        with (self.path / "metrics.jsonl").open("a") as log:
+        path = self.path / "metrics.jsonl"
+        with writing(path), path.open("a") as log:
             log.write(json.dumps(row) + "\n")
 
     @property
@@ -165,7 +166,11 @@ class Run:
         commit = (known["commit"] or "unknown")[:10] + ("+" if known["modified"] else "")
         about = {"run": self.path.name, "commit": commit, "device": known["device"], "seed": known["seed"]}
         about |= {"seconds": known["seconds"], "peak memory, GiB": known["peak_memory_gib"]}
-        return about | {"data": known["data_checksum"][:12], "versions": versions}
+        troubles = {"steps left out": "steps_skipped", "times gone back": "rollbacks"}
+        training = self.record["training"]
+        about |= {name: training[key] for name, key in troubles.items() if training.get(key)}
+        data = next((part["ImageSet"]["name"] for part in self.config if "ImageSet" in part), None)
+        return about | {"data set": data, "data": known["data_checksum"][:12], "versions": versions}
 
     def codes(
         self, images: Any, index: Any = None, *, draws: int = 0, batch: int = 1024
@@ -247,7 +252,8 @@ class Run:
     def save_weights(self, state: dict[str, torch.Tensor]) -> None:
         """Weights in safetensors form; every tensor is stored contiguous and on its own."""
         with replacing(self.path / "model.safetensors") as temporary:
-            save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, temporary)
+            whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+            temporary.write_bytes(save(whole))  # `save_file` has an error of its own for a full disk
 
 
 def _code(latents: torch.Tensor, pooled: bool) -> torch.Tensor:

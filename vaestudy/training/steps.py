@@ -1,8 +1,9 @@
 """What one step of training is: of a single model of any kind, or of many VAEs stacked into one network."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -10,11 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from vaestudy.errors import InputError
 from vaestudy.models.layers import NormAct
 from vaestudy.models.spectral import SpectralPenalty
 from vaestudy.models.stack import Stack
 from vaestudy.models.vae import VAE, gaussian_kl
 from vaestudy.training import distributed
+from vaestudy.training.capture import Captured
 from vaestudy.training.config import (
     EpochSampler,
     Training,
@@ -33,6 +36,7 @@ from vaestudy.training.objective import (
     elbo_loss,
     total_correlation,
 )
+from vaestudy.training.skips import GradientSkips
 
 
 @runtime_checkable
@@ -59,7 +63,10 @@ class Step(Protocol):
 
 
 class ModelStep:
-    """A step of one model; its randomness is a function of (seed, step, micro batch)."""
+    """A step of one model; its randomness is a function of (seed, step, micro batch).
+
+    On CUDA the gradients of a model that says `capturable` are a CUDA graph.
+    """
 
     def __init__(self, model: nn.Module, images, training: Training, device: torch.device):
         self.model, self.images, self.training, self.device = model.train(), images, training, device
@@ -68,14 +75,17 @@ class ModelStep:
             model.to(memory_format=torch.channels_last)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(training, self.parameters)
+        self.fused = bool(self.optimizer.defaults.get("fused"))
         self.average = copy.deepcopy(model).requires_grad_(False) if training.ema else None
+        self.current, self.averaged = _floats(model), [] if self.average is None else _floats(self.average)
         self.sampler = EpochSampler(len(images), training.batch, training.seed, device)
         self.cast = autocast(training, model, device)
+        self.groups = len(getattr(model, "group_shapes", [()]))
         self.penalty = SpectralPenalty(model) if training.objective.spectral else None
         self.sizes = balance_sizes(model.group_shapes).to(device) if training.objective.balance else None
         self.micro_batches = range(distributed.rank(), training.micro_batches, distributed.world())
         self.writes, self.processes = distributed.rank() == 0, distributed.world()
-        self.skips = GradientSkips(training.grad_skip_factor, device) if training.grad_skip_factor else None
+        self.skips = GradientSkips(training.grad_skip_factor or math.inf, device)
         for norm in (module for module in model.modules() if isinstance(module, NormAct)):
             norm.gather = distributed.gather if training.sync_norm and distributed.world() > 1 else None
         self.net = model
@@ -87,70 +97,92 @@ class ModelStep:
         elif training.compile:
             self.net = compiled(self.net, device)
 
+        equal_parts = self.sampler.batch % training.micro_batches == 0
+        self.static = getattr(model, "capturable", False) and equal_parts and distributed.world() == 1
+        self.gradients_of_part = Captured(self.gradients, self.static and device.type == "cuda")
+        self.inputs: tuple[Tensor, ...] = ()
+        self.totals: Tensor | None = None
+
     def __call__(self, step: int, progress: float) -> Float[Tensor, "1 parts"]:
-        self.optimizer.zero_grad(set_to_none=True)
-        # A forward pass already moves the statistics of batch norm.
-        before = {buffer: buffer.clone() for buffer in self.model.buffers()} if self.skips is not None else {}
+        self.skips.copies.take(self._state())  # a forward pass already moves the statistics of batch norm
+        if self.gradients_of_part.fixed:
+            torch._foreach_zero_([p.grad for p in self.parameters if p.grad is not None])
+        else:
+            self.optimizer.zero_grad(set_to_none=True)
+        if self.totals is not None:
+            self.totals.zero_()
         shares = self.sampler(step).tensor_split(self.training.micro_batches)
-        total = torch.zeros((), device=self.device)
         for part in self.micro_batches:
             seed_step(self.training.seed, step, part)
+            self.feed(shares[part], progress)
             # Gradients meet once, after this process's last part.
             alone = distributed.world() > 1 and part != self.micro_batches[-1]
             with self.net.no_sync() if alone else nullcontext():
-                terms = self.cost(shares[part], progress)
-                (terms.loss / len(self.micro_batches)).backward()
-            parts = torch.cat([terms.loss[None], terms.nll[None], terms.kl]).detach()
-            total = total + parts / len(self.micro_batches)
-        self.update(step, before)
-        return distributed.mean(total)[None]
+                self.gradients_of_part()
+        totals = distributed.mean(self.totals.clone())
+        self.update(step, totals[0])
+        return totals[None]
 
-    def cost(self, index: Tensor, progress: float) -> LossTerms:
-        """What the images at `index` cost when a fraction `progress` of the training is done."""
+    def feed(self, index: Tensor, progress: float) -> None:
+        """The images at `index`, and the pressure that is in force: all that differs from one part to the next."""
         objective, x = self.training.objective, self.images.batch(index)
         if self.training.flip:
             x = flipped(x)
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
+        charged = [part[0] for part in coefficients([objective], progress, self.groups)]
+        more = torch.tensor([float(objective.kl_weight(progress) < 1), objective.spectral_weight(progress)])
+        inputs = (x, *charged, *more)
+        if self.gradients_of_part.fixed:
+            for place, new in zip(self.inputs, inputs, strict=True):
+                place.copy_(new, non_blocking=True)
+        else:
+            self.inputs = tuple(part.to(self.device, non_blocking=True) for part in inputs)
+
+    def gradients(self) -> None:
+        """Of one part of the batch, added to those before it: static shapes, no word from the host."""
+        terms = self.cost()
+        (terms.loss / len(self.micro_batches)).backward()
+        parts = torch.cat([terms.loss[None], terms.nll[None], terms.kl]).detach() / len(self.micro_batches)
+        self.totals = parts if self.totals is None else self.totals.add_(parts)
+
+    def cost(self) -> LossTerms:
+        """What the images that were fed cost."""
+        objective, (x, *charged, balancing, spectral) = self.training.objective, self.inputs
         with self.cast:
             terms = self.net(x) if self.training.samples == 1 else self.net(x, samples=self.training.samples)
-        charged = _on(self.device, coefficients([objective], progress, len(terms.kl)))
-        charged = Coefficients(*(part[0] for part in charged))
-        if objective.balance and objective.kl_weight(progress) < 1:
-            charged = charged._replace(kl=charged.kl * balance_weights(terms.kl, self.sizes))
+        if objective.group_kl_anneal and len(terms.kl) != self.groups:
+            raise InputError(f"group_kl_anneal needs a model that names its {len(terms.kl)} groups by group_shapes")
+        charged = Coefficients(*charged)
+        if objective.balance:
+            weights = balance_weights(terms.kl, self.sizes)
+            charged = charged._replace(kl=charged.kl * torch.where(balancing > 0, weights, torch.ones_like(weights)))
         excess = 0.0
         if objective.kind == "total_correlation":
             excess = total_correlation(*terms.posterior, len(self.images))
         cost = elbo_loss(terms.nll.mean(), terms.kl.mean(1), charged, excess)
-        if self.penalty is None:
-            return cost
-        return cost._replace(loss=cost.loss + objective.spectral_weight(progress) * self.penalty())
+        return cost if self.penalty is None else cost._replace(loss=cost.loss + spectral * self.penalty())
 
-    def update(self, step: int, before: dict[Tensor, Tensor]) -> None:
-        """Move the weights and their average, unless the gradient is one to leave out.
+    def update(self, step: int, loss: Float[Tensor, ""]) -> None:
+        """Move the weights and their average, unless the loss or the gradient is one to leave out."""
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        accepted = self.skips.accepts(torch.where(loss.isfinite(), norm, torch.nan))
+        if self.fused:
+            self.optimizer.found_inf = (~accepted).float()
+        self.optimizer.step()
+        if self.average is not None:
+            with torch.no_grad():  # the first step starts the mean
+                torch._foreach_lerp_(self.averaged, self.current, 1 - self.training.ema if step else 1.0)
+        self.skips.copies.put_back_unless(accepted, self._state())
 
-        Args:
-            step: number of the step.
-            before: what each buffer of the model held before the forward pass.
-        """
-        if self.skips is None:
-            self.optimizer.step()
-            self.update_average(step)
-        else:
-            with self.skips.undo_if_refused(self.parameters, self.optimizer, self._averaged(), before):
-                self.optimizer.step()
-                self.update_average(step)
-
-    @torch.no_grad()
-    def update_average(self, step: int) -> None:
-        """Exponential mean of weights and buffers; the first step starts it."""
-        if self.average is None:
-            return
-        current = [t for t in self.model.state_dict().values() if t.is_floating_point()]
-        torch._foreach_lerp_(self._averaged(), current, 1 - self.training.ema if step else 1.0)
-
-    def _averaged(self) -> list[Tensor]:
-        return [] if self.average is None else [t for t in self.average.state_dict().values() if t.is_floating_point()]
+    def _state(self) -> list[Tensor]:
+        """What a step changes whether it is wanted or not: the statistics of batch norm, the averages, and, where the
+        optimiser is not fused, the weights and their moments."""
+        if self.fused:
+            return [*self.model.buffers(), *self.averaged]
+        moments = [value for state in self.optimizer.state.values() for value in state.values()]
+        here = [value for value in moments if torch.is_tensor(value) and value.device == self.parameters[0].device]
+        return [*self.parameters, *self.model.buffers(), *self.averaged, *here]
 
     def state_dict(self) -> dict:
         parts = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
@@ -165,59 +197,7 @@ class ModelStep:
         return [(self.average or self.model).state_dict()]
 
     def skipped(self) -> tuple[int, int]:
-        return (0, 0) if self.skips is None else self.skips.counts()
-
-
-class GradientSkips(nn.Module):
-    """Adaptive gradient skipping without a word between host and device.
-
-    A step whose gradient norm is not finite, or more than `factor` times its running mean, is undone.
-    """
-
-    def __init__(self, factor: float, device: torch.device):
-        super().__init__()
-        self.factor = factor
-        self.register_buffer("mean", torch.zeros((), device=device))  # 0 until there is one
-        self.register_buffer("count", torch.zeros(2, dtype=torch.int64, device=device))  # in all, and in a row
-
-    @torch.no_grad()
-    def accepts(self, norm: Float[Tensor, ""]) -> Tensor:
-        """Whether a gradient of this norm is used (a flag on the device), and its place in the mean."""
-        finite, first = norm.isfinite(), self.mean == 0
-        accepted = finite & (first | (norm < self.factor * self.mean))
-        # A refused norm still moves the mean, so that a lasting change of scale is followed.
-        moved = torch.where(first, norm, 0.98 * self.mean + 0.02 * torch.minimum(norm, 10 * self.mean))
-        self.mean.copy_(torch.where(finite, moved, self.mean))
-        in_a_row = torch.where(accepted, 0, self.count[1] + 1)
-        self.count.copy_(torch.stack([self.count[0] + ~accepted, in_a_row]))
-        return accepted
-
-    @contextmanager
-    def undo_if_refused(
-        self,
-        parameters: Sequence[Tensor],
-        optimizer: torch.optim.Optimizer,
-        more: Sequence[Tensor],
-        before: dict[Tensor, Tensor],
-    ) -> Iterator[None]:
-        """Takes changes to the weights, the moments, `more` and what is in `before` back where the gradient is refused.
-
-        By a choice between old and new: a product with 0 would keep what is not a number.
-        """
-        accepted = self.accepts(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-        before = before | {t: t.detach().clone() for t in (*parameters, *more, *self._moments(optimizer))}
-        yield
-        with torch.no_grad():
-            # Moments that the first step has made begin at zero.
-            for tensor in {*before, *self._moments(optimizer)}:
-                tensor.copy_(torch.where(accepted, tensor, before.get(tensor, torch.zeros_like(tensor))))
-
-    def _moments(self, optimizer: torch.optim.Optimizer) -> list[Tensor]:
-        known = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
-        return [value for value in known if value.device == self.mean.device]
-
-    def counts(self) -> tuple[int, int]:
-        return tuple(self.count.tolist())
+        return self.skips.counts()
 
 
 class StackStep:
@@ -253,13 +233,11 @@ class StackStep:
         self.penalised = torch.tensor(penalised, dtype=torch.int64, device=device)
         self.totals = torch.zeros(len(models), 3, device=device)
         self.generator = torch.Generator(device)
-        self.replay: Callable[[], None] | None = None
+        self.gradients_of_all = Captured(self.gradients, device.type == "cuda")
 
     def __call__(self, step: int, progress: float) -> Float[Tensor, "models 3"]:
         self.feed(step, progress)
-        if self.replay is None:
-            self.replay = self.gradients if self.device.type == "cpu" else self.captured()
-        self.replay()
+        self.gradients_of_all()
         self.optimizer.step()
         return self.totals
 
@@ -283,19 +261,6 @@ class StackStep:
         terms = self.compare()
         terms.loss.sum().backward()
         self.totals.copy_(torch.cat([terms.loss[:, None], terms.nll[:, None], terms.kl], dim=1).detach())
-
-    def captured(self) -> Callable[[], None]:
-        """The gradients as one CUDA graph."""
-        side = torch.cuda.Stream(self.device)
-        side.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self.gradients()
-        torch.cuda.current_stream(self.device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self.gradients()
-        return graph.replay
 
     def cost(self) -> LossTerms:
         """What the batches of all models cost, a row a model."""
@@ -329,3 +294,8 @@ class StackStep:
 
 def _on(device: torch.device, charged: Coefficients) -> Coefficients:
     return Coefficients(*(part.to(device, non_blocking=True) for part in charged))
+
+
+def _floats(model: nn.Module) -> list[Tensor]:
+    """The weights and buffers that can be averaged."""
+    return [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]

@@ -8,12 +8,15 @@ import hashlib
 import itertools
 import json
 import math
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -24,13 +27,14 @@ from vaestudy.errors import InputError
 from vaestudy.files import write_json
 from vaestudy.models.stack import Stack
 from vaestudy.models.vae import VAE
+from vaestudy.stopping import Terminated, stop_requests
 from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import Training
 from vaestudy.training.objective import Objective, beta_norm
 from vaestudy.training.progress import progress_bar
 from vaestudy.training.run import Run, describe, folder, owned
 from vaestudy.training.steps import StackStep
-from vaestudy.training.trainer import Job, Loop, check, device_of, fit, unchanged_noise
+from vaestudy.training.trainer import Diverged, Job, Loop, check, device_of, fit, unchanged_noise
 
 
 @dataclass(frozen=True)
@@ -123,14 +127,17 @@ def fit_many(
     for job in jobs:
         check(job)
     device, runs = device_of(device), [Run(job.run_dir, job.model) for job in jobs]
-    stackable = [job for job in jobs if _stacks(job)]
+    stackable = [job for job in jobs if stacks(job)]
     for _, alike in itertools.groupby(sorted(stackable, key=_kind), key=_kind):
         own = [job for i, job in enumerate(alike) if i % distributed.world() == distributed.rank()]
         with owned([run for run in map(_run, own) if not run.finished]):
             for part, path in _parts(own, device, at_once):
                 _train_stack(part, path, device, checkpoint_seconds, on_step)
+        for job in own:  # alone a training has ways to come to an end that a stack has not
+            if distributed.world() == 1 and not _run(job).finished:
+                fit(*job, device=device, checkpoint_seconds=checkpoint_seconds)
     _wait_for([Run(job.run_dir, job.model) for job in stackable])
-    _fit_side_by_side([job for job in jobs if not _stacks(job)], device, checkpoint_seconds)
+    _fit_side_by_side([job for job in jobs if not stacks(job)], device, checkpoint_seconds)
     for run in runs:
         run.model.to(device)
         run.load()
@@ -141,7 +148,7 @@ def _run(job: Job) -> Run:
     return Run(job.run_dir, job.model)
 
 
-def _stacks(job: Job) -> bool:
+def stacks(job: Job) -> bool:
     """Whether a training can share one program with others of its kind."""
     own = job.training
     plain = not (own.ema or own.grad_skip_factor or own.micro_batches > 1)
@@ -183,7 +190,11 @@ def _train_stack(jobs: Sequence[Job], path: Path, device: torch.device, seconds:
     with memory.explain_oom(f"{len(jobs)} models at once: set at_once below it"), unchanged_noise(device):
         images, trainings = jobs[0].images.to(device), [job.training for job in jobs]
         step = StackStep([job.model for job in jobs], trainings, images, device)
-        Loop(step, runs, trainings, images, device, path, seconds, on_step).run()
+        try:
+            Loop(step, runs, trainings, images, device, path, seconds, on_step).run()
+        except Diverged:  # of some models, and the others are recorded
+            if distributed.world() > 1:
+                raise
     for file in path.iterdir():
         file.unlink()
     path.rmdir()
@@ -216,24 +227,39 @@ def _fit_side_by_side(jobs: Sequence[Job], device: torch.device, seconds: float 
         for job in waiting:
             fit(*job, device=device, checkpoint_seconds=seconds)
         return
-    with _watched(waiting):
-        Parallel(cores, backend="loky")(delayed(_fit_alone)(job, seconds) for job in waiting)
+    with TemporaryDirectory() as folder, stop_requests() as requested:
+        stop = Path(folder) / "stop"
+        try:
+            with _watched(waiting, requested, stop):
+                Parallel(cores, backend="loky")(delayed(_fit_alone)(job, seconds, os.getpid(), stop) for job in waiting)
+        finally:
+            if requested:
+                raise requested[0](f"stopped {len(waiting)} models: the same command goes on there")
 
 
-def _fit_alone(job: Job, seconds: float | int | None) -> None:
+def _fit_alone(job: Job, seconds: float | None, parent: int, stop: Path) -> None:
+    """A training that stops, as at SIGTERM, once the file `stop` is there or the process `parent` is not."""
+
+    def on_step(_: int) -> None:
+        if stop.exists() or os.getppid() != parent:
+            signal.raise_signal(signal.SIGTERM)
+
     torch.set_num_threads(1)
-    fit(*job, device="cpu", checkpoint_seconds=seconds)
+    with suppress(Terminated, KeyboardInterrupt):
+        fit(*job, device="cpu", checkpoint_seconds=seconds, on_step=on_step)
 
 
 @contextmanager
-def _watched(jobs: Sequence[Job]) -> Iterator[None]:
-    """Show by their logs how far trainings in other processes are."""
+def _watched(jobs: Sequence[Job], requested: list, stop: Path) -> Iterator[None]:
+    """Show by their logs how far trainings in other processes are, and pass on to them that they are to stop."""
     runs, ended = [_run(job) for job in jobs], threading.Event()
 
     def watch(bar) -> None:
         over = False
         while not over:
             over = ended.wait(1)
+            if requested:
+                stop.touch()
             bar.update(sum(run.images_seen for run in runs) - bar.n)
 
     with progress_bar(f"{len(jobs)} models", sum(job.training.images for job in jobs), 0) as bar:

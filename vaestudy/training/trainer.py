@@ -1,8 +1,7 @@
 """One loop for one model or many. Progress is counted in images; the same call again resumes or returns."""
 
+import logging
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,14 +14,22 @@ from torch import nn
 from vaestudy.errors import InputError
 from vaestudy.files import write_json
 from vaestudy.models.vae import VAE
+from vaestudy.stopping import stop_requests
 from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import Training, learning_rate, set_learning_rate
 from vaestudy.training.progress import progress_bar
 from vaestudy.training.run import Run, describe, owned, provenance
 from vaestudy.training.steps import ModelStep, Step
 
+logger = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = {"cpu": 30.0, "cuda": 300.0}
-MOST_SKIPPED_IN_A_ROW = 100
+MOST_SKIPPED_IN_A_ROW, MOST_ROLLBACKS = 100, 3
+STATE = ("step", "taken", "rollbacks", "seconds", "totals", "counted", "kept")  # beside that of the step
+KEPT_STATES = 10  # that a training takes on its way to go back to, at fixed numbers of images
+
+
+class Diverged(InputError):
+    """A training whose numbers are not finite any more."""
 
 
 class Job(NamedTuple):
@@ -59,8 +66,8 @@ def fit(
         InputError: if the folder holds another run or cannot be written, the images do not fit the model, or the
             training diverges.
     """
-    job, run, device = Job(model, images, training, run_dir), Run(run_dir, model), device_of(device)
-    config = check(job, distributed.world())
+    job, run = Job(model, images, training, run_dir), Run(run_dir, model)
+    device, config = device_of(device), check(job, distributed.world())
     with owned([run] if distributed.rank() == 0 and not run.finished else []):
         # Nobody else changes the folder from here on, so that all processes see the same.
         distributed.barrier()
@@ -77,10 +84,8 @@ def _train(run: Run, config: list, images, training: Training, device: torch.dev
         write_json(run.path / "config.json", config)
     distributed.barrier()
     run.model.to(device)
-    parts = (
-        f"a batch of {training.batch} in {training.micro_batches} parts of {training.batch // training.micro_batches}"
-    )
-    with memory.explain_oom(f"{parts}: raise micro_batches, or lower batch or image_size"), unchanged_noise(device):
+    part = f"{training.batch // training.micro_batches} images, a micro batch"
+    with memory.explain_oom(f"{part}: raise micro_batches, or lower batch or image_size"), unchanged_noise(device):
         images = images.to(device)
         step = ModelStep(run.model, images, training, device)
         Loop(step, [run], [training], images, device, run.path, seconds, on_step).run()
@@ -118,6 +123,10 @@ def _check(model: nn.Module, images, training: Training, processes: int) -> None
 class Loop:
     """Steps until all images are seen, with a log and checkpoints between them, and what is recorded at the end.
 
+    After MOST_SKIPPED_IN_A_ROW steps that were left out a single model goes back to a state that it had after a fixed
+    number of images, and on with half the learning rate, at most MOST_ROLLBACKS times. Of many models those whose
+    numbers are not finite are left behind without a record.
+
     Args:
         step: how one or many models move by a batch.
         runs: a run for each model; what is logged and recorded goes there.
@@ -146,21 +155,22 @@ class Loop:
         self.checkpoint_seconds = own if checkpoint_seconds is None else checkpoint_seconds
         self.batch = min(self.training.batch, len(images))
         self.steps = math.ceil(self.training.images / self.batch)
+        self.log_steps = max(1, self.training.log_every // self.batch)
         self.step, self.seconds, self.totals, self.counted = 0, 0.0, None, None
+        self.taken, self.rollbacks, self.kept = 0, 0, None  # steps with those that were taken again; a state
 
     def run(self) -> None:
         """Train to the end, from the start or from where an interruption has left it."""
         self.resume()
-        log_steps = max(1, self.training.log_every // self.batch)
         images = self.batch * len(self.runs)
         name = self.runs[0].path.name if len(self.runs) == 1 else f"{len(self.runs)} models"
         with progress_bar(name, self.steps * images, self.step * images) as bar, stop_requests() as requested:
             self.began = saved = time.perf_counter()
             while self.step < self.steps:
                 self.advance()
-                bar.update(images)
-                if self.step % log_steps == 0 or self.step == self.steps:
+                if self.step % self.log_steps == 0 or self.step == self.steps:
                     self.log()
+                bar.update(self.step * images - bar.n)
                 if requested or time.perf_counter() - saved > self.checkpoint_seconds:
                     self.save()
                     saved = time.perf_counter()
@@ -176,7 +186,7 @@ class Loop:
     def advance(self) -> None:
         """One step; what is not finite stays out of the means of the log."""
         progress = self.step / self.steps
-        set_learning_rate(self.take_step.optimizer, learning_rate(self.training, progress))
+        set_learning_rate(self.take_step.optimizer, self.rate(progress))
         terms = self.take_step(self.step, progress).detach()
         finite = terms.isfinite().all(1, keepdim=True)
         if self.totals is None:
@@ -184,32 +194,72 @@ class Loop:
             self.counted = torch.zeros(len(terms), 1, device=terms.device)
         self.totals += torch.where(finite, terms, 0)
         self.counted += finite
-        self.step += 1
+        self.step, self.taken = self.step + 1, self.taken + 1
+
+    def rate(self, progress: float) -> float:
+        """The learning rate when a fraction `progress` is done."""
+        return learning_rate(self.training, progress) * 0.5**self.rollbacks
 
     def log(self) -> None:
         """A line for each run: means since the line before, in nats per image."""
         self.seconds, self.began = self.elapsed(), time.perf_counter()
         means = (self.totals / self.counted).tolist()
         skipped, in_a_row = self.take_step.skipped()
-        lost = in_a_row >= MOST_SKIPPED_IN_A_ROW
-        for run, own, (loss, nll, *kl) in zip(self.runs, self.trainings, means, strict=True):
-            if not math.isfinite(loss) and in_a_row and not lost and self.step < self.steps:
-                continue  # all steps since the line before were skipped; the next one may be better
-            if not math.isfinite(loss) or lost:
-                advice = "lower learning_rate" + ("" if own.grad_skip_factor else " or set grad_skip_factor")
-                which = f" ({own.objective}, seed {own.seed})" if len(self.runs) > 1 else ""
-                raise InputError(f"training diverged after {self.step * self.batch:,} images: {advice}{which}")
-            if self.take_step.writes:
+        for run, (loss, nll, *kl) in zip(self.runs, means, strict=True):
+            # Otherwise all steps since the line before were left out; the next one may be better.
+            if math.isfinite(loss) and self.take_step.writes:
                 run.append(self.row(loss, nll, kl, skipped))
         self.totals.zero_()
         self.counted.zero_()
+        ended_badly = self.step == self.steps and not math.isfinite(means[0][0])
+        if len(self.runs) > 1:
+            self.step = self.step if any(math.isfinite(loss) for loss, *_ in means) else self.steps
+        elif in_a_row >= MOST_SKIPPED_IN_A_ROW or ended_badly:
+            self.go_back(skipped)
+        elif in_a_row == 0 and self.step % (self.log_steps * math.ceil(self.steps / self.log_steps / KEPT_STATES)) == 0:
+            self.keep()
+
+    def keep(self) -> None:
+        """A state to go back to, in the host's memory."""
+        self.kept = {"step": self.step, "state": checkpoint.copied(self.take_step.state_dict(), "cpu")}
+
+    def go_back(self, skipped: int) -> None:
+        """On from the state kept last, with half the learning rate; what the log says beyond it is dropped."""
+        seen = self.step * self.batch
+        if self.rollbacks == MOST_ROLLBACKS:
+            self.save()
+            raise self.diverged(self.trainings[0], f"also at 1/{2**self.rollbacks} of its learning rate")
+        self.rollbacks += 1
+        self.step = self.kept["step"]
+        logger.warning(
+            "%s: not finite after %s images; back to %s, with half the learning rate",
+            *(self.runs[0].path, f"{seen:,}", f"{self.step * self.batch:,}"),
+        )
+        self.take_step.load_state_dict(checkpoint.copied(self.kept["state"], self.device))
+        self.take_step.skips.count_on_from(skipped)
+        if self.take_step.writes:
+            self.runs[0].truncate_log(self.step * self.batch)
+        self.save()
+
+    def diverged(self, own: Training, how: str) -> Diverged:
+        """What to say of a training that did not come to a good end."""
+        seen, which = f"{self.step * self.batch:,}", f"{own.objective}, seed {own.seed}"
+        return Diverged(f"training diverged after {seen} images, {how}: lower learning_rate ({which})")
 
     def row(self, loss: float, nll: float, kl: list[float], skipped: int) -> dict:
         """One line of a run's log."""
         row = {"images_seen": self.step * self.batch, "loss": loss, "nll_nats": nll}
         row |= {"kl_nats": sum(kl), "elbo_nats": -nll - sum(kl), "kl_nats_by_group": kl}
-        row |= {"learning_rate": learning_rate(self.training, (self.step - 1) / self.steps)}
-        return row | {"seconds": round(self.seconds / len(self.runs), 3), "steps_skipped": skipped}
+        row |= {"learning_rate": self.rate((self.step - 1) / self.steps)}
+        row |= {"seconds": round(self.seconds / len(self.runs), 3)}
+        row |= {"steps_skipped": skipped, "rollbacks": self.rollbacks}
+        return row | self.scaling()
+
+    def scaling(self) -> dict[str, float]:
+        """With several processes, images a second of each: beside the rate of one alone, the efficiency of scaling."""
+        if (processes := self.take_step.processes) == 1:
+            return {}
+        return {"images_per_second_a_process": round(self.step * self.batch / max(self.seconds, 1e-9) / processes, 2)}
 
     def elapsed(self) -> float:
         """Seconds of training so far, those before an interruption included."""
@@ -218,16 +268,19 @@ class Loop:
     def save(self) -> None:
         """A checkpoint to go on from; every process could write it, and one does."""
         if self.take_step.writes:
-            state = {"step": self.step, "seconds": self.elapsed(), "totals": self.totals, "counted": self.counted}
-            checkpoint.save(self.folder, self.step, {**state, "state": self.take_step.state_dict()})
+            state = {name: getattr(self, name) for name in STATE} | {"seconds": self.elapsed()}
+            checkpoint.save(self.folder, self.taken, {**state, "state": self.take_step.state_dict()})
 
     def resume(self) -> None:
         """Take up the newest whole checkpoint, and drop what the log says beyond it."""
         state = checkpoint.load(self.folder, self.device)
         if state is not None:
             self.take_step.load_state_dict(state["state"])
-            self.step, self.seconds = state["step"], state["seconds"]
-            self.totals, self.counted = state["totals"], state["counted"]
+            for name in STATE:
+                setattr(self, name, state[name])
+            self.kept = checkpoint.copied(self.kept, "cpu")
+        elif len(self.runs) == 1:
+            self.keep()
         if self.take_step.writes:
             for run in self.runs:
                 run.truncate_log(self.step * self.batch)
@@ -241,49 +294,23 @@ class Loop:
         about |= {"data_checksum": self.images.checksum, "processes": self.take_step.processes}
         about |= {"precision": "bf16" if self.take_step.cast._enabled else "fp32"}
         about |= {"peak_memory_gib": round(memory.peak(self.device) / 2**30, 2)}
-        seen, made_by = self.steps * self.batch, provenance(**about)
+        seen, made_by, lost = self.steps * self.batch, provenance(**about), []
         for run, own, weights in zip(self.runs, self.trainings, self.take_step.final_weights(), strict=True):
-            if not all(weight.isfinite().all() for weight in weights.values() if weight.is_floating_point()):
-                raise InputError(f"training diverged after {seen:,} images: the last weights are not finite")
+            finite = all(weight.isfinite().all() for weight in weights.values() if weight.is_floating_point())
+            if not finite or run.images_seen < seen:  # its last numbers are not in the log
+                lost.append(own)
+                continue
             run.save_weights(weights)
             last = run.history.iloc[-1]
             end = {name: float(last[name]) for name in ("nll_nats", "kl_nats", "elbo_nats")}
             speed = round(seen / max(seconds, 1e-9), 1)
-            end |= {"images_seen": seen, "steps_skipped": int(last["steps_skipped"]), "images_per_second": speed}
+            end |= {"images_seen": seen, "images_per_second": speed}
+            end |= {name: int(last[name]) for name in ("steps_skipped", "rollbacks")}
+            end |= self.scaling()
             run.update_record(config=run.config, training=end, provenance={"seed": own.seed, **made_by})
         checkpoint.remove(self.folder)
-
-
-class Terminated(SystemExit):
-    """SIGTERM has stopped a training, whose checkpoint is written; the process ends with status 143."""
-
-    def __init__(self, words: str):
-        super().__init__(128 + signal.SIGTERM)
-        self.words = words
-
-    def __str__(self) -> str:
-        return self.words
-
-
-@contextmanager
-def stop_requests() -> Iterator[list[type[BaseException]]]:
-    """A list that SIGTERM and Ctrl-C fill with what to raise after the step at hand; a second one acts at once."""
-    requested: list[type[BaseException]] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield requested
-        return
-
-    def note(number: int, _frame: Any) -> None:
-        if requested:
-            raise requested[0]("stopped at once")
-        requested.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield requested
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if lost:
+            raise self.diverged(lost[0], "its last numbers are not finite")
 
 
 def device_of(device: torch.device | str | None) -> torch.device:

@@ -12,23 +12,21 @@ import torch
 SCRIPT = """
 import json, sys
 import torch
-from vaestudy.training import trainer
-from vaestudy.training import distributed as workers
 from vaestudy.data import ImageSet
 from vaestudy.models import NVAE, NVAEConfig
+from vaestudy.training import Training, distributed, fit
 
 processes, steps, batch = int(sys.argv[2]), 24, 16
 torch.set_num_threads(1)
-workers.start()
+distributed.start()
 images = ImageSet("noise", (3, 32, 32), torch.randint(0, 256, (512, 3, 32, 32), dtype=torch.uint8))
-recipe = trainer.Training(
-    images=steps * batch * processes, batch=batch * processes, shards=processes, log_every=6 * batch * processes,
+recipe = Training(
+    images=steps * batch * processes, batch=batch * processes, micro_batches=processes, log_every=6 * batch * processes,
     optimizer="adamax", compile=torch.cuda.is_available(),
 )
-run = trainer.fit(NVAE(NVAEConfig(groups=(2, 4))), images, recipe, sys.argv[1])
-if workers.rank() == 0:
-    seconds = run.history["seconds"]
-    print(json.dumps(6 * batch * processes / float(min(seconds[1:] - seconds[:-1]))))
+run = fit(NVAE(NVAEConfig(groups=(2, 4))), images, recipe, sys.argv[1])
+if distributed.rank() == 0:
+    print(json.dumps(6 * batch * processes / float(run.history["seconds"].diff().min())))
 """
 
 

@@ -1,0 +1,77 @@
+"""How a program ends before its end: SIGTERM and Ctrl-C as requests, and one line for whatever went wrong."""
+
+import errno
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from vaestudy.errors import InputError, NotebookError
+
+GOES_ON = "stopped: the same command goes on where it was"
+# What a disk says that is full, has a quota, or has turned read-only.
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+class Terminated(SystemExit):
+    """SIGTERM has stopped what ran; the process ends with status 143."""
+
+    def __init__(self, words: str = GOES_ON):
+        super().__init__(128 + signal.SIGTERM)
+        self.words = words
+
+    def __str__(self) -> str:
+        return self.words
+
+
+@contextmanager
+def stop_requests(tell: Callable[[], Any] = lambda: None) -> Iterator[list[type[BaseException]]]:
+    """A list that SIGTERM and Ctrl-C fill with what to raise once it suits; a second one acts at once.
+
+    `tell` is called when the first one comes.
+    """
+    requested: list[type[BaseException]] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield requested
+        return
+
+    def note(number: int, _frame: Any) -> None:
+        if requested:
+            raise requested[0]("stopped at once")
+        requested.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
+        tell()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield requested
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def status(run: Callable[[], int]) -> int:
+    """The exit status of a program: that of `run`, or after one line on stderr 2 for bad input and a disk without
+    room, 1 for a failed notebook, 130 for Ctrl-C and 143 for SIGTERM."""
+
+    def terminate(_number: int, _frame: Any) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate) if threading.current_thread() is threading.main_thread() else None
+    try:
+        return run()
+    except (KeyboardInterrupt, Terminated) as stop:
+        number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+        found, words = 128 + number, str(stop) or GOES_ON
+    except (InputError, NotebookError) as error:
+        found, words = 2 if isinstance(error, InputError) else 1, str(error)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        found, words = 2, f"cannot write {error.filename or 'a file'}: {error.strerror}"
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+    print(f"vaestudy: {words}", file=sys.stderr)  # noqa: T201
+    return found
