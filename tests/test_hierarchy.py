@@ -247,28 +247,32 @@ def test_forms_of_a_map_keep_its_nats():
     assert set(nvae.forms(draws[:, :2], np.ones(2), factors)) == {"whole map", "principal components"}
 
 
+LAPTOP = settings.resolve("nvae", profile="laptop")
+
+
 def test_without_records_the_page_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(nvae, "project_root", lambda: tmp_path)
-    laptop = settings.resolve("nvae", profile="laptop")
-    records, on_devices, whose = nvae.records(laptop)
-    assert len(records) == len(on_devices) == len(hierarchy.hierarchies(records)) == 0
-    assert whose == "the published night"
+    monkeypatch.setattr(evidence, "project_root", lambda: tmp_path)
+    own = evidence.of_page(LAPTOP)
+    records, on_devices = evidence.either(own, "hierarchy"), evidence.either(own, "devices")
+    assert len(own) == len(records) == len(on_devices) == len(hierarchy.hierarchies(records)) == 0
     assert hierarchy.groups_of(records) == []
     assert hierarchy.seed_count(records) == 0
-    judged = nvae.judged(laptop, records, on_devices)
+    assert len(nvae.devices_table(LAPTOP, on_devices, (3, 32, 32))) == len(devices.DEVICES)
+    judged = evidence.judge(LAPTOP, own)
     assert {claim["verdict"] for claim in judged} == {"not tested"}
-    beside = nvae.beside_earlier_work(judged)
-    assert "3.5 not tested" in {row["here"] for row in beside}
+    assert "3.5 not tested" in {row["here"] for row in nvae.beside_earlier_work(judged)}
+    known = [claim | {"published": "contradicted"} for claim in judged]
+    assert "3.5 contradicted" in {row["here"] for row in nvae.beside_earlier_work(known)}
 
 
 def test_the_laptop_shows_the_records_of_the_published_night(toy, monkeypatch, tmp_path):
-    folder = tmp_path / "reports" / "published" / "night"
-    shutil.copytree(toy[0] / "records", folder / "records")
-    monkeypatch.setattr(nvae, "project_root", lambda: tmp_path)
-    records, on_devices, whose = nvae.records(settings.resolve("nvae", profile="laptop"))
+    shutil.copytree(toy[0] / "records", tmp_path / "reports" / "published" / "night" / "records")
+    monkeypatch.setattr(evidence, "project_root", lambda: tmp_path)
+    own = evidence.of_page(LAPTOP)
+    assert len(own) == 0
+    records = evidence.either(own, "hierarchy")
     assert len(records) == len(toy[1]["hierarchy"])
-    assert len(on_devices) == 1 + len(devices.DEVICES)
-    assert whose == "the published night"
+    assert len(evidence.either(own, "devices")) == 1 + len(devices.DEVICES)
     assert hierarchy.seed_count(records) == 1
     groups = hierarchy.groups_of(records)
     assert {row["group"] for row in groups} == {"top", "second", "third", "all"}

@@ -10,10 +10,9 @@ import pandas as pd
 from vaestudy import metrics, published
 from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments import devices, evidence, group_scores, hierarchy
+from vaestudy.experiments import devices, group_scores, hierarchy
 from vaestudy.experiments.common import runs_root, sizes
 from vaestudy.experiments.common import train_and_test as _train_and_test
-from vaestudy.files import project_root
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.settings import NVAESettings
 from vaestudy.training import Job, Run, Training, distributed, fit, fit_many, folder
@@ -192,22 +191,6 @@ def forms(
         pooled = codes.reshape(len(codes), len(nats), -1).mean(2)
         found["mean over space"] = pooled, nats.sum((1, 2))
     return found
-
-
-def records(settings: NVAESettings) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """Records of the parts `hierarchy` and `devices`, of this profile or else published, and words for whose they are.
-
-    Both tables are empty where neither has any.
-    """
-    own, whose = evidence.of_page(settings), f"the {settings.profile} profile"
-    if not len(own):
-        own, whose = evidence.read(project_root() / "reports" / "published" / "night"), "the published night"
-    return own[own["part"] == "hierarchy"], own[own["part"] == "devices"], whose
-
-
-def judged(settings: NVAESettings, *own: pd.DataFrame) -> list[dict]:
-    """The claims of this page by its records, or by the published ones that it shows."""
-    return evidence.judge(settings, pd.concat(own, ignore_index=True))
 
 
 def devices_table(settings: NVAESettings, found: pd.DataFrame, shape: tuple[int, int, int]) -> list[dict]:
