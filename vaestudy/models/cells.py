@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from vaestudy.models.layers import Conv, NormAct, NormActConv, checkpointed, upsample2x
+from vaestudy.models.layers import Conv, NormAct, NormActConv, checkpointed
 
 BRANCH_SCALE = 0.1
 # What a compiled network keeps for its backward pass under "norm_act": products, but nothing made from them by element.
@@ -58,7 +58,7 @@ class UpsampleSkip(nn.Module):
         self.conv = Conv(inputs, outputs, 1, bias=False, weight_norm=weight_norm)
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
-        return upsample2x(self.conv(x), "bilinear")
+        return F.interpolate(self.conv(x), scale_factor=2, mode="bilinear", align_corners=True)
 
 
 class Cell(nn.Module):
@@ -93,7 +93,7 @@ class Cell(nn.Module):
 
         def layer(conv: Conv, active: bool = True, upsample: bool = False) -> NormActConv:
             norm_act = NormAct(conv.in_channels, activation if active else "none", norm=norm)
-            return NormActConv(norm_act, conv, upsample=upsample, recompute=checkpoint != "none")
+            return NormActConv(norm_act, conv, upsample=upsample)
 
         if kind == "regular":
             layers = [
@@ -128,18 +128,18 @@ class Cell(nn.Module):
 
     def recomputing(self, x: Tensor) -> Tensor:
         """`compute`, of whose tensors the backward pass makes some again."""
-        compiling = torch.compiler.is_compiling()
-        if self.checkpoint == "none" or (self.checkpoint == "norm_act" and not compiling):  # each layer sees to it
+        if self.checkpoint == "none":
             return self.compute(x)
-        if not compiling:
-            return checkpointed(self, self.compute, x)
-        # A compiler updates the statistics once by itself.
-        keep = partial(create_selective_checkpoint_contexts, _KEPT)
-        selective = {"context_fn": keep} if self.checkpoint == "norm_act" else {}
-        return checkpoint(self.compute, x, use_reentrant=False, preserve_rng_state=False, **selective)
+        if torch.compiler.is_compiling():  # a compiler updates the statistics once by itself
+            keep = partial(create_selective_checkpoint_contexts, _KEPT)
+            selective = {"context_fn": keep} if self.checkpoint == "norm_act" else {}
+            return checkpoint(self.compute, x, use_reentrant=False, preserve_rng_state=False, **selective)
+        return checkpointed(self, self.compute, x) if self.checkpoint == "cell" else self.compute(x, by_layer=True)
 
-    def compute(self, x: Tensor) -> Tensor:
-        branch = self.branch(x)
+    def compute(self, x: Tensor, by_layer: bool = False) -> Tensor:
+        branch = x
+        for layer in self.branch:
+            branch = checkpointed(layer, layer, branch) if by_layer else layer(branch)
         skip = x if self.skip is None else self.skip(x)
         if self.gate is None:
             return torch.add(skip, branch, alpha=BRANCH_SCALE)

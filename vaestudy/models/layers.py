@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +97,6 @@ class NormAct(nn.Module):
         return torch.addcmul((self.bias - mean * scale)[:, None, None], x, scale[:, None, None]).to(x.dtype)
 
 
-
 @contextmanager
 def batch_norm_momentum(module: nn.Module, momentum: float) -> Iterator[None]:
     """Inside the block, every batch norm of `module` gives a new batch this share in its running statistics."""
@@ -113,38 +111,26 @@ def batch_norm_momentum(module: nn.Module, momentum: float) -> Iterator[None]:
             norm.momentum = own
 
 
-def checkpointed(module: nn.Module, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
-    """function(*inputs), a part of `module`, of which the backward pass makes all tensors again from the inputs.
+def checkpointed(module: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """function(x), a part of `module`, of which the backward pass makes all tensors again from x.
 
     The second pass over a batch does not count it again in the running statistics. Nothing random may be in the part:
     the state of the generators, which a CUDA graph forbids to read, is not kept.
     """
     contexts = lambda: (nullcontext(), batch_norm_momentum(module, 0.0))  # noqa: E731
-    return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=False)
+    return checkpoint(function, x, use_reentrant=False, context_fn=contexts, preserve_rng_state=False)
 
 
 class NormActConv(nn.Module):
     """Normalisation, activation, upsampling of the map where wanted, convolution.
 
     Nearest-neighbour upsampling commutes with everything before it, so that part runs on a quarter of the pixels.
-    With `recompute` the backward pass makes normalised and activated maps again from the layer's input, which is
-    then all that is kept.
     """
 
-    def __init__(self, norm_act: NormAct, conv: Conv, *, upsample: bool = False, recompute: bool = False):
+    def __init__(self, norm_act: NormAct, conv: Conv, *, upsample: bool = False):
         super().__init__()
-        self.norm_act, self.conv, self.upsample, self.recompute = norm_act, conv, upsample, recompute
+        self.norm_act, self.conv, self.upsample = norm_act, conv, upsample
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
-        if self.recompute and self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return checkpointed(self, self.compute, x)
-        return self.compute(x)
-
-    def compute(self, x: Tensor) -> Tensor:
         x = self.norm_act(x)
-        return self.conv(upsample2x(x) if self.upsample else x)
-
-
-def upsample2x(x: Float[Tensor, "n c h w"], mode: str = "nearest") -> Float[Tensor, "n c h2 w2"]:
-    """Twice the side: "nearest" repeats each pixel, "bilinear" interpolates with the corners in their places."""
-    return F.interpolate(x, scale_factor=2, mode=mode, align_corners=True if mode == "bilinear" else None)
+        return self.conv(F.interpolate(x, scale_factor=2) if self.upsample else x)

@@ -9,7 +9,6 @@ from vaestudy.models.layers import NORM_ACTIVATIONS
 from vaestudy.models.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
 
 CHOICES = {
-    "encoder_cell": ("regular", "depthwise"),
     "decoder_cell": ("depthwise", "regular"),
     "norm_activation": NORM_ACTIVATIONS,
     "likelihood": LIKELIHOODS,
@@ -32,7 +31,7 @@ class NVAEConfig:
         groups: latent groups of each scale.
         latents: channels of z in the groups of each scale; a single number holds for all.
         encoder_cells, decoder_cells: cells of each group.
-        encoder_cell, decoder_cell: "regular" (3x3) or "depthwise" (5x5).
+        decoder_cell: "depthwise" (5x5) or "regular" (3x3), as all of the encoder are.
         norm_activation: "bn_swish", "bn_elu" or "wn_elu" (no batch norm).
         squeeze_excitation, weight_norm: whether they are used.
         flows: pairs of volume-preserving flows in the posterior of each group.
@@ -56,7 +55,6 @@ class NVAEConfig:
     latents: int | Sequence[int] = 20
     encoder_cells: int = 2
     decoder_cells: int = 2
-    encoder_cell: str = "regular"
     decoder_cell: str = "depthwise"
     norm_activation: str = "bn_swish"
     squeeze_excitation: bool = True
@@ -78,10 +76,10 @@ class NVAEConfig:
         for name in ("shape", "groups", "latents"):
             if not isinstance(getattr(self, name), int):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        latents = self.latents_of_scale
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise InputError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+        latents = self.latents_of_scale
         if len(latents) != scales or min(*self.groups, *latents, self.channels // 4, self.block_cells) < 1:
             raise InputError(
                 f"groups {self.groups} and latents {latents} need one positive number for each scale, "
@@ -89,8 +87,6 @@ class NVAEConfig:
             )
         if self.norm_activation == "wn_elu" and not self.weight_norm:
             raise InputError("wn_elu has no batch norm: it needs weight_norm")
-        if self.top_prior_std <= 0:
-            raise InputError(f"top_prior_std must be above 0, not {self.top_prior_std}")
         divisor = self.unshuffle * 2 ** (self.blocks + scales - 1)
         for side in self.shape[1:]:
             if (side + 2 * self.border) % divisor:
@@ -139,14 +135,18 @@ class NVAEConfig:
         return tuple(scale for scale, count in enumerate(self.groups) for _ in range(count))
 
     @property
+    def halvings_of_group(self) -> tuple[int, ...]:
+        """How often the maps of each group were halved since the stem, top first."""
+        return tuple(self.blocks + len(self.groups) - 1 - scale for scale in self.scale_of_group)
+
+    @property
     def group_shapes(self) -> tuple[tuple[int, int, int], ...]:
         """(channels, height, width) of each group's latents, top first."""
-        shapes = []
-        for scale in self.scale_of_group:
-            divisor = self.unshuffle * 2 ** (self.blocks + len(self.groups) - 1 - scale)
-            sides = [(side + 2 * self.border) // divisor for side in self.shape[1:]]
-            shapes.append((self.latents_of_scale[scale], *sides))
-        return tuple(shapes)
+        sides = [(side + 2 * self.border) // self.unshuffle for side in self.shape[1:]]
+        return tuple(
+            (self.latents_of_scale[scale], *(side >> halvings for side in sides))
+            for scale, halvings in zip(self.scale_of_group, self.halvings_of_group, strict=True)
+        )
 
 
 _IMAGES_256 = {"shape": (3, 256, 256), "channels": 30, "groups": (4, 4, 4, 8, 16), "flows": 2, "bits": 5}
