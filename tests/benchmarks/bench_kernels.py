@@ -1,39 +1,32 @@
-"""What is written by hand, taken out of each training that a profile runs: what a step costs without it.
+"""What is written by hand for speed, taken out of each training that a profile runs: what a step costs without it.
 
-Blocks of steps with and without take turns in one process, so that the load of a shared machine cancels. A row is the
-median over the rounds of the ratio of the two times (without over with; above 1.1 it earns its place), its quartiles,
-and the same ratio of the processor time.
+Two processes, one with and one without, take turns in blocks of steps, so that the load of a shared machine cancels.
+`ratio` is the median over the rounds of time without over time with, beside its quartiles and the same ratio of
+processor time. What stays below 1.1 in every training has not earned its place.
 """
 
-import contextlib
+import itertools
+import os
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor
 
 from vaestudy.data import ImageSet
-from vaestudy.models import NVAE, VAE, NVAEConfig, kernels, spectral
-from vaestudy.models.cells import FactorizedReduce
-from vaestudy.models.layers import Conv
+from vaestudy.models import NVAE, VAE, NVAEConfig, kernels, stack
 from vaestudy.training import Objective, Training, memory, objective, steps
-from vaestudy.training.config import has_bf16_instructions
 
 CPU = torch.device("cpu")
 ROUNDS, WARM_UP, SECONDS = 11, 6, 1.0  # blocks of about so many seconds
-LAPTOP = {"optimizer": "adamw", "betas": (0.9, 0.99), "ema": 0.995, "learning_rate": 4e-3}
-
-
-def nvae(preset: str, batch: int, objective: Objective | None = None, **settings: Any) -> steps.ModelStep:
-    """A step of an NVAE as the profiles train it."""
-    model = NVAE(NVAEConfig.preset(preset, **settings))
-    recipe = Training(images=10**6, batch=batch, **LAPTOP, objective=objective or Objective(warmup=0.3))
-    return steps.ModelStep(model, noise(model.shape, batch, model.config.bits), recipe, CPU)
+WARMED = Objective(warmup=0.3)
 
 
 def noise(shape: tuple[int, int, int], batch: int, bits: int) -> ImageSet:
@@ -41,8 +34,17 @@ def noise(shape: tuple[int, int, int], batch: int, bits: int) -> ImageSet:
     return ImageSet.from_array((levels * 255 // (2**bits - 1)).astype(np.uint8)).quantized(bits)
 
 
+def nvae(config: NVAEConfig, batch: int, objective: Objective = WARMED) -> steps.ModelStep:
+    """A step of an NVAE as the laptop and the night train it."""
+    recipe = Training(images=10**6, batch=batch, optimizer="adamw", ema=0.995, objective=objective)
+    return steps.ModelStep(NVAE(config), noise(config.shape, batch, config.bits), recipe, CPU)
+
+
+def ablation() -> steps.ModelStep:
+    return nvae(NVAEConfig.preset("smoke", shape=(3, 32, 32)), 8, Objective(warmup=0.3, spectral=0.01))
+
+
 def mlp() -> steps.ModelStep:
-    """Stage 1: 64x64 pixels, the `mlp` network."""
     recipe = Training(images=10**6, batch=128)
     return steps.ModelStep(VAE((1, 64, 64), network="mlp"), noise((1, 64, 64), 128, 1), recipe, CPU)
 
@@ -58,137 +60,83 @@ def sweep(side: int) -> steps.StackStep:
     return steps.StackStep(models, recipes, noise((1, side, side), 128, 1), CPU)
 
 
-TRAININGS: dict[str, Callable[[], Any]] = {
-    "laptop32, batch 8": lambda: nvae("laptop32", 8),
-    "laptop32_cells, batch 8": lambda: nvae("laptop32_cells", 8),
-    "laptop32_cells, batch 32": lambda: nvae("laptop32_cells", 32),
-    "hierarchy32, batch 32": lambda: nvae("hierarchy32", 32),
-    "ablation: smoke at 32x32, batch 8": lambda: nvae("smoke", 8, Objective(warmup=0.3, spectral=0.01)),
-    "MLP 64x64, batch 128": mlp,
-    "sweep 16x16, 40 models": lambda: sweep(16),
-    "sweep 32x32, 40 models": lambda: sweep(32),
-    "NVAE 32 channels, batch 16": lambda: nvae_wide(),
-    "NVAE 32 channels, batch 16, norm_act": lambda: nvae_wide(checkpoint="norm_act"),
+NVAES: dict[str, Callable[[], Any]] = {
+    "laptop32_cells, batch 32": lambda: nvae(NVAEConfig.preset("laptop32_cells"), 32),
+    "ablation, batch 8": ablation,
+    "NVAE of 32 channels, batch 16": lambda: nvae(NVAEConfig(groups=(2, 4)), 16),
 }
+SWEEPS = {f"sweep {side}x{side}, 40 models": lambda side=side: sweep(side) for side in (16, 32)}
+OTHERS = {
+    "laptop32, batch 8": lambda: nvae(NVAEConfig.preset("laptop32"), 8),
+    "hierarchy32, batch 32": lambda: nvae(NVAEConfig.preset("hierarchy32"), 32),
+    "MLP 64x64, batch 128": mlp,
+}
+TRAININGS = NVAES | OTHERS | SWEEPS
 
 
-def nvae_wide(**settings: Any) -> steps.ModelStep:
-    model = NVAE(NVAEConfig(groups=(2, 4), **settings))
-    return steps.ModelStep(model, noise(model.shape, 16, 8), Training(images=10**6, batch=16, optimizer="adamax"), CPU)
-
-
-@contextlib.contextmanager
-def swapped(owner: Any, name: str, plain: Any) -> Iterator[None]:
-    usual = getattr(owner, name)
-    setattr(owner, name, plain)
-    try:
-        yield
-    finally:
-        setattr(owner, name, usual)
-
-
-def four_convolutions(self: FactorizedReduce, x: torch.Tensor) -> torch.Tensor:
-    x = F.silu(x)
-    shifted = (x, x[:, :, 1:, 1:], x[:, :, :, 1:], x[:, :, 1:])
-    parts = [F.conv2d(p, c.kernel(), c.bias, stride=2) for c, p in zip(self.convs, shifted, strict=True)]
-    return torch.cat(parts, dim=1)
-
-
-def kernels_one_by_one(convs: list[Conv]) -> torch.Tensor:
-    return torch.stack([conv.kernel().flatten(1) for conv in convs])
-
-
-def correlation_by_autograd(mean, log_std, sample, dataset_size):
+def correlation_by_autograd(mean: Tensor, log_std: Tensor, sample: Tensor, dataset_size: int) -> Tensor:
     weights = objective._log_weights(mean.shape[-2], dataset_size, mean.device)
     s = (sample[..., :, None, :] - mean[..., None, :, :]) * torch.exp(-log_std)[..., None, :, :]
     log_q = -0.5 * s.square() - log_std[..., None, :, :]
     joint = torch.logsumexp(log_q.sum(-1) + weights, -1)
-    marginals = torch.logsumexp(log_q + weights[..., None], -2).sum(-1)
-    return (joint - marginals).mean(-1)
+    return (joint - torch.logsumexp(log_q + weights[..., None], -2).sum(-1)).mean(-1)
 
 
-def has(kind: type[nn.Module]) -> Callable[[Any], bool]:
-    return lambda step: hasattr(step, "model") and any(isinstance(m, kind) for m in step.model.modules())
-
-
-def without(name: str) -> Callable[[], contextlib.AbstractContextManager]:
-    return lambda: swapped(kernels, "ENABLED", kernels.ENABLED - {name})
-
-
-def depthwise(step: Any) -> bool:
-    return has(Conv)(step) and any(isinstance(m, Conv) and m.groups > 1 for m in step.model.modules())
-
-
-def normed(step: Any) -> bool:
-    return has(Conv)(step) and any(isinstance(m, Conv) and m.log_norm is not None for m in step.model.modules())
-
-
-KERNELS = {
-    "depthwise": (without("depthwise"), depthwise),
-    "weight_norm": (without("weight_norm"), normed),
-    "full_precision_conv": (without("full_precision_conv"), has(Conv)),
-    "norm_act_conv": (
-        without("norm_act_conv"),
-        lambda s: has(Conv)(s) and s.model.config.checkpoint == "norm_act",
-    ),
-    "one 2x2 convolution": (
-        lambda: swapped(FactorizedReduce, "forward", four_convolutions),
-        has(FactorizedReduce),
-    ),
-    "stacked_kernels": (
-        lambda: swapped(spectral, "stacked_kernels", kernels_one_by_one),
-        lambda s: getattr(s, "penalty", None) is not None,
-    ),
-    "total_correlation": (
-        lambda: swapped(steps, "total_correlation", correlation_by_autograd),
-        lambda s: len(getattr(s, "penalised", ())) > 0,
-    ),
+# What puts plain torch, or nothing, in the place of each, and the trainings that it is a part of.
+KERNELS: dict[str, tuple[Callable[[], AbstractContextManager], dict[str, Callable[[], Any]]]] = {
+    "depthwise gradients": (lambda: mock.patch.object(kernels, "gradients_by_hand", return_value=False), NVAES),
+    "total correlation": (lambda: mock.patch.object(steps, "total_correlation", correlation_by_autograd), SWEEPS),
+    "transposed weights": (lambda: mock.patch.object(stack, "transposed_names", return_value=set()), SWEEPS),
+    "kept memory": (lambda: mock.patch.object(memory, "keep_freed"), TRAININGS),
 }
 
 
 def rows() -> list[dict]:
     """Each kernel in each training that it is part of."""
-    memory.keep_freed()
-    found = []
-    for training, make in TRAININGS.items():
-        step = make()
-        for name, (plain, applies) in KERNELS.items():
-            if applies(step):
-                found.append(compared(step, plain, f"{training}: without {name}"))
-                print(found[-1], flush=True)
-    return found
+    return [compared(name, training) for name, (_, trainings) in KERNELS.items() for training in trainings]
 
 
-def compared(step: Any, plain: Callable[[], contextlib.AbstractContextManager], name: str) -> dict:
+def compared(name: str, training: str) -> dict:
     """Milliseconds of a step without and with, and their ratio."""
-    for context in (contextlib.nullcontext, plain):
-        with context():
-            taken = timed(step, WARM_UP)[0] / WARM_UP
-    count = max(2, min(10, round(SECONDS / taken)))
-    walls, processor, each = [], [], []
+    command = [sys.executable, __file__, training]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    pair = [subprocess.Popen(command + own, env=environment, **pipes) for own in ([], [name])]
+    taken = max(_said(process)[0] for process in pair)
+    count, found = max(2, min(10, round(SECONDS / taken))), []
     for number in range(ROUNDS):
         spent = {}
-        for own in ((0, 1), (1, 0))[number % 2]:
-            with (contextlib.nullcontext, plain)[own]():
-                spent[own] = timed(step, count)
-        walls.append(spent[1][0] / spent[0][0])
-        processor.append(spent[1][1] / spent[0][1])
-        each.append([spent[own][0] / count * 1e3 for own in (1, 0)])
-    low, _, high = statistics.quantiles(walls, n=4)
-    value, peer = (min(times) for times in zip(*each, strict=True))
-    about = {"unit": "ms", "value": value, "peer": "with it", "peer_value": peer}
-    cpu = statistics.median(processor)
-    return {"name": name, **about, "ratio": statistics.median(walls), "quartiles": [low, high], "processor": cpu}
+        for place in (0, 1) if number % 2 else (1, 0):
+            print(count, file=pair[place].stdin, flush=True)
+            spent[place] = _said(pair[place])
+        found.append((*spent[0], *spent[1]))
+    for process in pair:
+        process.communicate()
+    walls = [without / with_ for with_, _, without, _ in found]
+    low, middle, high = statistics.quantiles(walls, n=4)
+    best = [1e3 * min(column) for column in zip(*found, strict=True)]
+    about = {"unit": "ms", "value": best[2], "peer": "with it", "peer_value": best[0], "ratio": middle}
+    spread = {"quartiles": [low, high], "processor": statistics.median(b / a for _, a, _, b in found)}
+    return {"name": f"{training}, without {name}", **about, **spread}
 
 
-def timed(step: Any, count: int) -> tuple[float, float]:
-    start = time.perf_counter(), time.process_time()
-    for number in range(count):
-        step(number, 0.5)
-    return time.perf_counter() - start[0], time.process_time() - start[1]
+def _said(process: subprocess.Popen) -> tuple[float, float]:
+    """Seconds of a step, of the clock and of the processor."""
+    return tuple(float(word) for word in process.stdout.readline().split())
+
+
+def take_turns(training: str, name: str = "") -> None:
+    """One of the two processes: a line of output for each block of steps that a line of input asks for."""
+    with KERNELS[name][0]() if name else nullcontext():
+        memory.keep_freed()
+        step = TRAININGS[training]()
+        for line in itertools.chain([str(WARM_UP)], sys.stdin):
+            start = time.perf_counter(), time.process_time()
+            for number in range(int(line)):
+                step(number, 0.5)
+            ends = time.perf_counter(), time.process_time()
+            print(*((end - began) / int(line) for began, end in zip(start, ends, strict=True)), flush=True)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(int(sys.argv[1]))
-    print("threads", sys.argv[1], "bf16", has_bf16_instructions(), flush=True)
-    rows()
+    take_turns(*sys.argv[1:])
