@@ -8,6 +8,11 @@ import torch.nn.functional as F
 from vaestudy.models.cells import Cell, FactorizedReduce, SqueezeExcitation, UpsampleSkip
 from vaestudy.models.kernels import DepthwiseConv
 from vaestudy.models.layers import Conv, NormAct
+from vaestudy.models.nvae_config import NVAEConfig
+
+
+def cell_of(inputs: int, outputs: int, kind: str, resample: str = "none", expansion: int = 6, **switches) -> Cell:
+    return Cell(inputs, outputs, kind, NVAEConfig(**switches), resample=resample, expansion=expansion)
 
 
 def parameters(module: torch.nn.Module) -> int:
@@ -31,14 +36,14 @@ def depthwise(inputs: int, outputs: int, expansion: int) -> int:
 @pytest.mark.parametrize("width", [8, 32, 100])
 def test_parameter_formulas(width):
     regular = 2 * (2 * width + weight_normed(width, width, 3)) + gate(width)
-    assert parameters(Cell(width, width, "regular")) == regular
+    assert parameters(cell_of(width, width, "regular")) == regular
     double, quarter = 2 * width, width // 2
     down = 2 * width + weight_normed(width, double, 3) + 2 * double + weight_normed(double, double, 3) + gate(double)
     down += 3 * weight_normed(width, quarter, 1) + weight_normed(width, double - 3 * quarter, 1)
-    assert parameters(Cell(width, double, "regular", resample="down")) == down
-    assert parameters(Cell(width, width, "depthwise")) == depthwise(width, width, 6) + gate(width)
+    assert parameters(cell_of(width, double, "regular", resample="down")) == down
+    assert parameters(cell_of(width, width, "depthwise")) == depthwise(width, width, 6) + gate(width)
     up = depthwise(width, width // 2, 3) + gate(width // 2) + weight_normed(width, width // 2, 1, bias=False)
-    assert parameters(Cell(width, width // 2, "depthwise", resample="up", expansion=3)) == up
+    assert parameters(cell_of(width, width // 2, "depthwise", resample="up", expansion=3)) == up
 
 
 def test_weight_norm():
@@ -82,7 +87,7 @@ def test_gradients_of_a_depthwise_convolution_in_bf16():
 def test_checkpointing_changes_neither_numbers_nor_statistics(kind, resample):
     outputs = {"none": 8, "down": 16, "up": 4}[resample]
     cells = {
-        mode: Cell(8, outputs, kind, resample=resample, expansion=3, checkpoint=mode).double()
+        mode: cell_of(8, outputs, kind, resample=resample, expansion=3, checkpoint=mode).double()
         for mode in ("none", "norm_act", "cell")
     }
     initial = copy.deepcopy(cells["none"].state_dict())
@@ -101,7 +106,7 @@ def test_checkpointing_changes_neither_numbers_nor_statistics(kind, resample):
 @pytest.mark.parametrize("resample", ["none", "down", "up"])
 def test_a_cell_without_its_branch_is_its_skip(kind, resample):
     outputs = {"none": 8, "down": 16, "up": 4}[resample]
-    cell = Cell(8, outputs, kind, resample=resample).eval()
+    cell = cell_of(8, outputs, kind, resample=resample).eval()
     last = cell.branch[-1]
     for parameter in last.parameters() if kind == "depthwise" else (last.conv.weight, last.conv.bias):
         torch.nn.init.zeros_(parameter)
@@ -110,10 +115,10 @@ def test_a_cell_without_its_branch_is_its_skip(kind, resample):
 
 
 def test_the_branch_counts_a_tenth():
-    cell = Cell(8, 8, "regular", squeeze_excitation=False).eval()
+    cell = cell_of(8, 8, "regular", squeeze_excitation=False).eval()
     x = torch.randn(2, 8, 4, 4)
     assert torch.allclose(cell(x), x + 0.1 * cell.branch(x))
-    gated = Cell(8, 8, "regular").eval()
+    gated = cell_of(8, 8, "regular").eval()
     branch = gated.branch(x)
     assert torch.allclose(gated(x), x + 0.1 * gated.gate(branch) * branch, atol=1e-6)
 
@@ -143,7 +148,7 @@ def test_doubling_skip_is_upsampling_then_convolution():
 
 
 def test_an_up_cell_may_double_the_map_last():
-    cell = Cell(8, 4, "depthwise", resample="up", expansion=3, squeeze_excitation=False).double()
+    cell = cell_of(8, 4, "depthwise", resample="up", expansion=3, squeeze_excitation=False).double()
     x = torch.randn(2, 8, 3, 3, dtype=torch.float64)
     expand, depth, project, norm = cell.branch
     hidden = F.interpolate(x, scale_factor=2, mode="nearest")  # first of all, as in the paper

@@ -95,27 +95,6 @@ def test_the_published_configurations(name):
 
 
 @pytest.mark.parametrize(
-    ("config", "total"),
-    [
-        (NVAEConfig.preset("mnist", **ONE_CELL), 18_853_518),
-        (NVAEConfig.preset("cifar10", flows=0), 129_215_680),
-        (NVAEConfig.preset("ffhq256", channels=24), 214_250_352),
-        (SMALL, 91_254),
-        (replace(SMALL, flows=1), 100_950),
-        (replace(SMALL, channels=16, latents=8, groups=(2, 4), blocks=2), 2_104_790),
-    ],
-)
-def test_further_parameter_counts(config, total):
-    assert count(on_meta(config)) == total
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_configuration_survives_json(name):
-    config = NVAEConfig.preset(name)
-    assert NVAEConfig(**json.loads(json.dumps(asdict(config)))) == config
-
-
-@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: NVAEConfig.preset("celeba"), "preset must be one of"),
@@ -152,13 +131,16 @@ SWITCHES = [
 def test_every_switch_trains_encodes_and_samples(changes):
     config = replace(TINY, **changes)
     model, x = NVAE(config), images(config)
-    terms = model(x)
+    with torch.autocast("cpu", torch.bfloat16, enabled="shape" not in changes):
+        terms = model(x)
+    assert terms.nll.dtype == terms.kl.dtype == torch.float32
     assert terms.nll.shape == (3,)
     assert terms.kl.shape == (sum(config.groups), 3)
     (terms.nll + terms.kl.sum(0)).mean().backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert idle == []
     model.eval()
+    assert not [name for name in model.state_dict() if "mask" in name]
     latents = model.encode(x)
     assert [tuple(z.shape[1:]) for z in latents] == list(model.group_shapes)
     assert model.decode(latents).shape == x.shape
@@ -234,19 +216,6 @@ def test_the_top_prior():
             torch.distributions.Normal(mean, std), torch.distributions.Normal(torch.zeros_like(mean), scale)
         )
         assert torch.allclose(model.kl_per_latent(x)[0], expected, atol=1e-5)
-
-
-def test_prior_samples_do_not_depend_on_the_encoder():
-    model = NVAE(TINY).eval()
-    torch.manual_seed(1)
-    before = model.sample(4)
-    for module in (model.stem, model.preprocess, model.encoder, model.summary):
-        for parameter in module.parameters():
-            torch.nn.init.normal_(parameter)
-    for group in model.groups:
-        torch.nn.init.normal_(group.posterior_head.weight)
-    torch.manual_seed(1)
-    assert torch.equal(model.sample(4), before)
 
 
 def test_temperature_zero_is_one_image_whatever_the_batch():
@@ -338,15 +307,12 @@ def test_the_border_is_not_scored():
     assert torch.equal(model.stem(full), model.stem(2 * torch.nn.functional.pad(x, [2] * 4) - 1))
 
 
-def test_a_copy_is_independent_and_equal():
-    model = NVAE(TINY)
-    model(images(TINY)).nll.sum().backward()
-    twin = copy.deepcopy(model)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
-    torch.nn.init.zeros_(twin.stem.weight)
-    assert model.stem.weight.abs().max() > 0
-    assert model.state_dict().keys() == twin.state_dict().keys()
-    assert not [name for name in model.state_dict() if "mask" in name]
+def test_means_are_finer_than_bf16():
+    model = NVAE(TINY).eval()
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        params, _ = model._infer(model._encoder_features(images(TINY)))
+    assert params.dtype == torch.float32
+    assert (params != params.bfloat16()).float().mean() > 0.9
 
 
 def test_channels_last_gives_the_same_numbers():
@@ -363,16 +329,6 @@ def test_channels_last_gives_the_same_numbers():
             )
     last(x)
     assert layouts == {True}
-
-
-def test_half_precision_trains_and_scores_in_full():
-    config = replace(TINY, likelihood="mixture", mixtures=2, flows=1)
-    model, x = NVAE(config), images(config)
-    with torch.autocast("cpu", torch.bfloat16):
-        terms = model(x)
-    assert terms.nll.dtype == terms.kl.dtype == torch.float32
-    (terms.nll + terms.kl.sum(0)).mean().backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_batch_norm_statistics_are_averages_over_the_passes():

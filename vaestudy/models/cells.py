@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from vaestudy.models.layers import Conv, NormAct, NormActConv, checkpointed
+from vaestudy.models.nvae_config import NVAEConfig
 
 BRANCH_SCALE = 0.1
 # What a compiled network keeps for its backward pass under "norm_act": products, but nothing made from them by element.
@@ -67,56 +68,40 @@ class Cell(nn.Module):
     Args:
         inputs, outputs: channels.
         kind: "regular" (two 3x3 convolutions) or "depthwise" (1x1 expansion, depthwise 5x5, 1x1 projection).
+        config: its norm_activation, squeeze_excitation, weight_norm and checkpoint hold.
         resample: "none", "down" (half the side) or "up" (twice the side).
         expansion: hidden width of a depthwise cell in multiples of `inputs`.
-        norm_activation: "bn_swish" (NVAE), "bn_elu", or "wn_elu" (weight-normalised ELU, no batch norm).
-        squeeze_excitation, weight_norm: as in NVAEConfig.
-        checkpoint: "none", "norm_act" or "cell", as in NVAEConfig.
     """
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kind: str,
-        *,
-        resample: str = "none",
-        expansion: int = 6,
-        norm_activation: str = "bn_swish",
-        squeeze_excitation: bool = True,
-        weight_norm: bool = True,
-        checkpoint: str = "none",
+        self, inputs: int, outputs: int, kind: str, config: NVAEConfig, *, resample: str = "none", expansion: int = 6
     ):
         super().__init__()
-        norm, activation = norm_activation != "wn_elu", norm_activation[3:]
-        stride, upsample = 1 + (resample == "down"), resample == "up"
+        norm, activation = config.norm_activation != "wn_elu", config.norm_activation[3:]
+        normed, stride, upsample = {"weight_norm": config.weight_norm}, 1 + (resample == "down"), resample == "up"
 
-        def layer(conv: Conv, active: bool = True, upsample: bool = False) -> NormActConv:
-            norm_act = NormAct(conv.in_channels, activation if active else "none", norm=norm)
-            return NormActConv(norm_act, conv, upsample=upsample)
+        def layer(conv: Conv, activation: str = activation, upsample: bool = False) -> NormActConv:
+            return NormActConv(NormAct(conv.in_channels, activation, norm=norm), conv, upsample=upsample)
 
         if kind == "regular":
             layers = [
-                layer(Conv(inputs, outputs, 3, stride=stride, weight_norm=weight_norm), upsample=upsample),
-                layer(Conv(outputs, outputs, 3, weight_norm=weight_norm)),
+                layer(Conv(inputs, outputs, 3, stride=stride, **normed), upsample=upsample),
+                layer(Conv(outputs, outputs, 3, **normed)),
             ]
         else:
             # Each of these convolutions is followed by batch norm, which makes weight norm and bias idle.
-            width, plain = expansion * inputs, {"bias": not norm, "weight_norm": weight_norm and not norm}
+            width, plain = expansion * inputs, {"bias": not norm, "weight_norm": config.weight_norm and not norm}
             layers = [
-                layer(Conv(inputs, width, 1, **plain), active=False),
+                layer(Conv(inputs, width, 1, **plain), "none"),
                 layer(Conv(width, width, 5, stride=stride, groups=width, **plain), upsample=upsample),
                 layer(Conv(width, outputs, 1, **plain)),
                 NormAct(outputs, norm=norm),
             ]
         self.branch = nn.Sequential(*layers)
-        self.gate = SqueezeExcitation(outputs) if squeeze_excitation else None
-        self.skip = None
-        if resample == "down":
-            self.skip = FactorizedReduce(inputs, outputs, weight_norm=weight_norm)
-        elif resample == "up":
-            self.skip = UpsampleSkip(inputs, outputs, weight_norm=weight_norm)
-        self.checkpoint = checkpoint
+        self.gate = SqueezeExcitation(outputs) if config.squeeze_excitation else None
+        skip = {"none": None, "down": FactorizedReduce, "up": UpsampleSkip}[resample]
+        self.skip = skip and skip(inputs, outputs, **normed)
+        self.checkpoint = config.checkpoint
         self.backend: str | None = None  # of torch.compile, for training steps
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:

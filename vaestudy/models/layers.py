@@ -100,15 +100,14 @@ class NormAct(nn.Module):
 @contextmanager
 def batch_norm_momentum(module: nn.Module, momentum: float) -> Iterator[None]:
     """Inside the block, every batch norm of `module` gives a new batch this share in its running statistics."""
-    norms = [part for part in module.modules() if isinstance(part, NormAct)]
-    usual = [norm.momentum for norm in norms]
+    norms = {part: part.momentum for part in module.modules() if isinstance(part, NormAct)}
     try:
         for norm in norms:
             norm.momentum = momentum
         yield
     finally:  # the block may end by an exception, as each recomputation of a checkpoint does
-        for norm, own in zip(norms, usual, strict=True):
-            norm.momentum = own
+        for norm, usual in norms.items():
+            norm.momentum = usual
 
 
 def checkpointed(module: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

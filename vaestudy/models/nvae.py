@@ -141,12 +141,7 @@ class NVAE(nn.Module):
         return self.likelihood.mean(self._generate(len(latents[0]), lambda index, state: latents[index]))
 
     def sample(
-        self,
-        n: int,
-        temperature: float = 1.0,
-        *,
-        fixed_top: list[Tensor] | None = None,
-        keep: int = 0,
+        self, n: int, temperature: float = 1.0, *, fixed_top: list[Tensor] | None = None, keep: int = 0
     ) -> Float[Tensor, "n c h w"]:
         """Mean images in [0, 1] of n draws from the prior.
 
@@ -269,12 +264,11 @@ def _layout(tensor: Tensor) -> torch.memory_format:
 
 def _cells(config: NVAEConfig, kind: str, halvings: list[int], expansion: int = 6) -> nn.Sequential:
     """Cells from the maps of each number of halvings to those of the next."""
-    switches = {"norm_activation": config.norm_activation, "squeeze_excitation": config.squeeze_excitation}
-    switches |= {"weight_norm": config.weight_norm, "checkpoint": config.checkpoint, "expansion": expansion}
     cells = []
     for start, end in itertools.pairwise(halvings):
         resample = "none" if start == end else "down" if start < end else "up"
-        cells.append(Cell(config.width(start), config.width(end), kind, resample=resample, **switches))
+        widths = config.width(start), config.width(end)
+        cells.append(Cell(*widths, kind, config, resample=resample, expansion=expansion))
     return nn.Sequential(*cells)
 
 

@@ -51,10 +51,8 @@ def _matrices(convs: list[Conv]) -> Float[Tensor, "n o d"]:
 
 
 @torch.no_grad()
-def _iterate(
-    kernels: Float[Tensor, "n o d"], left: Float[Tensor, "n o"], count: int
-) -> tuple[Float[Tensor, "n o"], Float[Tensor, "n d"]]:
-    """Left and right vectors after `count` power iterations."""
+def _iterate(kernels: Tensor, left: Float[Tensor, "n o"], count: int) -> tuple[Tensor, Tensor]:
+    """Left and right vectors after `count` power iterations, 1 or more."""
     for _ in range(count):
         right = _unit(torch.einsum("no,noi->ni", left, kernels))
         left = _unit(torch.einsum("noi,ni->no", kernels, right))
