@@ -1,8 +1,7 @@
 import copy
 import functools
-import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from vaestudy.models.cells import Cell, SqueezeExcitation
 from vaestudy.models.layers import Conv, NormAct
 from vaestudy.models.likelihoods import Bernoulli
 from vaestudy.models.nvae import NVAE
-from vaestudy.models.nvae_config import PRESETS, NVAEConfig
+from vaestudy.models.nvae_config import NVAEConfig
 
 ONE_CELL = {"encoder_cells": 1, "decoder_cells": 1}
 SMALL = NVAEConfig(shape=(1, 32, 32), likelihood="bernoulli", channels=8, latents=4, groups=(1, 2), **ONE_CELL)
