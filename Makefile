@@ -17,7 +17,7 @@ $(READY): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-study: $(READY) ## run the three stages into reports/<profile>/ (PROFILE=smoke|laptop|gpu|paper)
+study: $(READY) ## run the three stages into reports/<profile>/ (PROFILE=smoke|laptop|night|gpu|paper)
 	$(BIN)/python -m vaestudy study --profile $(PROFILE)
 
 test: $(READY) ## lint, then the tests
@@ -38,5 +38,5 @@ verify: $(READY) ## compare reports/<profile>/ with the published report (PROFIL
 	$(BIN)/python -m vaestudy verify reports/$(if $(filter auto,$(PROFILE)),laptop,$(PROFILE))
 
 clean: ## remove generated reports, runs and caches (data stays)
-	rm -rf runs reports/smoke reports/laptop reports/gpu reports/paper .pytest_cache .ruff_cache .hypothesis
+	rm -rf runs reports/smoke reports/laptop reports/night reports/gpu reports/paper .pytest_cache .ruff_cache .hypothesis
 	find vaestudy tests notebooks -name __pycache__ -prune -exec rm -rf {} +

@@ -62,6 +62,28 @@ class Poisoned:
         return {"name": "poisoned", "steps": list(self.broken)}
 
 
+class Unreadable:
+    """Images of which one is not finite, and with it the one batch of each epoch that it is in."""
+
+    def __init__(self, images, broken):
+        self.images, self.broken, self.shape, self.checksum = images, broken, images.shape, images.checksum
+
+    def __len__(self):
+        return len(self.images)
+
+    def to(self, device):
+        return self
+
+    def batch(self, index):
+        x = self.images.batch(index)
+        if isinstance(index, slice):
+            return x
+        return torch.where((torch.as_tensor(index) == self.broken)[:, None, None, None], torch.nan, x)
+
+    def describe(self):
+        return {"name": "unreadable", "image": self.broken}
+
+
 class Own(nn.Module):
     """A model of somebody else's, without `config` or `shape`: an autoencoder with batch norm and no KL to speak of."""
 
@@ -97,9 +119,9 @@ def assert_same_history(here, there):
     assert here.history.drop(columns="seconds").equals(there.history.drop(columns="seconds"))
 
 
-def start(code, *arguments, **environment):
+def start(code, *arguments, cwd=None, **environment):
     """A real Python process that can import this module, with pipes to talk through."""
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     known = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen([sys.executable, *code, *map(str, arguments)], env=known, text=True, **pipes)
+    return subprocess.Popen([sys.executable, *code, *map(str, arguments)], env=known, cwd=cwd, text=True, **pipes)

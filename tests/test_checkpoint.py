@@ -103,15 +103,3 @@ def test_a_kill_at_the_end_is_made_good(lost, tmp_path, whole, monkeypatch):
     assert [int(NAME.fullmatch(path.name)[1]) for path in kept(tmp_path)] == [STEPS]
     assert go_on(tmp_path, whole) == []
     assert not kept(tmp_path)
-
-
-def test_a_disk_that_is_full_stops_the_training_and_leaves_what_was_there(stopped, monkeypatch):
-    def full(path, content):
-        raise OSError(28, "No space left on device")
-
-    before = {path.name: path.read_bytes() for path in kept(stopped)}
-    with monkeypatch.context() as patch:
-        patch.setattr("pathlib.Path.write_bytes", full)
-        with pytest.raises(OSError, match="No space left"):
-            fit(model(), noise(), small(), stopped, checkpoint_seconds=0.0)
-    assert {path.name: path.read_bytes() for path in kept(stopped)} == before

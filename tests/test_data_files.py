@@ -33,7 +33,7 @@ def write_idx(root, kind, pack=False):
         classes = rng.integers(0, 10, count, dtype=np.uint8)
         for name, array in ((f"{part}-images-idx3-ubyte", pixels), (f"{part}-labels-idx1-ubyte", classes)):
             path = raw / (f"{name}.gz" if pack else name)
-            path.write_bytes(gzip.compress(idx(array)) if pack else idx(array))
+            path.write_bytes(gzip.compress(idx(array), mtime=0) if pack else idx(array))
         made[part] = pixels, classes
     return made
 
@@ -122,7 +122,7 @@ def test_only_a_download_that_is_asked_for_reaches_out(tmp_path, monkeypatch):
         ("train-images-idx3-ubyte", idx(np.zeros((12, 27, 28), np.uint8))),
         ("train-labels-idx1-ubyte", idx(np.zeros(11, np.uint8))),
         ("train-labels-idx1-ubyte.gz", b"not a gzip file"),
-        ("train-labels-idx1-ubyte.gz", gzip.compress(idx(np.zeros(12, np.uint8)))[:-9]),
+        ("train-labels-idx1-ubyte.gz", gzip.compress(idx(np.zeros(12, np.uint8)), mtime=0)[:-9]),
     ],
 )
 def test_damaged_idx_files_are_one_line(tmp_path, file, content):

@@ -100,6 +100,10 @@ def test_processes_share_the_members_of_a_sweep_out(folders):
     for name in ("True", "False"):
         records = [json.loads((folder / f"sync={name}" / "record.json").read_text()) for folder in folders]
         assert [record["provenance"]["processes"] for record in records] == [1, 2]
+        alone, together = (record["training"] for record in records)
+        assert "images_per_second_a_process" not in alone
+        rate = together["images_per_second_a_process"]
+        assert rate == pytest.approx(together["images_per_second"] / 2, rel=0.2)
 
 
 def test_micro_batches_that_cannot_be_shared_are_refused(monkeypatch, tmp_path):
@@ -110,7 +114,7 @@ def test_micro_batches_that_cannot_be_shared_are_refused(monkeypatch, tmp_path):
 
 
 MORTAL = """
-import os, sys
+import os, signal, sys
 from small_training import SHAPE, noise, small
 from vaestudy.models import VAE
 from vaestudy.training import distributed, fit
@@ -122,7 +126,7 @@ steps = []
 def on_step(step):
     steps.append(step)
     if step == 7 and distributed.rank() == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-        os._exit(1)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 model = VAE(SHAPE, latent_dim=3, network="kingma", width=16)

@@ -5,18 +5,20 @@ import math
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_training import SHAPE, assert_same, noise, small
+from small_training import SHAPE, assert_same, noise, small, start
 
 from vaestudy import experiments, settings
 from vaestudy.models import NVAE, VAE
-from vaestudy.training import Job, Run, checkpoint, fit, fit_many
+from vaestudy.training import Grid, Job, Run, checkpoint, fit, fit_many
 
 PROCESSES = multiprocessing.get_context("forkserver")  # which imports torch once, and forks each child
 PROCESSES.set_forkserver_preload(["small_training", "vaestudy.experiments", "torch._dynamo"])
@@ -42,7 +44,8 @@ def sweep(root):
     chosen, images = settings.resolve("beta_vae", profile="laptop"), noise((1, 16, 16), 2_000)
     recipe = shortened(experiments.beta_vae.sizes(chosen)["training"], 128)
     where = (images, recipe, root / "runs")
-    grids = [experiments.beta_vae.grid(chosen), experiments.beta_vae.other_grid(chosen)]
+    others = Grid(betas=(4.0,), capacities=(4.0,), seeds=(0, 1), objectives=("capacity", "total_correlation"))
+    grids = [experiments.beta_vae.grid(chosen), others]
     return [job for grid in grids for job in grid.jobs(*where, **experiments.beta_vae.network(chosen))]
 
 
@@ -220,3 +223,43 @@ def test_a_sweep_that_is_killed_while_its_members_are_recorded(share, undisturbe
     assert 0 < len(list(tmp_path.rglob("record.json"))) < members
     assert child("sweep", tmp_path) == 0
     assert_same(left(tmp_path), expected)
+
+
+def study(root):
+    """`python -m vaestudy study` in a project of its own."""
+    return start(["-u", "-m", "vaestudy", "study", "--profile", "smoke"], cwd=root)
+
+
+def numbers(root):
+    """What the pages of a study say, conclude and put beside the published numbers."""
+    shown = json.loads((root / "reports" / "smoke" / "results.json").read_text())["notebooks"]
+    return {
+        name: [item["alt"] for item in page["shown"] if item["kind"] != "provenance"] for name, page in shown.items()
+    }
+
+
+@pytest.mark.long
+def test_a_study_that_is_killed_in_each_stage_shows_the_same_in_the_end(dsprites_dir, tmp_path):
+    for name in ("whole", "killed"):
+        shutil.copytree(Path(__file__).parents[1] / "notebooks", tmp_path / name / "notebooks")
+    whole, moments = study(tmp_path / "whole"), random.Random(0)
+    assert whole.wait(600) == 0, whole.communicate()[1]
+    stages, killed = ("01_vae", "02_beta_vae", "03_nvae"), 0
+    for stage in stages:
+        for _ in range(2):
+            child = study(tmp_path / "killed")
+            while line := child.stdout.readline():
+                if line.startswith(f"{stage}.ipynb: running"):
+                    break
+            time.sleep(moments.uniform(0, 15))
+            child.kill()
+            child.communicate()
+            killed += child.returncode == -signal.SIGKILL
+            assert not list((tmp_path / "killed" / "reports").glob(f"*/{stages[-1]}.html"))
+    assert killed == 2 * len(stages)
+    last = study(tmp_path / "killed")
+    assert last.wait(600) == 0, last.communicate()[1]
+    found = [left(tmp_path / name / "runs") for name in ("killed", "whole")]
+    assert_same(*found)
+    assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
+    assert not list((tmp_path / "killed" / "reports" / "smoke").glob("*.partial.ipynb"))

@@ -41,13 +41,18 @@ def test_words_that_the_command_line_does_not_know(arguments, capsys):
     assert "vaestudy" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("form", [[], ["train"]])
-@pytest.mark.parametrize("stage", ["vae", "beta_vae", "nvae"])
+@pytest.mark.parametrize(("form", "stage"), [([], "vae"), (["train"], "vae"), (["train"], "beta_vae"), ([], "nvae")])
 def test_a_dry_run_prints_the_resolved_configuration(stage, form, capsys, tmp_path):
-    assert main([*form, stage, "--profile", "smoke", "--beta", "2", "--dry-run", "--runs_dir", str(tmp_path)]) == 0
+    words = [*form, stage, "--profile", "smoke", "--beta", "2", "--dry-run", "--runs_dir", str(tmp_path)]
+    assert main([*words, "--json"]) == 0
     resolved = json.loads(capsys.readouterr().out)
     assert (resolved["stage"], resolved["beta"], resolved["profile"]) == (stage, 2.0, "smoke")
     assert resolved["sizes"]["training"]["images"] > 0
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    for row in resolved["trainings"]:
+        assert f"{row['images']:,}" in said
+        assert f"{row['parameters'] / 1e6:.2f} M" in said
     assert not list(tmp_path.iterdir())
 
 

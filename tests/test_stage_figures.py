@@ -42,53 +42,42 @@ def shows(output):
     return output
 
 
-@pytest.mark.parametrize(
-    ("curve", "verdict", "words"),
-    [
-        ({0.1: 0.5, 1.0: 0.9, 10.0: 0.3}, True, "rises by 0.40 from β = 0.1 to 0.90 at β = 1 and falls by 0.60"),
-        ({0.1: 0.9, 1.0: 0.9, 10.0: 0.3}, False, "does not clearly rise"),
-        ({0.1: 0.3, 1.0: 0.5, 10.0: 0.9}, False, "does not clearly fall"),
-    ],
-)
-@pytest.mark.parametrize("form", [list, pd.DataFrame])
-def test_the_verdict_on_the_inverted_u_follows_from_the_curve(curve, verdict, words, form):
-    said = shows(figures.inverted_u(form(sweep_rows(curve)), "higgins"))
-    assert words in said.caption
-    assert said.data[4]["inverted_u"] is verdict
-    assert said.data[4]["spread"] == pytest.approx(0.01)
-
-
-def test_a_rise_within_the_spread_of_seeds_is_none():
-    said = figures.inverted_u(sweep_rows({0.1: 0.5, 1.0: 0.55, 10.0: 0.5}, noise=0.2), "higgins")
-    assert not said.data[4]["inverted_u"]
-
-
-def test_the_optimum_is_read_in_both_units():
-    rows = sweep_rows({1.0: 0.9, 4.0: 0.5}, sizes=(4,)) + sweep_rows({1.0: 0.5, 4.0: 0.9}, sizes=(10,))
-    said = shows(figures.optimum_by_size(rows, "higgins"))
-    assert said.data == {4: {"beta": 1, "beta_norm": 4 / 256}, 10: {"beta": 4, "beta_norm": 40 / 256}}
-    assert "needs more β and more β_norm" in said.caption
-    assert figures.means(rows[:6], "higgins") == pytest.approx({1.0: 0.9, 4.0: 0.5})
-
-
 def test_factors_that_are_lost_are_named_with_their_beta():
     known = {1.0: np.array([0.9, 0.8, 0.01]), 4.0: np.array([0.3, 0.8, 0.0]), 16.0: np.array([0.0, 0.7, 0.0])}
     said = shows(figures.factors_over_beta(known, ("scale", "x", "orientation")))
     assert said.alt == "Half of what was known is lost: scale at β = 4; x never. Known at no β: orientation."
 
 
-def test_the_answer_about_beta_compares_group_by_group():
-    scores = ((1.0, 1, 0.1), (1.0, 2, 0.2), (4.0, 1, 0.3), (4.0, 2, 0.1))
-    rows = [{"model": "NVAE", "beta": b, "group": g, "mig": v} for b, g, v in scores]
-    rows.append({"model": "flat VAE", "beta": 1.0, "group": 1, "mig": 0.5})
-    said = shows(figures.does_beta_disentangle(rows, "mig", "MIG"))
-    assert said.data["gains"][4.0] == pytest.approx({1: 0.2, 2: -0.1})
-    assert "+0.200 in group 1, −0.100 in group 2" in said.caption
-    assert "0.300, not above the flat VAE (0.500)" in said.caption
-    shown = shows(figures.score_by_group(rows, {"mig": "MIG"}, chance={"mig": 0.0}))
-    assert shown.alt == "Best MIG: 0.5000 for flat VAE, β = 1, group 1."
-    assert ">chance<" in shown.svg
-    assert ">flat VAE<" in shown.svg
+def hierarchy_rows():
+    """Pressure empties the third group; under top_first, at β = 16 and there alone, the top group is in use."""
+    rows = []
+    for schedule, beta, nats in (
+        ("none", 1.0, (0.0, 6.0, 6.0)), ("none", 16.0, (0.0, 0.5, 2.5)),
+        ("top_first", 1.0, (0.0, 9.0, 1.0)), ("top_first", 16.0, (2.0, 0.5, 0.0)),
+    ):  # fmt: skip
+        for seed in range(3):
+            noisy = [value + 0.1 * (seed - 1) * (value > 0) for value in nats]
+            row = dict(zip(("top_nats", "second_nats", "third_nats"), noisy, strict=True))
+            row |= {
+                "top_live": int(noisy[0] > 0),
+                "top_higgins_5_draws": 0.6 + 0.1 * seed,
+                "top_higgins_5_rotated": 0.5,
+            }
+            rows.append({"schedule": schedule, "beta": beta, "seed": seed, "nats": sum(noisy), **row})
+    return pd.DataFrame(rows)
+
+
+def test_where_the_code_gathers_under_pressure():
+    titles = {"none": "no schedule", "balance": "balanced", "top_first": "top first"}
+    shown = shows(figures.nats_by_group(hierarchy_rows(), titles))
+    assert [ax.get_title(loc="left") for ax in shown.fig.axes] == ["no schedule", "top first"]
+    assert "top first: at β = 1 and 0.0/9.0/1.0, at β = 16 2.0/0.5/0.0" in shown.alt
+    said = shows(figures.where_the_code_gathers(hierarchy_rows(), titles))
+    assert "no schedule: in the third group, 2.5 of 3.0 nats" in said.caption
+    assert "top first: in the top group, 2.0 of 2.5 nats" in said.caption
+    assert "its draws score 0.70, and random rotations of them 0.50 (Higgins, L = 5; 3 models)" in said.caption
+    none = hierarchy_rows()[lambda rows: rows["schedule"] == "none"]
+    assert "in use nowhere" in figures.where_the_code_gathers(none, titles).caption
 
 
 def test_scores_stand_at_the_trained_betas():
@@ -105,6 +94,11 @@ def test_scores_stand_at_the_trained_betas():
     assert shows(figures.reconstruction_against_score(rows, "higgins", "Higgins")).alt == (
         "The best reconstruction scores 0.49; the best score is 0.91."
     )
+    for nothing in (
+        figures.objectives(pd.DataFrame(), "higgins", "Higgins"),
+        figures.novelty_table(pd.DataFrame(), {}),
+    ):
+        assert "the night profile does" in shows(nothing).caption
     picks = {"all labels": {1.0: 0.2, 4.0: 0.5}, "weak labels": {1.0: 0.3, 4.0: 0.1}}
     assert shows(figures.weak_labels(picks)).alt == "all labels choose β = 4; weak labels choose β = 1."
 

@@ -6,11 +6,13 @@ import pytest
 import torch
 from small_training import SHAPE, Poisoned, assert_same, noise, small
 
+from vaestudy.errors import InputError
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.models.spectral import SpectralPenalty
 from vaestudy.training import Objective
 from vaestudy.training.config import seed_step
 from vaestudy.training.steps import GradientSkips, ModelStep
+from vaestudy.training.trainer import Job, check
 
 CPU = torch.device("cpu")
 ALL_AT_ONCE = {"images": 240, "ema": 0.9, "grad_skip_factor": 2.0, "flip": True}
@@ -99,3 +101,21 @@ def test_the_spectral_penalty_is_charged_by_its_weight():
         loss, nll, *kl = step(0, progress)[0].tolist()
         penalty = SpectralPenalty(model)().item()
         assert loss == pytest.approx(nll + min(1, 2 * progress) * sum(kl) + weight * penalty, rel=1e-4)
+
+
+def test_more_noise_samples_cost_the_mean_of_what_each_costs():
+    images, settings = noise(), small(samples=4)
+    model = dense()
+    step = ModelStep(model, images, settings, CPU)
+    with torch.no_grad():
+        step.feed(step.sampler(0), 1.0)
+        seed_step(settings.seed, 0, 0)
+        cost = step.cost()
+        x = images.batch(step.sampler(0))
+        seed_step(settings.seed, 0, 0)
+        mean, log_std = model.posterior(x)
+        draws = [mean + log_std.exp() * z for z in torch.randn(4, *mean.shape)]
+        each = [-model.likelihood.log_prob(model.decoder(z), x).mean() for z in draws]
+    assert torch.allclose(cost.nll, torch.stack(each).mean())
+    with pytest.raises(InputError, match="samples must be 1 for a NVAE"):
+        check(Job(deep(), images, settings, "unused"))

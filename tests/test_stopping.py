@@ -130,7 +130,7 @@ def wait_until_saved(root):
     return []
 
 
-@pytest.mark.parametrize(("number", "status"), [*SIGNALS, (signal.SIGKILL, -signal.SIGKILL)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_trainings_side_by_side_are_saved_too(number, status, tmp_path):
     """Also when the process that has started them is killed."""
     script = tmp_path / "script.py"
@@ -141,7 +141,7 @@ def test_trainings_side_by_side_are_saved_too(number, status, tmp_path):
     said = child.communicate(timeout=100)[1].splitlines()
     assert child.returncode == status
     if status > 0:
-        assert said == [f"vaestudy: {stopping.GOES_ON}"]
+        assert said == ["vaestudy: stopped 2 models: the same command goes on there"]
     assert wait_until_saved(tmp_path)
 
 

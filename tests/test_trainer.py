@@ -26,7 +26,7 @@ from small_training import (
 from vaestudy.errors import InputError
 from vaestudy.files import write_json
 from vaestudy.models import NVAE, VAE, NVAEConfig, Terms
-from vaestudy.training import Objective, Training, fit, folder, trainer
+from vaestudy.training import Objective, Training, fit, folder
 from vaestudy.training.run import Run, owned
 
 
@@ -278,37 +278,15 @@ def test_averaged_weights_follow_the_exponential_mean(images, tmp_path):
     torch.testing.assert_close(averaged.encoder[1].bias.detach(), expected)
 
 
+@pytest.mark.parametrize("factor", [0.0, 50.0])
 @pytest.mark.parametrize("log_every", [20, 40, 200])
 @pytest.mark.parametrize("make", [dense, Own])
-def test_a_step_that_is_not_finite_is_skipped_and_counted(make, log_every, images, tmp_path):
-    settings = small(grad_skip_factor=50.0, ema=0.5, log_every=log_every)
+def test_a_step_that_is_not_finite_is_skipped_and_counted(make, log_every, factor, images, tmp_path):
+    settings = small(grad_skip_factor=factor, ema=0.5, log_every=log_every)
     run = fit(make(), Poisoned(images, range(2, 4)), settings, tmp_path / "run")
     assert run.history["steps_skipped"].iloc[-1] == run.record["training"]["steps_skipped"] == 2
     assert np.isfinite(run.history["loss"]).all()
     assert all(value.isfinite().all() for value in run.model.state_dict().values())
-
-
-@pytest.mark.parametrize(
-    ("broken", "factor", "seen"),
-    [
-        (range(2, 10), 0.0, 80),  # without skipping the first one spoils the weights
-        (range(8, 10), 0.0, 200),
-        (range(9, 10), 0.0, 200),  # the log's mean is finite, the last weights are not
-        (range(8, 10), 50.0, 200),
-        (range(10), 50.0, 200),  # in a row, but too few to stop before
-    ],
-)
-def test_a_run_that_does_not_recover_is_one_line_and_never_finished(broken, factor, seen, images, tmp_path):
-    with pytest.raises(InputError, match=f"training diverged after {seen} images") as caught:
-        fit(dense(), Poisoned(images, broken), small(grad_skip_factor=factor), tmp_path / "run")
-    assert "\n" not in str(caught.value)
-    assert not Run(tmp_path / "run", dense()).finished
-
-
-def test_a_run_that_skips_for_long_stops_before_its_end(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "MOST_SKIPPED_IN_A_ROW", 4)
-    with pytest.raises(InputError, match="training diverged after 120 images: lower learning_rate"):
-        fit(dense(), Poisoned(images, range(2, 10)), small(grad_skip_factor=50.0), tmp_path / "run")
 
 
 class Normals:

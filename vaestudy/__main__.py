@@ -1,7 +1,6 @@
 """The command line: run the study, run one notebook, or train and score one stage without Jupyter."""
 
 import argparse
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -21,16 +20,15 @@ def main(arguments: list[str] | None = None) -> int:
     return stopping.status(lambda: chosen.pop("run")(**chosen))
 
 
-def _train(stage: str, dry_run: bool, **given: Any) -> int:
+def _train(stage: str, dry_run: bool, as_json: bool, **given: Any) -> int:
     from vaestudy import experiments
+    from vaestudy.experiments import plan
     from vaestudy.training import distributed
 
     chosen = experiments.prepare(stage, **{name: value for name, value in given.items() if value is not None})
     if dry_run:
-        resolved = {"stage": stage, **dataclasses.asdict(chosen), "sizes": experiments.common.sizes(chosen)}
-        if stage == "nvae":
-            resolved["memory"] = experiments.nvae.memory_estimate(chosen)
-        print(json.dumps(resolved, indent=2, default=plain))
+        planned = plan.plan(chosen, experiments.STAGES[stage])
+        print(json.dumps(planned, indent=2, default=plain) if as_json else plan.text(planned))
         return 0
     distributed.start()
     trained = experiments.STAGES[stage].train_and_score(chosen)
@@ -92,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
             said = f"{field.metadata['help']} (default: {field.default!r})"
             spellings = dict.fromkeys([f"--{field.name}", f"--{field.name.replace('_', '-')}"])
             stage.add_argument(*spellings, dest=field.name, type=field.type, help=said)
-        stage.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
+        stage.add_argument("--dry-run", action="store_true", help="say what would be trained, with its costs, and stop")
+        stage.add_argument("--json", action="store_true", dest="as_json", help="with --dry-run: as JSON")
     return parser
 
 

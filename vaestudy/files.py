@@ -5,11 +5,11 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from vaestudy.errors import InputError
+from vaestudy.errors import InputError, first_line
 
 
 def project_root() -> Path:
@@ -20,21 +20,34 @@ def project_root() -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of `path` once the block has ended well."""
-    path = Path(path)
+def writing(path: Path) -> Iterator[None]:
+    """Makes what a disk says that is full, read-only or has a quota into an InputError that names the path."""
     try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write to {path}: {error.strerror or first_line(error)}") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path that takes the place of `path` once the block has ended well.
+
+    Raises:
+        InputError: no room, or no right to write there; `path` is what it was.
+    """
+    path = Path(path)
+    with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(f"cannot write to {path.parent}: {error.strerror}") from error
-    os.close(handle)
+        os.close(handle)
     try:
-        yield Path(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        with writing(path):
+            yield Path(name)
+            os.chmod(name, 0o644)
+            os.replace(name, path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        with suppress(OSError):  # where the disk has turned read-only
+            Path(name).unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -5,16 +5,6 @@ from typing import Any
 from vaestudy.settings import PROFILES
 from vaestudy.training import Objective, Training
 
-# What the ablations change: fields of the configuration, and of the objective.
-ABLATIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "residual": ("posterior not relative to the prior", {"residual": False}, {}),
-    "squeeze_excitation": ("no squeeze-and-excitation", {"squeeze_excitation": False}, {}),
-    "spectral": ("no spectral regularisation", {}, {"spectral": 0.0}),
-    "bn_elu": ("ELU in place of Swish", {"norm_activation": "bn_elu"}, {}),
-    "wn_elu": ("weight norm and ELU in place of BN and Swish", {"norm_activation": "wn_elu"}, {}),
-    "regular": ("3 x 3 cells in the decoder", {"decoder_cell": "regular"}, {}),
-}
-
 _SETTLES = {"lr_decay_from": 0.5, "min_lr_ratio": 0.02}
 _LAPTOP = {"optimizer": "adamw", "betas": (0.9, 0.99), "lr_warmup": 0.05, "lr_decay_from": 0.05, "min_lr_ratio": 0.01}
 _LAPTOP |= {"ema": 0.995, "log_every": 1_600}
@@ -23,26 +13,74 @@ _KINGMA = {"optimizer": "adagrad", "learning_rate": 0.01}
 _NVAE = {"learning_rate": 1e-2, "optimizer": "adamax", "eps": 1e-3, "weight_decay": 3e-4, "min_lr_ratio": 0.01}
 _NVAE |= {"grad_skip_factor": 10.0, "flip": True, "compile": True}
 _NVAE |= {"objective": Objective(warmup=0.3, min_kl_weight=1e-4, balance=True, spectral=0.1)}
-_FLAT, _ABLATION = Objective(warmup=0.1), Objective(warmup=0.3, spectral=0.01)
+# Parts of the evidence (see `vaestudy.experiments.evidence`): which a stage runs, what each changes in the stage's row,
+# how many seeds are one piece (0: all of them on the page), and whether the sizes are too small to learn from.
+_EVIDENCE: dict[str, Any] = {"parts": {}, "pieces": 0, "exploratory": False}
+_SWEEP = Training(images=720_000, learning_rate=2e-3, objective=Objective(warmup=0.3, gamma=30.0), **_SETTLES)
+_GPU_PARTS: dict[str, dict[str, Any]] = {
+    "vae": {"gradients": {"seeds": 10, "gradient_draws": 500, "training": Training(images=100_000)}},
+    "beta_vae": {
+        "sweep32": {},
+        "spectra": {},
+        "objectives": {"betas": (1.0, 4.0, 16.0), "capacities": (6.0, 12.0, 25.0), "tc": (2.0, 4.0, 8.0), "seeds": 3},
+        "combinations": {"betas": (1.0, 4.0, 16.0), "latent_dims": (10,), "seeds": 3},
+    },
+}
+_FLAT = Objective(warmup=0.1)
+
+# The evidence of stage 3, as the night trains it: dSprites, five β under three schedules and, beside them, the same
+# network with its top group alone; and NVAE's devices on rendered faces.
+_HIERARCHY = {
+    "seeds": 10,
+    "side": 32,
+    "network": {},
+    "betas": (0.15, 1.0, 4.0, 8.0, 16.0),
+    "schedules": ("none", "balance", "top_first"),
+    "flat_betas": (1.0, 4.0, 8.0, 16.0, 32.0),
+    "training": Training(images=100_000, batch=32, learning_rate=3e-3, objective=Objective(warmup=0.3), **_LAPTOP),
+    "test_images": 15_000,
+    "scored_images": 5_000,
+    "draws": 10,
+    "rotations": 20,
+}
+_TOP_FIRST = {"grad_skip_factor": 10.0, "objective": Objective(warmup=0.3, group_kl_anneal=4.0), **_LAPTOP}
+_DEVICES = {
+    "seeds": 8,
+    "data": "faces_mild",
+    "side": 32,
+    "architecture": "laptop32_cells",
+    "training": Training(
+        images=48_000,
+        batch=32,
+        learning_rate=4e-3,
+        grad_skip_factor=10.0,
+        objective=Objective(warmup=0.3, group_kl_anneal=4.0, spectral=0.01),
+        **_LAPTOP,
+    ),
+    "test_images": 2_000,
+}
 
 BASE: dict[str, dict[str, Any]] = {
-    "vae": {"image_size": 64, "width": 1200, "test_images": 10_000, "ladder": (1, 5, 50, 500, 5000)},
+    "vae": {**_EVIDENCE, "image_size": 64, "width": 1200, "test_images": 10_000, "ladder": (1, 5, 50, 500, 5000)},
     "beta_vae": {
+        **_EVIDENCE,
         "image_size": 64,
         "width": 0,
-        "capacities": (6.0, 12.0, 25.0),
-        "correlation_betas": (2.0, 4.0, 8.0),
         "grid_images": 100_000,
-        "pairs": (1, 2, 5, 10, 20, 50, 100, 200),
+        "curve_pairs": (1, 2, 5, 10, 20, 50, 100, 200),
         "classifier": "logistic",
+        "label_subsets": 20,
+        "rotations": 0,
     },
     "nvae": {
+        **_EVIDENCE,
         "image_size": 64,
         "preset": "celeba64",
         "checkpoint": "norm_act",
         "betas": (2.0, 8.0),
         "flat": {"width": 64, "latent_dim": 128},
-        "ablations": tuple(ABLATIONS),
+        "rotations": 2,
+        "draws": 5,
         "temperatures": (0.5, 0.6, 0.7, 1.0),
     },
 }
@@ -56,6 +94,8 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "plane_images": 2_000,
             "test_images": 200,
             "ladder": (1, 5, 25),
+            "parts": {"gradients": {"seeds": 2, "gradient_draws": 20, "training": Training(images=200, batch=100)}},
+            "exploratory": True,
         },
         "laptop": {
             "width": 0,
@@ -63,14 +103,17 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "plane_images": 100_000,
             "test_images": 2_000,
             "ladder": (1, 5, 50, 500),
+            "parts": {"gradients": {"seeds": 10, "gradient_draws": 200, "training": Training(images=10_000)}},
         },
         "gpu": {
             "training": Training(images=30_000_000, batch=256, compile=True, **_SETTLES),
             "plane_images": 5_000_000,
+            "parts": _GPU_PARTS["vae"],
         },
         "paper": {
             "training": Training(images=100_000_000, batch=100, precision="fp32", **_KINGMA),
             "plane_images": 10_000_000,
+            "parts": _GPU_PARTS["vae"],
         },
     },
     "beta_vae": {
@@ -80,29 +123,34 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "seeds": 2,
             "latent_dims": (4, 3),
             "betas": (0.3, 1.0, 30.0),
-            "capacities": (5.0,),
-            "correlation_betas": (4.0,),
             "training": Training(images=1_500, batch=50, log_every=500),
             "grid_images": 6_000,
-            "pairs": (1, 5, 20),
+            "curve_pairs": (1, 5, 20),
+            "label_subsets": 2,
+            "parts": {
+                "sweep32": {},
+                "spectra": {},
+                "objectives": {"capacities": (5.0,), "tc": (4.0,)},
+                "combinations": {"betas": (30.0,), "latent_dims": (4,)},
+            },
+            "exploratory": True,
         },
         "laptop": {
-            "image_size": 16,
+            "image_size": 32,
             "width": 128,
-            "seeds": 3,
-            "latent_dims": (10, 4),
-            "betas": (0.1, 0.5, 1.0, 2.0, 4.0, 6.0, 10.0),
-            "capacities": (4.0, 8.0),
-            "correlation_betas": (4.0, 8.0),
-            "training": Training(
-                images=720_000, learning_rate=2e-3, objective=Objective(warmup=0.3, gamma=30.0), **_SETTLES
-            ),
+            "seeds": 10,  # the least for sign-flips (claim 2.14)
+            "latent_dims": (10,),
+            "betas": (1.0, 4.0, 16.0, 32.0),
+            "training": _SWEEP,
+            "grid_images": 50_000,
+            "parts": {"sweep32": {}, "spectra": {}},
         },
         "gpu": {
             "seeds": 5,
             "latent_dims": (10, 32),
             "betas": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
-            "training": Training(images=8_000_000, batch=256, log_every=500_000, **_SETTLES),
+            "training": Training(images=4_000_000, batch=256, log_every=250_000, **_SETTLES),
+            "parts": _GPU_PARTS["beta_vae"],
         },
         "paper": {
             "width": 1200,
@@ -112,6 +160,7 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "training": Training(images=25_600_000, batch=256, log_every=1_000_000, **_KINGMA),
             "grid_images": 1_000_000,
             "classifier": "adagrad",
+            "parts": _GPU_PARTS["beta_vae"],
         },
     },
     "nvae": {
@@ -123,45 +172,81 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "betas": (),
             "training": Training(images=160, batch=8, learning_rate=4e-3, log_every=80, ema=0.9),
             "flat": {"width": 8, "latent_dim": 8},
-            "flat_training": Training(images=400, batch=8, log_every=200),
-            "ablation": Training(images=40, batch=8, learning_rate=4e-3, objective=Objective(spectral=0.01)),
-            "ablations": ("residual", "spectral"),
+            "flat_training": Training(images=160, batch=8, log_every=80),
             "test_images": 100,
             "weighted_images": 20,
             "weights": 3,
             "scored_images": 400,
+            "rotations": 1,
+            "draws": 2,
+            "exploratory": True,
+            "parts": {
+                "hierarchy": {
+                    **_HIERARCHY,
+                    "seeds": 1,
+                    "side": 16,
+                    "network": {"unshuffle": 2, "channels": 8},
+                    "betas": (1.0, 16.0),
+                    "schedules": ("none", "top_first"),
+                    "flat_betas": (1.0,),
+                    "training": Training(images=320, batch=16, learning_rate=3e-3, objective=Objective(warmup=0.3)),
+                    "test_images": 300,
+                    "scored_images": 300,
+                    "draws": 2,
+                    "rotations": 1,
+                },
+                "devices": {
+                    **_DEVICES,
+                    "seeds": 1,
+                    "side": 16,
+                    "architecture": "smoke",
+                    "training": Training(images=32, batch=8, objective=Objective(spectral=0.01)),
+                    "test_images": 100,
+                },
+            },
             "temperatures": (0.7, 1.0),
             "passes": 2,
         },
         "laptop": {
             "dataset": "faces_mild",
             "image_size": 32,
-            "preset": "laptop32",
+            "preset": "laptop32_cells",
             "checkpoint": "none",
             "betas": (),
-            "training": Training(
-                images=19_200,
-                batch=8,
-                learning_rate=4e-3,
-                grad_skip_factor=10.0,
-                objective=Objective(warmup=0.3, group_kl_anneal=4.0),
-                **_LAPTOP,
-            ),
+            "training": Training(images=64_000, batch=32, learning_rate=4e-3, **_TOP_FIRST | {"ema": 0.998}),
             "flat": {"width": 16, "latent_dim": 64},
-            "flat_training": Training(images=104_000, batch=16, learning_rate=2e-3, objective=_FLAT, **_LAPTOP),
-            "ablation": Training(images=600, batch=8, learning_rate=4e-3, log_every=200, objective=_ABLATION),
+            "flat_training": Training(images=64_000, batch=32, learning_rate=2e-3, objective=_FLAT, **_LAPTOP),
             "test_images": 500,
             "weighted_images": 100,
             "weights": 20,
-            "scored_images": 5_000,
+            "scored_images": 2_000,
             "temperatures": (0.5, 0.7, 1.0),
             "passes": 10,
         },
+        "night": {
+            "dataset": "faces_mild",
+            "image_size": 32,
+            "preset": "laptop32_cells",
+            "checkpoint": "none",
+            "betas": (),
+            "training": Training(images=240_000, batch=32, learning_rate=4e-3, **_TOP_FIRST | {"ema": 0.998}),
+            "flat": {"width": 16, "latent_dim": 64},
+            "flat_training": Training(images=240_000, batch=32, learning_rate=2e-3, objective=_FLAT, **_LAPTOP),
+            "test_images": 2_000,
+            "weighted_images": 200,
+            "weights": 50,
+            "scored_images": 5_000,
+            "temperatures": (0.5, 0.7, 1.0),
+            "passes": 20,
+            "parts": {"hierarchy": _HIERARCHY, "devices": _DEVICES},
+            "pieces": 2,
+        },
         "gpu": {
             "dataset": "faces",
+            "preset": "gpu64",
+            "betas": (8.0,),
             "training": Training(images=60_000, batch=64, lr_warmup=0.05, lr_decay_from=0.05, ema=0.999, **_NVAE),
-            "flat_training": Training(images=2_000_000, batch=256, objective=_FLAT, log_every=50_000),
-            "ablation": Training(images=100_000, batch=64, learning_rate=4e-3, objective=_ABLATION),
+            "flat_training": Training(images=1_000_000, batch=256, objective=_FLAT, log_every=50_000),
             "test_images": 4_000,
             "weighted_images": 500,
             "weights": 50,
@@ -180,7 +265,6 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
                 **_NVAE,
             ),
             "flat_training": Training(images=20_000_000, batch=256, objective=_FLAT, log_every=500_000),
-            "ablation": Training(images=1_000_000, batch=64, learning_rate=4e-3, objective=_ABLATION),
             "test_images": 19_867,
             "weighted_images": 1_000,
             "weights": 1_000,
@@ -190,10 +274,47 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
+# What the night runs of stages 1 and 2 in pieces of two seeds; their pages show the laptop's models.
+_SMALL = {"image_size": 32, "width": 128, "training": _SWEEP}
+_FACES = {"dataset": "faces_mild", "image_size": 32, "betas": (1.0, 4.0, 8.0, 16.0, 32.0, 64.0)}
+_NIGHT_SWEEP = {"betas": (1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 32.0), "rotations": 20, "label_subsets": 200, "seeds": 20}
+_FEW = {"train_size": 2_000, "latent_dims": (10, 50), "training": Training(images=2_000_000, **_SETTLES)}
+_SIZES = {"latent_dims": (4, 10, 32), "beta_norms": tuple(10 * beta / 1024 for beta in (1, 4, 8, 16, 32, 64))}
+_OTHERS = {"capacities": (1.0, 2.0, 4.0, 6.0, 8.0), "tc": (2.0, 4.0, 8.0, 16.0, 32.0)}
+NIGHT: dict[str, dict[str, dict[str, Any]]] = {
+    "vae": {
+        "gradients": {**_SMALL, "gradient_draws": 500, "seeds": 10, "training": Training(images=100_000)},
+        "samples": {**_SMALL, "batches": (100, 10), "seeds": 20, "training": Training(images=400_000, **_SETTLES)},
+        "overfitting": {**_SMALL, **_FEW, "seeds": 10},
+        "latents": {**_SMALL, "latent_dims": (20, 50), "seeds": 20, "training": Training(images=1_500_000, **_SETTLES)},
+        "codes": {**_SMALL, "betas": (1.0, 16.0), "grid_images": 50_000, "rotations": 20, "seeds": 10},
+    },
+    "beta_vae": {
+        "sweep32": _NIGHT_SWEEP,
+        "spectra": {"betas": _NIGHT_SWEEP["betas"], "seeds": 10},
+        "dropping": {"betas": (0.5, *_NIGHT_SWEEP["betas"], 64.0, 128.0), "seeds": 10},
+        "sizes": {**_SIZES, "seeds": 10},
+        "faces": {**_FACES, "seeds": 10},
+        "objectives": {**_OTHERS, "betas": (1.0, 4.0, 8.0, 16.0, 32.0), "seeds": 10},
+        "combinations": {"betas": (1.0, 16.0), "seeds": 10},
+        "paper64": {"image_size": 64, "width": 512, "betas": (1.0, 4.0, 16.0, 32.0, 64.0), "seeds": 20},
+        "ica64": {"image_size": 64, "seeds": 20},
+    },
+}
+for _stage, _parts in NIGHT.items():
+    OVERRIDES[_stage]["night"] = {**OVERRIDES[_stage]["laptop"], "parts": _parts, "pieces": 2}
+
 
 def sizes(stage: str, profile: str) -> dict[str, Any]:
     """A profile's row of sizes for a stage."""
     return {**BASE[stage], **OVERRIDES[stage][profile]}
 
 
-__all__ = ["ABLATIONS", "BASE", "OVERRIDES", "PROFILES", "sizes"]
+def parts(stage: str, profile: str) -> dict[str, dict[str, Any]]:
+    """The parts of the evidence that a profile runs for a stage: each the stage's row with what the part changes."""
+    row = sizes(stage, profile)
+    own = {name: value for name, value in row.items() if name not in ("parts", "pieces", "exploratory")}
+    return {name: {**own, **changes} for name, changes in row["parts"].items()}
+
+
+__all__ = ["BASE", "OVERRIDES", "PROFILES", "parts", "sizes"]

@@ -16,9 +16,21 @@ from typing import Any
 
 from vaestudy.errors import InputError
 
-PROFILES = ("smoke", "laptop", "gpu", "paper")
+PROFILES = ("smoke", "laptop", "night", "gpu", "paper")
 NETWORKS = ("linear", "kingma", "mlp", "higgins", "conv", "burgess")
-PRESETS = ("mnist", "cifar10", "imagenet32", "celeba64", "celeba_hq256", "ffhq256", "laptop32", "smoke")
+PRESETS = (
+    "mnist",
+    "cifar10",
+    "imagenet32",
+    "celeba64",
+    "celeba_hq256",
+    "ffhq256",
+    "laptop32",
+    "laptop32_cells",
+    "hierarchy32",
+    "gpu64",
+    "smoke",
+)
 MOST_SEED = 2**32 - 1
 
 
@@ -34,7 +46,9 @@ class Settings:
     """What every stage can be told."""
 
     profile: str = setting(
-        "auto", "smoke, laptop, gpu or paper, or auto for gpu with CUDA and laptop without", choices=("auto", *PROFILES)
+        "auto",
+        "smoke, laptop, night, gpu or paper, or auto for gpu with CUDA and laptop without",
+        choices=("auto", *PROFILES),
     )
     dataset: str = setting("dsprites", "the images, a name that vaestudy.data.load knows")
     image_size: int = setting(0, "side of the images in pixels, 0 for the one of the profile", least=0, most=1024)
@@ -87,7 +101,7 @@ class NVAESettings(Settings):
     """Stage 3: NVAE, and what β does to it."""
 
     dataset: str = setting("", "the images, empty for the rendered faces of the profile")
-    beta: float = setting(4.0, "β of the NVAE shown beside the plain NVAE, 0 or more", least=0)
+    beta: float = setting(8.0, "β of the NVAE shown beside the plain NVAE, 0 or more", least=0)
     preset: str = setting(
         "", "configuration, say celeba64 or cifar10, empty for the one of the profile", choices=("", *PRESETS)
     )

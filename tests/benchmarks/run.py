@@ -9,8 +9,7 @@ import torch
 
 from vaestudy import figures, project_root
 from vaestudy.files import write_json
-from vaestudy.training.run import provenance
-from vaestudy.training.trainer import device_name
+from vaestudy.training.run import device_name, provenance
 
 HERE = Path(__file__).parent
 

@@ -5,7 +5,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,18 @@ from torch import Tensor
 
 from vaestudy.errors import InputError
 from vaestudy.files import replacing
+
+_only_found = ContextVar("only_found", default=False)
+
+
+@contextmanager
+def only_found() -> Iterator[None]:
+    """Inside the block, an array that is not there yet is an InputError, not the work of minutes."""
+    before = _only_found.set(True)
+    try:
+        yield
+    finally:
+        _only_found.reset(before)
 
 
 def cached_array(
@@ -36,6 +50,8 @@ def cached_array(
     """
     try:
         if (found := _open(path, shape)) is None:
+            if _only_found.get():
+                raise InputError(f"{path} is not made yet")
             path.parent.mkdir(parents=True, exist_ok=True)
             # Several processes may ask for the same images at once: one makes them, the others wait and open them.
             with FileLock(path.with_name(f".{path.stem}.lock")):
@@ -66,9 +82,7 @@ def _make(path: Path, shape: tuple[int, ...], fill: Callable[..., dict], resume:
         needed, free = math.prod(shape), shutil.disk_usage(path.parent).free
         if needed > free:  # a full disk would end the process without a word once the mapping is written to
             raise InputError(f"{path} needs {needed:,} bytes and {free:,} are left: make room there")
-        arrays = [np.lib.format.open_memmap(partial, "w+", np.uint8, shape)]
-        if resume:
-            arrays.append(np.lib.format.open_memmap(done, "w+", np.uint8, shape[:1]))
+        arrays = [_reserved(partial, shape)] + ([_reserved(done, shape[:1])] if resume else [])
     try:
         details = fill(*arrays)
         arrays[0].flush()
@@ -81,6 +95,19 @@ def _make(path: Path, shape: tuple[int, ...], fill: Callable[..., dict], resume:
         if not resume:
             partial.unlink(missing_ok=True)
         raise
+
+
+def _reserved(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of zeros whose room on the disk is taken: a quota shows here, not as the end of the process."""
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError:
+            path.unlink()
+            raise
+    return array
 
 
 def _unfinished(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Stage 3: NVAE at several β, a flat VAE beside it, its ablations, and what each of its latent groups knows."""
+"""Stage 3: NVAE at two β and a flat VAE beside them, and what each of its latent groups knows."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,29 +6,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
-from vaestudy import metrics, profiles, published
+from vaestudy import metrics, published
 from vaestudy.data import ImageSet
+from vaestudy.errors import InputError
+from vaestudy.experiments import devices, evidence, group_scores, hierarchy
 from vaestudy.experiments.common import runs_root, sizes
 from vaestudy.experiments.common import train_and_test as _train_and_test
+from vaestudy.files import project_root
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.settings import NVAESettings
-from vaestudy.training import Job, Objective, Run, Training, distributed, fit, fit_many, folder, memory
-from vaestudy.training.objective import beta_norm
-from vaestudy.training.trainer import device_of
+from vaestudy.training import Job, Run, Training, distributed, fit, fit_many, folder
 
-SCORES = ("higgins", "factor_vae", "mig")
-PAIRS = 5
 FIXED_SIDES = ("dsprites", "mnist", "fashion_mnist", "cifar10")
 
 
 class Runs(NamedTuple):
-    """The stage's trained models: NVAEs by β, the flat VAE, and small NVAEs by the device that each lacks."""
+    """The stage's trained models: NVAEs by β, and the flat VAE."""
 
     nvae: dict[float, Run]
     flat: Run
-    ablations: dict[str, Run]
 
     def named(self) -> dict[str, Run]:
         """NVAEs and the flat VAE under the names that the figures give them."""
@@ -63,8 +60,9 @@ def config(settings: NVAESettings, shape: tuple[int, int, int]) -> NVAEConfig:
 def train_and_test(settings: NVAESettings) -> tuple[ImageSet, ImageSet]:
     """Images to train on and held-out ones, at the bits of the network."""
     parts = _train_and_test(settings, dataset(settings), image_side(settings))
-    bits = config(settings, parts[0].shape).bits
-    return tuple(part.quantized(bits) for part in parts)
+    network = config(settings, parts[0].shape)
+    # Only the mixture sees levels; pixels of other likelihoods are taken as they are.
+    return tuple(part.quantized(network.bits) for part in parts) if network.likelihood == "mixture" else parts
 
 
 def betas(settings: NVAESettings) -> tuple[float, ...]:
@@ -79,36 +77,35 @@ def training(settings: NVAESettings, beta: float) -> Training:
 
 
 def flat_model(settings: NVAESettings, shape: tuple[int, int, int]) -> VAE:
-    """A plain convolutional VAE with the likelihood of the NVAE."""
-    like = config(settings, shape)
-    same = {"likelihood": like.likelihood, "mixtures": like.mixtures, "bits": like.bits}
-    return VAE(shape, network="conv", seed=settings.seed, **same, **sizes(settings)["flat"])
+    """A plain VAE with the likelihood of the NVAE: convolutional, or fully connected where no convolutions fit."""
+    like, row = config(settings, shape), sizes(settings)["flat"]
+    same = {"likelihood": like.likelihood, "mixtures": like.mixtures, "bits": like.bits, "seed": settings.seed}
+    try:
+        return VAE(shape, network="conv", **same, **row)
+    except InputError:  # sides that are no power of two, MNIST's 28 for one
+        return VAE(shape, network="mlp", **same, latent_dim=row["latent_dim"])
 
 
-def ablation(settings: NVAESettings, shape: tuple[int, int, int], change: str = "") -> tuple[NVAE, Training]:
-    """A small NVAE and its training, with the fields of one of profiles.ABLATIONS changed."""
-    _, of_network, of_objective = profiles.ABLATIONS[change] if change else ("", {}, {})
-    bits, recipe = config(settings, shape).bits, sizes(settings)["ablation"]
-    small = NVAEConfig.preset("smoke", shape=shape, seed=settings.seed, bits=bits, **of_network)
-    objective: Objective = replace(recipe.objective, **of_objective)
-    return NVAE(small), replace(recipe, seed=settings.seed, objective=objective)
+def train_images(settings: NVAESettings) -> ImageSet:
+    """What the models learn from."""
+    return train_and_test(settings)[0]
+
+
+def jobs(settings: NVAESettings, train_set: ImageSet) -> dict[str, list[Job]]:
+    """Every training of the page: an NVAE for each β, and the flat VAE."""
+    shape, flat = train_set.shape, replace(sizes(settings)["flat_training"], seed=settings.seed)
+    pairs: dict[str, list[tuple[Any, Training]]] = {
+        "NVAE": [(NVAE(config(settings, shape)), training(settings, beta)) for beta in betas(settings)],
+        "flat VAE": [(flat_model(settings, shape), flat)],
+    }
+    return {name: [_job(settings, model, train_set, recipe) for model, recipe in own] for name, own in pairs.items()}
 
 
 def train(settings: NVAESettings, train_set: ImageSet) -> Runs:
     """Train everything that the page shows, side by side on the cores of a CPU, or find it trained."""
-    shape, changes = train_set.shape, ("", *sizes(settings)["ablations"])
-    pairs: list[tuple[Any, Training]] = [
-        (NVAE(config(settings, shape)), training(settings, b)) for b in betas(settings)
-    ]
-    pairs.append((flat_model(settings, shape), sizes(settings)["flat_training"]))
-    pairs += [ablation(settings, shape, change) for change in changes]
-    runs = fit_many([_job(settings, model, train_set, recipe) for model, recipe in pairs])
-    count = len(betas(settings))
-    return Runs(
-        dict(zip(betas(settings), runs[:count], strict=True)),
-        runs[count],
-        dict(zip(changes, runs[count + 1 :], strict=True)),
-    )
+    named = jobs(settings, train_set)
+    runs = fit_many([job for alike in named.values() for job in alike])
+    return Runs(dict(zip(betas(settings), runs[:-1], strict=True)), runs[-1])
 
 
 def _job(settings: NVAESettings, model: Any, train_set: ImageSet, recipe: Training) -> Job:
@@ -116,83 +113,130 @@ def _job(settings: NVAESettings, model: Any, train_set: ImageSet, recipe: Traini
 
 
 def train_and_score(settings: NVAESettings) -> list[Run]:
-    """Train one NVAE for each β, and put its bound and the scores of each latent group into its record."""
+    """Train everything, and put the bound and the scores of each latent group into the record of each NVAE.
+
+    Processes that `torchrun` has started train the NVAEs alone, and leave the flat VAE to one process.
+    """
     train_set, test_set = train_and_test(settings)
-    found = []
-    for beta in betas(settings):
-        model = NVAE(config(settings, train_set.shape))
-        found.append(run := fit(*_job(settings, model, train_set, training(settings, beta))))
-        if distributed.rank() == 0:
-            scores = [] if train_set.factors is None else group_scores(settings, run, train_set)
-            run.update_record(test=run.bound(test_set), scores_by_group=scores)
+    if distributed.world() > 1:
+        found = [fit(*job) for job in jobs(settings, train_set)["NVAE"]]
+    else:
+        found = list(train(settings, train_set).nvae.values())
+    for beta, run in zip(betas(settings), found, strict=True) if distributed.rank() == 0 else []:
+        groups = group_table(settings, {f"β = {beta:g}": run}, train_set) if has_factors(train_set) else []
+        run.update_record(test=run.bound(test_set), scores_by_group=groups)
     return found
 
 
 def held_out_bounds(settings: NVAESettings, runs: Mapping[str, Run], test_set: ImageSet) -> pd.DataFrame:
-    """A row a model: nats per image and bits per dimension, the latter also importance-weighted; training seconds."""
+    """A row a model: nats per image and bits per dimension, the latter also importance-weighted; its training."""
     row, rows = sizes(settings), []
     some = test_set.select(slice(0, row["weighted_images"]))
     for name, run in runs.items():
         weighted = metrics.importance_weighted_bound(run.log_weights(some, row["weights"])).mean()
         tight = metrics.bits_per_dim(-weighted, test_set.dims)
-        about = {f"bits, K = {row['weights']}": tight, "seconds": run.provenance["seconds"]}
-        rows.append({"model": name, **run.bound(test_set), **about})
+        about = {f"bits, K = {row['weights']}": tight, "images seen": run.record["training"]["images_seen"]}
+        rows.append({"model": name, **run.bound(test_set), **about, "seconds": run.provenance["seconds"]})
     return pd.DataFrame(rows)
 
 
-def group_scores(settings: NVAESettings, run: Run, train_set: ImageSet) -> list[dict[str, float]]:
-    """The scores of each latent group's pooled code."""
-    seen = train_set.select(slice(0, sizes(settings)["scored_images"]))
-    groups, factors = run.codes_by_group(seen)
-    exam = {"seed": settings.seed, "pairs": PAIRS, "only": SCORES}
-    return [metrics.scores(codes, factors, **exam) for codes in groups]
+def has_factors(images: ImageSet) -> bool:
+    """Whether several things are known of each image, so that a code can tell them apart; a class label is one."""
+    return images.factors is not None and len(images.factors.names) > 1
 
 
-def scores_by_group(settings: NVAESettings, runs: Runs, train_set: ImageSet) -> pd.DataFrame:
-    """A row a model and latent group: β, β_norm and the scores of the pooled code; the flat VAE is one group."""
-    rows = []
-    for name, beta, run in [*(("NVAE", beta, run) for beta, run in runs.nvae.items()), ("flat VAE", 1.0, runs.flat)]:
-        latents = sum(int(np.prod(shape)) for shape in getattr(run.model, "group_shapes", [(0,)]))
-        latents = latents or run.model.config.latent_dim
-        about = {"model": name, "beta": beta, "beta_norm": beta_norm(beta, latents, train_set.dims)}
-        for group, scores in enumerate(group_scores(settings, run, train_set), 1):
-            rows.append(about | {"group": group, **scores})
-    return pd.DataFrame(rows)
+def group_table(settings: NVAESettings, runs: Mapping[str, Run], images: ImageSet) -> list[dict]:
+    """A row a model, latent group and form of its code, scored from posterior draws of some images.
 
-
-def ablation_table(runs: Runs, test_set: ImageSet) -> list[dict]:
-    """A row a small network: what was changed, its bound on held-out images, and what the paper found."""
-    rows = []
-    for change, run in runs.ablations.items():
-        bound = run.bound(test_set)
-        changed = profiles.ABLATIONS[change][0] if change else "nothing"
-        row = {"changed": changed, "bits_per_dim": bound["bits_per_dim"], "KL, nats": bound["kl_nats"]}
-        rows.append(row | {"published": published.NVAE_ABLATIONS.get(change)})
+    The forms: the whole map, its principal components, and its mean over space. Raises InputError for images without
+    known factors.
+    """
+    if not has_factors(images):
+        raise InputError(f"{images.name} has no known factors to score a code by")
+    row, rows = sizes(settings), []
+    seen = images.select(slice(0, row["scored_images"]))
+    names, classes = seen.factors.names, hierarchy.classes_of(seen.factors)
+    exam = {"names": names, "seed": settings.seed, "draws": row["draws"], "classes": classes}
+    ends = group_scores.references(seen.factors.values(slice(None)), seed=settings.seed, classes=classes)
+    for name, run in runs.items():
+        nats = run.kl_by_latent(seen)
+        found, factors = run.codes_by_group(seen, draws=row["draws"], pooled=False, batch=hierarchy.BATCH)
+        for group, (code, of) in enumerate(zip(found, nats, strict=True), 1):
+            for form, (z, kl) in forms(code, of, factors).items():
+                scores = group_scores.scores(z, factors, kl, rotations=row["rotations"], **exam)
+                knows = ", ".join(group_scores.known(scores, names)) or "nothing"
+                rows.append({"model": name, "group": group, "form": form, "knows": knows} | scores | ends)
     return rows
 
 
-def memory_estimate(settings: NVAESettings) -> dict[str, float]:
-    """The predicted memory of a training step in GB, and the largest micro batch that the free memory holds."""
-    device = device_of(None)
-    channels, *own = NVAEConfig.preset(settings.preset or sizes(settings)["preset"]).shape
-    side = image_side(settings)
-    with torch.device("meta"):
-        model = NVAE(config(settings, (channels, *([side] * 2 if side else own))))
-    found, free = memory.needed(model, training(settings, settings.beta)), memory.free_bytes(device)
-    parts = {"fixed": found.fixed, "per_image": found.per_image, "free": free}
-    return {f"{name}_gb": round(size / 1e9, 4) for name, size in parts.items()} | {"largest": found.largest(free)}
+def shown_scores(rows: list[dict]) -> list[dict]:
+    """The columns of `group_table` that the page shows."""
+    titles = {name.format(""): title for name, title in hierarchy.REFERENCES.items()}
+    about = ("model", "group", "form", "nats", "live", "knows")
+    return [{**{name: row[name] for name in about}, **{titles[k]: row[k] for k in titles}} for row in rows]
 
 
-def headline(settings: NVAESettings, bounds: pd.DataFrame, groups: pd.DataFrame, bits: int) -> list[dict]:
+def forms(
+    codes: metrics.table.Codes, nats: np.ndarray, factors: metrics.table.Labels
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """A group's code as it is, in its principal components and as the mean of its map, each with nats by column.
+
+    Of the components all count as live if any latent does; a channel of the mean has the nats of its map.
+    """
+    live = metrics.live(nats.ravel())
+    found = {"whole map": (codes, nats.ravel())}
+    if live.sum() > 1:
+        white = metrics.whitened(codes[:, live], factors).astype(np.float32)
+        found["principal components"] = white, np.full(white.shape[1], nats.sum() / white.shape[1])
+    if nats.ndim == 3 and nats[0].size > 1:
+        pooled = codes.reshape(len(codes), len(nats), -1).mean(2)
+        found["mean over space"] = pooled, nats.sum((1, 2))
+    return found
+
+
+def records(settings: NVAESettings) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Records of the parts `hierarchy` and `devices`, of this profile or else published, and words for whose they are.
+
+    Both tables are empty where neither has any.
+    """
+    own, whose = evidence.of_page(settings), f"the {settings.profile} profile"
+    if not len(own):
+        own, whose = evidence.read(project_root() / "reports" / "published" / "night"), "the published night"
+    return own[own["part"] == "hierarchy"], own[own["part"] == "devices"], whose
+
+
+def judged(settings: NVAESettings, *own: pd.DataFrame) -> list[dict]:
+    """The claims of this page by its records, or by the published ones that it shows."""
+    return evidence.judge(settings, pd.concat(own, ignore_index=True))
+
+
+def devices_table(settings: NVAESettings, found: pd.DataFrame, shape: tuple[int, int, int]) -> list[dict]:
+    """Which of NVAE's devices the models shown have, and what each gives and costs by the records."""
+    return devices.table(found, config(settings, shape), training(settings, 1.0).objective)
+
+
+def beside_earlier_work(claims: list[dict]) -> list[dict]:
+    """A row for each earlier work on hierarchies, with our verdicts on what is nearest to it."""
+    verdicts = {claim["id"]: claim for claim in claims}
+    rows = []
+    for work in published.HIERARCHIES:
+        near = [f"{name} {_verdict(verdicts[name])}" for name in work.claims]
+        row = {"work": work.work, "what was done": work.done, "what came out": work.found}
+        rows.append(row | {"here": "; ".join(near)})
+    return rows
+
+
+def _verdict(claim: dict) -> str:
+    given = claim["published"] if claim["verdict"] == "not tested" else claim["verdict"]
+    return given or "not tested"
+
+
+def headline(settings: NVAESettings, bounds: pd.DataFrame, bits: int) -> list[dict]:
     """The stage's rows on the report's first page."""
     theirs = published.nvae(dataset(settings))
     by_model = bounds.set_index("model")["bits_per_dim"]
-    nvae = groups[groups["model"] == "NVAE"]
-    top = nvae.loc[nvae["higgins"].idxmax()]
-    best = f"{top['higgins']:.3f}: β = {top['beta']:g}, group {top['group']}"
     rows = [
         (f"NVAE, bits per dimension of {dataset(settings)}, {bits} bits", by_model["NVAE, β = 1"], *theirs),
-        ("flat VAE trained for about as long, bits per dimension", by_model["flat VAE"], None, None),
-        (f"best Higgins score (L = {PAIRS}) of a latent group", best, None, None),
+        ("flat VAE beside it, bits per dimension", by_model["flat VAE"], None, None),
     ]
     return [dict(zip(("quantity", "ours", "published", "source"), row, strict=True)) for row in rows]

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from vaestudy import metrics, published
 from vaestudy.data import ImageSet
 from vaestudy.experiments.common import images, runs_root, sizes, train_and_test
-from vaestudy.experiments.gradients import gradient_draws, spread
+from vaestudy.experiments.gradients import BLOCK, gradient_draws, spread
 from vaestudy.models import VAE
 from vaestudy.settings import VAESettings
 from vaestudy.training import Job, Objective, Run, Training, distributed, fit, folder
@@ -22,14 +22,15 @@ SCORED_IMAGES = 100_000
 
 
 class Runs(NamedTuple):
-    """The stage's trained models: with the latents asked for, and with two."""
+    """The stage's trained models: with the latents asked for, the same after a training half as long, and with two."""
 
     main: Run
+    half: Run
     plane: Run
 
     def named(self) -> dict[str, Run]:
-        """Both under the names that the figures give them."""
-        return {f"{run.model.config.latent_dim} latents": run for run in self}
+        """The two that the figures show, under the names that they give them."""
+        return {f"{run.model.config.latent_dim} latents": run for run in (self.main, self.plane)}
 
 
 def check(settings: VAESettings) -> None:
@@ -49,14 +50,30 @@ def model(settings: VAESettings, shape: tuple[int, int, int], latent_dim: int) -
     return VAE(shape, latent_dim=latent_dim, seed=settings.seed, **network)
 
 
-def train(settings: VAESettings, train_set: ImageSet) -> Runs:
-    """Train both models, or find them trained."""
-    main, plane = training(settings), replace(training(settings), images=sizes(settings)["plane_images"])
-    jobs = []
-    for latent_dim, recipe in ((settings.latent_dim, main), (2, plane)):
+def train_images(settings: VAESettings) -> ImageSet:
+    """What the models learn from."""
+    return train_and_test(settings)[0]
+
+
+def jobs(settings: VAESettings, train_set: ImageSet) -> dict[str, list[Job]]:
+    """Every training of the stage: with the latents asked for, as long and half as long, and with two latents."""
+    main = training(settings)
+    half, plane = (replace(main, images=n) for n in (main.images // 2, sizes(settings)["plane_images"]))
+    found = {}
+    for name, latent_dim, recipe in (
+        (f"VAE of {settings.latent_dim} latents", settings.latent_dim, main),
+        ("the same, half as long", settings.latent_dim, half),
+        ("VAE of 2 latents", 2, plane),
+    ):
         vae = model(settings, train_set.shape, latent_dim)
-        jobs.append(Job(vae, train_set, recipe, folder(runs_root(settings), "vae", vae, train_set, recipe)))
-    return Runs(*(fit(*job) for job in jobs))
+        where = folder(runs_root(settings), "vae", vae, train_set, recipe)
+        found.setdefault(name, []).append(Job(vae, train_set, recipe, where))
+    return found
+
+
+def train(settings: VAESettings, train_set: ImageSet) -> Runs:
+    """Train the models, or find them trained."""
+    return Runs(*(fit(*job) for alike in jobs(settings, train_set).values() for job in alike))
 
 
 def train_and_score(settings: VAESettings) -> list[Run]:
@@ -89,6 +106,7 @@ def gradient_variances(run: Run, test_set: ImageSet, seed: int, draws: int = 100
         {"estimator": name, "samples": samples, "variance": spread(gradients, samples)}
         for name, gradients in found.items()
         for samples in (1, 10, 100)
+        if samples >= BLOCK or "baseline" not in name  # draws of a block are not independent
     ]
     return pd.DataFrame(rows)
 
@@ -96,6 +114,15 @@ def gradient_variances(run: Run, test_set: ImageSet, seed: int, draws: int = 100
 def held_out_bounds(runs: Mapping[str, Run], test_set: ImageSet) -> pd.DataFrame:
     """The bound of each model on held-out images: a row a model, nats per image."""
     return pd.DataFrame([{"model": name, **run.bound(test_set)} for name, run in runs.items()])
+
+
+def settled(runs: Runs, test_set: ImageSet) -> dict[str, int | str]:
+    """How many latents carry .05 nats or more after the whole training and after one half as long."""
+    counts = [int(metrics.live(run.kl_by_latent(test_set)[0]).sum()) for run in (runs.half, runs.main)]
+    images = [run.record["training"]["images_seen"] for run in (runs.half, runs.main)]
+    words = "is the same" if counts[0] == counts[1] else "has changed: it is not settled"
+    found = {"half_live": counts[0], "live": counts[1], "half_images": images[0], "images": images[1]}
+    return {**found, "latents": runs.main.model.config.latent_dim, "words": words}
 
 
 def latents_in_use(run: Run, test_set: ImageSet) -> pd.DataFrame:

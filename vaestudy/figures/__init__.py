@@ -2,6 +2,7 @@
 
 # ruff: noqa: F403 (each module names what is public in its __all__)
 from vaestudy.figures.beta_vae import *
+from vaestudy.figures.claims import *
 from vaestudy.figures.draw import *
 from vaestudy.figures.figure import *
 from vaestudy.figures.nvae import *

@@ -11,12 +11,12 @@ from jaxtyping import Float, Integer
 from vaestudy.errors import InputError
 from vaestudy.figures import charts, draw
 from vaestudy.figures.figure import Figure, Statement
-from vaestudy.figures.table import Table, number, table
+from vaestudy.figures.table import Table, table
 
 __all__ = [
-    "factors_over_beta", "information", "inverted_u", "latent_responses", "means", "novelty_table", "objectives",
-    "optimum_by_size", "reconstruction_against_score", "score_over_beta", "score_over_pairs", "score_table", "spread",
-    "weak_labels", "what_pairs_do",
+    "factors_over_beta", "information", "latent_responses", "novelty_table", "objectives",
+    "reconstruction_against_score", "score_over_beta", "score_over_pairs", "score_table", "spread", "weak_labels",
+    "what_pairs_do",
 ]  # fmt: skip
 
 Rows = pd.DataFrame | Iterable[Mapping[str, Any]]  # one trained model a row
@@ -151,9 +151,11 @@ def weak_labels(chosen: Mapping[str, Mapping[float, float]], chance: float | Non
     return charts.lines(scores, caption, "; ".join(picks) + ".", x="β", ylabel="Higgins score", chance=chance)
 
 
-def objectives(rows: Rows, name: str, title: str, chance: float | None = None) -> Figure:
+def objectives(rows: Rows, name: str, title: str, chance: float | None = None) -> Figure | Statement:
     """Score against the rate that each objective ends at: β-VAE, annealed capacity, β-TCVAE."""
     models = pd.DataFrame(rows)
+    if not len(models):
+        return _not_trained("the three objectives")
     objective = models["kind"].map(OBJECTIVES).rename("objective")
     pressure = models["beta"].where(models["kind"] != "capacity", models.get("capacity"))
     best = models.groupby([objective, pressure], sort=False)[name].mean().groupby(level=0, sort=False).max()
@@ -161,45 +163,6 @@ def objectives(rows: Rows, name: str, title: str, chance: float | None = None) -
     alt = "Best mean score: " + "; ".join(f"{label} {value:.2f}" for label, value in best.items()) + "."
     axes = {"x": "KL, nats per image", "y": title}
     return charts.dots(models, "kl_nats", name, objective, caption, alt, chance=chance, **axes)
-
-
-def means(rows: Rows, name: str, by: str = "beta") -> dict[float, float]:
-    """The mean of a quantity at each value of `by`."""
-    return pd.DataFrame(rows).groupby(by)[name].mean().to_dict()
-
-
-def inverted_u(rows: Rows, name: str) -> Statement:
-    """Whether the score rises and then falls over β, in units of the spread between seeds, for each latent size."""
-    sentences, found = [], {}
-    for size, models in pd.DataFrame(rows).groupby("latent_dim"):
-        scores = models.groupby("beta")[name]
-        mean, noise = scores.mean(), float(np.sqrt(scores.var().fillna(0).mean()))
-        top, first, last = mean.idxmax(), mean.index[0], mean.index[-1]
-        rise, fall = mean[top] - mean[first], mean[top] - mean[last]
-        up = "rises" if rise > noise else "does not clearly rise"
-        down = "falls" if fall > noise else "does not clearly fall"
-        sentences.append(
-            f"With {draw.counted(size, 'latent')} the score {up} by {rise:.2f} from β = {first:g} to {mean[top]:.2f} "
-            f"at β = {top:g} and {down} by {fall:.2f} to β = {last:g} (seeds spread by {noise:.2f})."
-        )
-        verdict = bool(min(rise, fall) > noise)
-        found[size] = {"best_beta": top, "rise": rise, "fall": fall, "spread": noise, "inverted_u": verdict}
-    count = sum(size["inverted_u"] for size in found.values())
-    sentences.append(f"An inverted U beyond the spread of seeds: {count} of {draw.counted(len(found), 'latent size')}.")
-    return Statement(" ".join(sentences), " ".join(sentences), found)
-
-
-def optimum_by_size(rows: Rows, name: str) -> Statement:
-    """Whether larger latents need more β: the best β of each latent size, as β and as β_norm."""
-    mean = pd.DataFrame(rows).groupby(["latent_dim", "beta", "beta_norm"])[name].mean()
-    best = pd.DataFrame(list(mean.groupby(level=0).idxmax()), columns=["M", "beta", "beta_norm"]).set_index("M")
-    parts = [f"{row.beta:g} (β_norm {number(row.beta_norm)}) for M = {row.Index}" for row in best.itertuples()]
-    more = np.sign(best.iloc[-1] - best.iloc[0]).map({1: "more", 0: "as much", -1: "less"})
-    text = (
-        f"The best β is {', '.join(parts)}: the largest latent needs {more['beta']} β and {more['beta_norm']} β_norm. "
-        "The paper expects more of both."
-    )
-    return Statement(text, text, best.to_dict("index"))
 
 
 def what_pairs_do(curves: Mapping[str, np.ndarray], pairs: Sequence[int], used: int) -> Statement:
@@ -217,8 +180,15 @@ def what_pairs_do(curves: Mapping[str, np.ndarray], pairs: Sequence[int], used: 
     return Statement(text, text, {"pairs": pairs[place], **data})
 
 
-def novelty_table(rows: Rows, region: Mapping[str, Sequence[int]]) -> Table:
+def _not_trained(what: str) -> Statement:
+    text = f"This profile does not train {what}, and no published records of them are here: the night profile does."
+    return Statement(text, text, {"models": 0})
+
+
+def novelty_table(rows: Rows, region: Mapping[str, Sequence[int]]) -> Table | Statement:
     """Reconstruction and score on combinations that training saw and on those it did not, means over seeds."""
+    if not len(rows := pd.DataFrame(rows)):
+        return _not_trained("models on part of the factor grid")
     columns = {"beta": "β", "images": "combinations", "nll": "reconstruction, nats", "higgins": "Higgins score"}
     by_place = pd.DataFrame(rows).rename(columns=columns).groupby(["β", "combinations"], sort=False)
     scores = by_place[[*columns.values()][2:]].agg(lambda v: spread(v.mean(), np.nan_to_num(v.std()), 2))

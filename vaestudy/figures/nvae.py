@@ -1,8 +1,8 @@
-"""Figures of stage 3: the architecture, what each latent group does, and what β does to it."""
+"""Figures of stage 3: the architecture, what each latent group does, and in which of them the code is."""
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,11 @@ from torch import Tensor
 
 from vaestudy.figures import charts, draw
 from vaestudy.figures.figure import Figure, Statement
-from vaestudy.figures.table import number
 
 __all__ = [
-    "architecture", "below_a_fixed_top", "does_beta_disentangle", "interpolation", "kl_by_group", "nearest_in_training",
-    "reconstructions_by_depth", "samples_by_temperature", "score_by_group",
+    "architecture", "below_a_fixed_top", "interpolation", "kl_by_group", "nats_by_group", "nearest_in_training",
+    "reconstructions_by_depth", "samples_by_temperature", "where_the_code_gathers",
 ]  # fmt: skip
-
-Rows = pd.DataFrame | Iterable[Mapping[str, Any]]  # one code a row
 
 
 @draw.style()
@@ -147,50 +144,58 @@ def nearest_in_training(samples: Tensor, images: Any, batch: int = 2000) -> Figu
 
 
 @draw.style()
-def score_by_group(rows: Rows, scores: Mapping[str, str], chance: Mapping[str, float] | None = None) -> Figure:
-    """Scores of the pooled code of each latent group, a line for each β, the flat VAE as a level.
+def nats_by_group(records: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Where the code is: nats of each group over β, a panel a schedule; means over models with 95 % intervals.
 
-    `chance` is the score of guessing, for the scores that have one.
+    Args:
+        records: a row a model with schedule, beta, seed, nats, top_nats, second_nats and third_nats.
+        titles: of the panels, by schedule.
     """
-    codes = pd.DataFrame(rows)
-    nvae, flat = codes[codes["model"] == "NVAE"], codes[codes["model"] != "NVAE"]
-    nvae = nvae.assign(code=nvae["beta"].map("NVAE, β = {:g}".format)).sort_values("beta", kind="stable")
-    fig, axes = draw.canvas(1, len(scores), width=7.6, height=3.0, squeeze=False)
-    for ax, (name, title) in zip(axes[0], scores.items(), strict=True):
-        draw.curves(ax, nvae, x="group", y=name, hue="code", palette=draw.ramp(nvae["code"].nunique()))
-        for model, level in flat.groupby("model")[name].mean().items():
-            ax.axhline(level, color=draw.GREY, lw=1.2)
-            ax.annotate(model, (1, level), (0, 2), ("axes fraction", "data"), "offset points", ha="right", fontsize=8)
-        draw.chance(ax, (chance or {}).get(name))
-        ax.set(title=title, xlabel="latent group, top first", ylabel="", xticks=sorted(nvae["group"].unique()))
-    draw.legend(fig)
-    best = [
-        f"{title}: {number(row[name])} for {row['model']}, β = {row['beta']:g}, group {row['group']}"
-        for name, title in scores.items()
-        for row in [codes.loc[codes[name].idxmax()]]
-    ]
-    caption = "How well the pooled code of each latent group separates the known factors, by β."
-    return Figure(fig, caption, f"Best {'; '.join(best)}.", codes)
-
-
-def does_beta_disentangle(rows: Rows, name: str, title: str) -> Statement:
-    """The question of the study, answered from the scores: group by group, β against 1."""
-    codes = pd.DataFrame(rows)
-    nvae, flat = codes[codes["model"] == "NVAE"], codes[codes["model"] != "NVAE"]
-    score = nvae.pivot_table(index="beta", columns="group", values=name)
-    gains = score.drop(index=1.0) - score.loc[1.0]
+    columns = {f"{group}_nats": group for group in ("top", "second", "third")}
+    settings = ["schedule", "beta", "seed"]
+    long = records[[*settings, *columns]].rename(columns=columns).melt(settings, None, "latent group", "nats")
+    shown = [schedule for schedule in titles if (long["schedule"] == schedule).any()]
+    fig, axes = draw.canvas(1, len(shown), width=7.6, height=2.9, sharey=True, squeeze=False)
+    for ax, schedule in zip(axes[0], shown, strict=True):
+        part = long[long["schedule"] == schedule]
+        draw.log_ticks(ax, part["beta"], "β")
+        draw.curves(ax, part, x="beta", y="nats", hue="latent group", palette=list(draw.PALETTE[:3]))
+        ax.set(title=titles[schedule], ylabel="nats per image", ylim=(0, None))
+    draw.legend(fig, "latent group")
+    means = records.groupby(["schedule", "beta"])[list(columns)].mean().rename(columns=columns)
     parts = []
-    for beta, by_group in gains.iterrows():
-        words = ", ".join(f"{gain:+.3f} in group {group}" for group, gain in by_group.items())
-        parts.append(f"Against β = 1, β = {beta:g} changes the {title} by {words}.")
-    if len(gains):
-        beta, group = gains.stack().idxmax()
-        best = f"The largest gain is {gains.loc[beta, group]:+.3f}, at β = {beta:g} in group {group}."
-        parts.append(best if gains.loc[beta, group] > 0 else "No group gains.")
-    if len(flat):
-        top, level = nvae[name].max(), flat.loc[flat[name].idxmax()]
-        relation = "above" if top > level[name] else "not above"
-        parts.append(f"The best group scores {top:.3f}, {relation} the {level['model']} ({level[name]:.3f}).")
-    parts.append("One seed each: differences of a few hundredths are within the spread that stage 2 shows.")
-    text = " ".join(parts)
-    return Statement(text, text, {"gains": gains.to_dict("index")})
+    for schedule in shown:
+        of = means.loc[schedule]
+        low, high = ("/".join(f"{nats:.1f}" for nats in of.loc[beta]) for beta in (of.index.min(), of.index.max()))
+        betas = f"β = {of.index.min():g} and {low}", f"β = {of.index.max():g} {high}"
+        parts.append(f"{titles[schedule]}: at {betas[0]}, at {betas[1]}")
+    models = draw.counted(int(records["seed"].nunique()), "seed")
+    caption = f"Nats of the top, second and third latent group by β and by what is charged in the warm-up; {models}."
+    return Figure(fig, caption, f"Nats top/second/third. {'; '.join(parts)}.", means.reset_index())
+
+
+def where_the_code_gathers(records: pd.DataFrame, titles: Mapping[str, str]) -> Statement:
+    """At the highest β: which group holds the most nats under each schedule, and how the top group then scores.
+
+    `records` as for `nats_by_group`, with top_higgins_5_draws, top_higgins_5_rotated and top_live.
+    """
+    highest = records[records["beta"] == records["beta"].max()]
+    nats = highest.groupby("schedule")[["top_nats", "second_nats", "third_nats"]].mean()
+    data = {schedule: nats.loc[schedule].to_dict() for schedule in titles if schedule in nats.index}
+    gathered = [
+        f"{titles[name]}: in the {nats.loc[name].idxmax().removesuffix('_nats')} group, {nats.loc[name].max():.1f} of "
+        f"{nats.loc[name].sum():.1f} nats"
+        for name in data
+    ]
+    filled = highest[highest["top_live"] > 0]
+    text = f"At β = {records['beta'].max():g} the code gathers, by schedule: {'; '.join(gathered)}. "
+    if len(filled):
+        score, rotated = (filled[f"top_higgins_5_{kind}"].mean() for kind in ("draws", "rotated"))
+        text += (
+            f"Where the top group is in use its draws score {score:.2f}, and random rotations of them {rotated:.2f} "
+            f"(Higgins, L = 5; {draw.counted(len(filled), 'model')})."
+        )
+        data |= {"draws": score, "rotated": rotated, "models": len(filled)}
+    else:
+        text += "The top group is in use nowhere."
+    return Statement(text, text, data)

@@ -101,8 +101,8 @@ class NVAEConfig:
         """A published configuration (NVAE, Table 6) or one of the study's own, with `changes` to its fields.
 
         `laptop32` is for two CPU cores, `laptop32_cells` the same with NVAE's own cells (depthwise decoder,
-        squeeze-and-excitation, weight norm), `smoke` for tests. `hierarchy32` has groups of 1x1, 2x2 and 4x4 latents
-        for dSprites, and `hierarchy32_top` is that network with the 1x1 group alone.
+        squeeze-and-excitation, weight norm), `gpu64` for one large GPU, `smoke` for tests. `hierarchy32` has groups of
+        1x1, 2x2 and 4x4 latents for dSprites, and `hierarchy32_top` is that network with the 1x1 group alone.
 
         Raises:
             InputError: an unknown name, images of another number of channels, or sides that the scales do not divide.
@@ -162,6 +162,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cifar10": {"channels": 128, "groups": (30,), "flows": 1},
     "imagenet32": {"channels": 192, "groups": (28,), "flows": 1},
     "celeba64": {"shape": (3, 64, 64), "channels": 64, "groups": (5, 10, 20), "flows": 1},
+    # The same cells at half the width, in fewer groups: what an H100-class GPU trains within minutes.
+    "gpu64": {"shape": (3, 64, 64), "channels": 32, "groups": (2, 4, 8), "flows": 1},
     "celeba_hq256": _IMAGES_256,
     "ffhq256": _IMAGES_256,
     # Measured on two CPU cores: more updates and low-resolution latents gain more there than NVAE's own cells.

@@ -16,8 +16,8 @@ from typing import Any
 
 import vaestudy
 from vaestudy import settings
-from vaestudy.errors import InputError, NotebookError, first_line
-from vaestudy.files import project_root, replacing
+from vaestudy.errors import InputError, NotebookError
+from vaestudy.files import project_root, replacing, writing
 from vaestudy.stopping import GOES_ON, stop_requests
 
 
@@ -64,6 +64,7 @@ def run_notebook(path: Path | str, given: Mapping[str, Any], output: Path | str,
     kernel = _kernel_manager()
     try:
         with (
+            writing(partial),
             stop_requests(kernel.interrupt) as requested,
             _progress(cells, project_root() / checked.runs_dir, progress, requested) as begin_cell,
         ):
@@ -83,8 +84,6 @@ def run_notebook(path: Path | str, given: Mapping[str, Any], output: Path | str,
             raise requested[0](_first_line(error.evalue) or GOES_ON) from None
         kind = InputError if error.ename == "InputError" else NotebookError
         raise kind(_failure(checked.stage, given, error, partial)) from None
-    except OSError as error:
-        raise InputError(f"cannot write {partial}: {error.strerror or first_line(error)}") from error
     except DeadKernelError:
         reason = f"the kernel of stage {checked.stage} died: stopped by hand, or out of memory (take a smaller profile)"
         raise NotebookError(f"{reason} (executed so far: {partial})") from None

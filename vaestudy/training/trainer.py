@@ -1,8 +1,6 @@
-"""One loop for one model or many. Progress is counted in images; the same call again resumes or returns."""
+"""Training one model. Progress is counted in images; the same call again resumes or returns."""
 
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,15 +10,12 @@ from torch import nn
 
 from vaestudy.errors import InputError
 from vaestudy.files import write_json
-from vaestudy.stopping import stop_requests
+from vaestudy.models.vae import VAE
 from vaestudy.training import checkpoint, distributed, memory
-from vaestudy.training.config import Training, learning_rate, set_learning_rate
-from vaestudy.training.progress import progress_bar
-from vaestudy.training.run import Run, describe, owned, provenance
-from vaestudy.training.steps import ModelStep, Step
-
-CHECKPOINT_SECONDS = {"cpu": 30.0, "cuda": 300.0}
-MOST_SKIPPED_IN_A_ROW = 100
+from vaestudy.training.config import Training
+from vaestudy.training.loop import Loop
+from vaestudy.training.run import Run, describe, owned
+from vaestudy.training.steps import ModelStep
 
 
 class Job(NamedTuple):
@@ -65,6 +60,8 @@ def fit(
         check(job, distributed.world())
         if not run.finished:
             _train(run, config, images, training, device, checkpoint_seconds, on_step)
+        elif distributed.rank() == 0:
+            checkpoint.remove(run.path)  # a kill has left them at the very end
     distributed.barrier()
     run.load()
     return run
@@ -103,162 +100,17 @@ def _check(model: nn.Module, images, training: Training, processes: int) -> None
         raise InputError(f"training needs 2 images or more, not {len(images)}")
     if batch < least * parts:
         raise InputError(f"a batch of {batch} has no {least} images for each of its {parts} parts: lower micro_batches")
+    if training.samples > 1 and not isinstance(model, VAE):
+        raise InputError(f"samples must be 1 for a {type(model).__name__}: only VAEs take several noise samples a step")
     if training.sync_norm and getattr(getattr(model, "config", None), "checkpoint", None) == "norm_act":
         raise InputError("sync_norm recomputes whole cells or nothing: set checkpoint to cell or none")
     if hasattr(getattr(model, "likelihood", None), "check"):
         model.likelihood.check(images.batch(slice(0, 100)))
 
 
-class Loop:
-    """Steps until all images are seen, with a log and checkpoints between them, and what is recorded at the end.
-
-    Args:
-        step: how one or many models move by a batch.
-        runs: a run for each model; what is logged and recorded goes there.
-        trainings: how each is trained; alike but for seed and objective.
-        images: an ImageSet on `device`.
-        device: where to train.
-        folder: of the checkpoints.
-        checkpoint_seconds: time between two of them.
-        on_step: called after each step with the number of steps done.
-    """
-
-    def __init__(
-        self,
-        step: Step,
-        runs: Sequence[Run],
-        trainings: Sequence[Training],
-        images,
-        device: torch.device,
-        folder: Path,
-        checkpoint_seconds: float | int | None = None,
-        on_step: Callable[[int], None] | None = None,
-    ):
-        self.take_step, self.runs, self.trainings, self.training = step, runs, trainings, trainings[0]
-        self.images, self.device, self.folder, self.on_step = images, device, folder, on_step
-        own = CHECKPOINT_SECONDS.get(device.type, 300.0)
-        self.checkpoint_seconds = own if checkpoint_seconds is None else checkpoint_seconds
-        self.batch = min(self.training.batch, len(images))
-        self.steps = math.ceil(self.training.images / self.batch)
-        self.step, self.seconds, self.totals, self.counted = 0, 0.0, None, None
-
-    def run(self) -> None:
-        """Train to the end, from the start or from where an interruption has left it."""
-        self.resume()
-        log_steps = max(1, self.training.log_every // self.batch)
-        images = self.batch * len(self.runs)
-        name = self.runs[0].path.name if len(self.runs) == 1 else f"{len(self.runs)} models"
-        with progress_bar(name, self.steps * images, self.step * images) as bar, stop_requests() as requested:
-            self.began = saved = time.perf_counter()
-            while self.step < self.steps:
-                self.advance()
-                bar.update(images)
-                if self.step % log_steps == 0 or self.step == self.steps:
-                    self.log()
-                if requested or time.perf_counter() - saved > self.checkpoint_seconds:
-                    self.save()
-                    saved = time.perf_counter()
-                if requested:
-                    raise requested[0](
-                        f"stopped after {self.step * self.batch:,} images: the same command goes on there"
-                    )
-                if self.on_step is not None:
-                    self.on_step(self.step)
-            self.save()
-        self.finalize()
-
-    def advance(self) -> None:
-        """One step; what is not finite stays out of the means of the log."""
-        progress = self.step / self.steps
-        set_learning_rate(self.take_step.optimizer, learning_rate(self.training, progress))
-        terms = self.take_step(self.step, progress).detach()
-        finite = terms.isfinite().all(1, keepdim=True)
-        if self.totals is None:
-            self.totals = torch.zeros_like(terms)
-            self.counted = torch.zeros(len(terms), 1, device=terms.device)
-        self.totals += torch.where(finite, terms, 0)
-        self.counted += finite
-        self.step += 1
-
-    def log(self) -> None:
-        """A line for each run: means since the line before, in nats per image."""
-        self.seconds, self.began = self.elapsed(), time.perf_counter()
-        means = (self.totals / self.counted).tolist()
-        skipped, in_a_row = self.take_step.skipped()
-        lost = in_a_row >= MOST_SKIPPED_IN_A_ROW
-        for run, own, (loss, nll, *kl) in zip(self.runs, self.trainings, means, strict=True):
-            if not math.isfinite(loss) and in_a_row and not lost and self.step < self.steps:
-                continue  # all steps since the line before were skipped; the next one may be better
-            if not math.isfinite(loss) or lost:
-                advice = "lower learning_rate" + ("" if own.grad_skip_factor else " or set grad_skip_factor")
-                which = f" ({own.objective}, seed {own.seed})" if len(self.runs) > 1 else ""
-                raise InputError(f"training diverged after {self.step * self.batch:,} images: {advice}{which}")
-            if self.take_step.writes:
-                run.append(self.row(loss, nll, kl, skipped))
-        self.totals.zero_()
-        self.counted.zero_()
-
-    def row(self, loss: float, nll: float, kl: list[float], skipped: int) -> dict:
-        """One line of a run's log."""
-        row = {"images_seen": self.step * self.batch, "loss": loss, "nll_nats": nll}
-        row |= {"kl_nats": sum(kl), "elbo_nats": -nll - sum(kl), "kl_nats_by_group": kl}
-        row |= {"learning_rate": learning_rate(self.training, (self.step - 1) / self.steps)}
-        return row | {"seconds": round(self.seconds / len(self.runs), 3), "steps_skipped": skipped}
-
-    def elapsed(self) -> float:
-        """Seconds of training so far, those before an interruption included."""
-        return self.seconds + time.perf_counter() - self.began
-
-    def save(self) -> None:
-        """A checkpoint to go on from; every process could write it, and one does."""
-        if self.take_step.writes:
-            state = {"step": self.step, "seconds": self.elapsed(), "totals": self.totals, "counted": self.counted}
-            checkpoint.save(self.folder, self.step, {**state, "state": self.take_step.state_dict()})
-
-    def resume(self) -> None:
-        """Take up the newest whole checkpoint, and drop what the log says beyond it."""
-        state = checkpoint.load(self.folder, self.device)
-        if state is not None:
-            self.take_step.load_state_dict(state["state"])
-            self.step, self.seconds = state["step"], state["seconds"]
-            self.totals, self.counted = state["totals"], state["counted"]
-        if self.take_step.writes:
-            for run in self.runs:
-                run.truncate_log(self.step * self.batch)
-
-    def finalize(self) -> None:
-        """The trained weights and, last of all, the record that makes a run a finished one."""
-        if not self.take_step.writes:
-            return
-        seconds = self.seconds / len(self.runs)
-        about = {"device": device_name(self.device), "seconds": round(seconds, 1), "models_at_once": len(self.runs)}
-        about |= {"data_checksum": self.images.checksum, "processes": self.take_step.processes}
-        about |= {"precision": "bf16" if self.take_step.cast._enabled else "fp32"}
-        about |= {"peak_memory_gib": round(memory.peak(self.device) / 2**30, 2)}
-        seen, made_by = self.steps * self.batch, provenance(**about)
-        for run, own, weights in zip(self.runs, self.trainings, self.take_step.final_weights(), strict=True):
-            if not all(weight.isfinite().all() for weight in weights.values() if weight.is_floating_point()):
-                raise InputError(f"training diverged after {seen:,} images: the last weights are not finite")
-            run.save_weights(weights)
-            last = run.history.iloc[-1]
-            end = {name: float(last[name]) for name in ("nll_nats", "kl_nats", "elbo_nats")}
-            speed = round(seen / max(seconds, 1e-9), 1)
-            end |= {"images_seen": seen, "steps_skipped": int(last["steps_skipped"]), "images_per_second": speed}
-            run.update_record(config=run.config, training=end, provenance={"seed": own.seed, **made_by})
-        checkpoint.remove(self.folder)
-
-
 def device_of(device: torch.device | str | None) -> torch.device:
     """The device asked for, or CUDA if there is one."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def device_name(device: torch.device) -> str:
-    """What a person calls the device."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' * (threads != 1)}"
 
 
 @contextmanager

@@ -1,0 +1,246 @@
+"""The parts of stage 2: sweeps over β and what their codes score, beside linear codes and other objectives."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from joblib import Parallel, delayed
+
+from vaestudy import metrics
+from vaestudy.data import Factors, ImageSet
+from vaestudy.experiments.evidence import Context, part
+from vaestudy.training import Grid, Run, fit_many, memory
+from vaestudy.training import sweep as sweeps
+
+LIVE_NATS = 0.05
+DRAWS, DRAWN_IMAGES = 10, 5_000
+BOUND_IMAGES = 5_000
+LINEAR_IMAGES = 20_000
+COMPONENTS = 10
+
+
+class Examined(NamedTuple):
+    """What scores are taken on: some or all images of a set, their factors, and the columns that are classes."""
+
+    images: ImageSet
+    factors: Int[np.ndarray, "n k"]
+    classes: list[int]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.images.factors.names
+
+
+def examined(whole: ImageSet, limit: int) -> Examined:
+    """At most `limit` images, of a full grid of factors an even part."""
+    seen = whole.subsample(limit)
+    if len(seen) > limit:
+        seen = seen.select(np.random.default_rng(0).choice(len(seen), limit, replace=False), some=limit)
+    # The paper leaves the shape of dSprites out of the classes.
+    classes = [k for k, name in enumerate(seen.factors.names) if (whole.name, name) != ("dsprites", "shape")]
+    return Examined(seen, seen.factors.values(slice(None)), classes)
+
+
+def network(sizes: Any) -> dict[str, Any]:
+    """What `VAE` takes beside the shape of the images, the latent size and the seed."""
+    return {"width": sizes["width"], "network": sizes["network"], "likelihood": sizes["likelihood"]}
+
+
+def grid(sizes: Any, seeds: Sequence[int]) -> Grid:
+    """The sweep of a row of sizes: β = 1 and a β asked for are always in it."""
+    betas = {*sizes["betas"], 1.0, *([sizes["beta"]] if sizes.get("beta") else [])}
+    return Grid(betas=tuple(sorted(betas)), latent_dims=sizes["latent_dims"], seeds=tuple(seeds))
+
+
+def train(context: Context, images: ImageSet, grid: Grid) -> list[Run]:
+    """Every model of a grid, trained or found trained."""
+    return fit_many(grid.jobs(images, context.sizes["training"], context.runs_root, **network(context.sizes)))
+
+
+def described(run: Run, images: ImageSet) -> dict[str, Any]:
+    """A model's settings as records hold them, its seed and what its training ended at."""
+    model, training = run.model.config, run.record["config"][2]
+    row = {"seed": training["seed"], "data": images.name, "image_size": images.shape[1], "images": training["images"]}
+    row |= {"batch_size": training["batch"], "network": model.network, "width": model.width}
+    row |= {"latent_dim": model.latent_dim, "beta": training["objective"]["beta"]}
+    return row | {"precision": run.provenance["precision"]}
+
+
+def rate(run: Run, exam: Examined) -> dict[str, Any]:
+    """The bound and its parts on the images examined, and how many latents carry .05 nats or more."""
+    some = exam.images.select(_some(exam, BOUND_IMAGES))
+    bound, kl = run.bound(some), run.kl_by_latent(some)[0]
+    row = {"elbo": bound["elbo_nats"], "nats": bound["kl_nats"], "nll_nats": bound["nll_nats"]}
+    return row | {"live": int(metrics.live(kl, LIVE_NATS).sum()), "kl_by_latent": kl.tolist()}
+
+
+def _some(exam: Examined, count: int) -> Int[np.ndarray, " m"]:
+    return np.random.default_rng(0).permutation(len(exam.images))[:count]
+
+
+def higgins(codes: Float[np.ndarray, "n d"], exam: Examined, seed: int, pairs: Sequence[int]) -> dict[str, float]:
+    """The Higgins score for several L."""
+    (curve,) = metrics.higgins_curve([codes], exam.factors, seed=seed, pairs=pairs, classes=exam.classes)
+    return {f"higgins_{count}": float(score) for count, score in zip(pairs, curve, strict=True)}
+
+
+def code_scores(codes: Float[np.ndarray, "n d"], exam: Examined, kl: list[float], seed: int, sizes: Any) -> dict:
+    """The scores of a model's posterior means, as the paper takes them, and what its live latents know."""
+    alive = live_codes(codes, kl)
+    row = higgins(codes, exam, seed, sorted({1, 5, 64, sizes.get("pairs", 5)}))
+    row["mig"] = metrics.mig(codes, exam.factors, seed=seed)
+    row["factor_vae"] = metrics.factor_vae_score(codes, exam.factors, seed=seed)
+    row["weak_higgins_5"] = weak_higgins(codes, exam, seed, sizes)
+    known = metrics.knn_r2(alive, exam.factors, seed=seed)
+    row |= {f"r2_{name}": float(value) for name, value in zip(exam.names, known, strict=True)}
+    if count := sizes.get("rotations", 0):
+        once = {"seed": seed, "rotations": count}
+        row["mig_rotated"] = rotated_mig(alive, exam.factors, **once)
+        exam_of = {"classes": exam.classes, "pairs": 5}
+        row["higgins_5_rotated"] = metrics.rotation_score(alive, exam.factors, **once, **exam_of)
+    return row
+
+
+def live_codes(codes: Float[np.ndarray, "n d"], kl: Sequence[float] | np.ndarray) -> Float[np.ndarray, "n _"]:
+    """The latents that carry .05 nats or more, and constants to make two columns where there are fewer."""
+    alive = codes[:, metrics.live(np.asarray(kl), LIVE_NATS)]
+    return np.pad(alive, ((0, 0), (0, max(0, 2 - alive.shape[1]))))
+
+
+def rotated_mig(alive: Float[np.ndarray, "n d"], factors: Int[np.ndarray, "n k"], seed: int, rotations: int) -> float:
+    """The mean MIG of random rotations of whitened latents; a single one has none but itself."""
+    if metrics.varies(alive).sum() < 2:
+        return metrics.mig(alive, factors, seed=seed)
+    return metrics.rotation_score(alive, factors, metric=metrics.mig, seed=seed, rotations=rotations)
+
+
+def weak_higgins(codes: Float[np.ndarray, "n d"], exam: Examined, seed: int, sizes: Any) -> float:
+    """The Higgins score, L = 5, when `labels` images have labels of two factors: the mean over subsets of labels."""
+    scores, two = [], exam.classes[-2:]
+    for subset in range(sizes.get("label_subsets", 0)):
+        rows = np.random.default_rng([seed, subset]).choice(len(codes), min(sizes["labels"], len(codes)), replace=False)
+        part = {"seed": subset, "pairs": 5, "train": 1_000, "test": 1_000}
+        scores.append(metrics.higgins_score(codes[rows], exam.factors[rows][:, two], **part))
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def draw_scores(run: Run, exam: Examined, kl: list[float], seed: int) -> dict[str, float]:
+    """The scores of posterior draws of the live latents, ten an image."""
+    codes, factors = run.codes(exam.images, _some(exam, DRAWN_IMAGES), draws=DRAWS)
+    codes = live_codes(codes, kl)
+    part = exam._replace(factors=factors)
+    found = higgins(codes, part, seed, (5,)) | {"mig": metrics.mig(codes, factors, seed=seed)}
+    return {f"{name}_draws": value for name, value in found.items()}
+
+
+def side_by_side(function: Any, jobs: Sequence[tuple]) -> list:
+    """A function of each of some arguments, on every core: what takes long in the metrics is NumPy's, which shares."""
+    return Parallel(memory.usable_cores(), prefer="threads")(delayed(function)(*job) for job in jobs)
+
+
+def scored(context: Context, runs: Sequence[Run], exam: Examined, images: ImageSet) -> list[dict]:
+    """A record a model of a sweep."""
+    known = [described(run, images) | rate(run, exam) for run in runs]
+    codes = sweeps.codes(runs, exam.images)
+    jobs = [
+        (code, exam, row["kl_by_latent"], row["seed"], context.sizes) for code, row in zip(codes, known, strict=True)
+    ]
+    rows = []
+    for run, row, scores in zip(runs, known, side_by_side(code_scores, jobs), strict=True):
+        rows.append(row | scores | draw_scores(run, exam, row["kl_by_latent"], row["seed"]))
+        run.update_record(scores=rows[-1])
+    return rows
+
+
+def sweep(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+    """A sweep over β at each latent size, scored."""
+    whole = context.images()
+    exam = examined(whole, context.sizes["grid_images"])
+    return scored(context, train(context, whole, grid(context.sizes, seeds)), exam, whole)
+
+
+part("sweep32", "beta_vae")(sweep)
+part("faces", "beta_vae")(sweep)
+
+
+@part("sizes", "beta_vae")
+def sizes(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+    """Sweeps of several latent sizes over one grid in β_norm = β M / N."""
+    whole = context.images()
+    runs = []
+    for latents in context.sizes["latent_dims"]:
+        betas = [float(f"{norm * whole.dims / latents:.6g}") for norm in context.sizes["beta_norms"]]
+        runs += train(context, whole, Grid(betas=betas, latent_dims=(latents,), seeds=seeds))
+    return scored(context, runs, examined(whole, context.sizes["grid_images"]), whole)
+
+
+@part("paper64", "beta_vae")
+def paper(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+    """The sweep with the score of PCA, fitted anew for each seed, beside each model's."""
+    rows = sweep(context, seeds)
+    exam = examined(context.images(), context.sizes["grid_images"])
+    linear = {seed: linear_scores(exam, metrics.pca, seed)["higgins_5"] for seed in seeds}
+    return [row | {"pca_higgins_5": linear[row["seed"]]} for row in rows]
+
+
+@part("ica64", "beta_vae")
+def independent(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+    """Fits of ICA, converged or not."""
+    whole = context.images()
+    exam = examined(whole, context.sizes["grid_images"])
+    about = {"data": whole.name, "image_size": whole.shape[1]}
+    return [{"seed": seed, **about, **linear_scores(exam, metrics.ica, seed)} for seed in seeds]
+
+
+def linear_scores(exam: Examined, fit: Any, seed: int) -> dict[str, Any]:
+    """Higgins scores of a linear code of the pixels, fitted to 20,000 images and scored on all examined."""
+    rows = np.random.default_rng(seed).permutation(len(exam.images))[:LINEAR_IMAGES]
+    code = fit(exam.images.batch(rows).flatten(1).numpy(), COMPONENTS, seed=seed)
+    parts = np.array_split(np.arange(len(exam.images)), max(1, len(exam.images) // 5_000))
+    codes = np.concatenate([code.encode(exam.images.batch(rows).flatten(1).numpy()) for rows in parts])
+    return higgins(codes, exam, seed, (1, 5, 64)) | {"converged": bool(code.converged)}
+
+
+@part("objectives", "beta_vae")
+def objectives(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+    """β-VAE, annealed capacity (Burgess et al., 2018) and β-TCVAE (Chen et al., 2018), each over its own pressure.
+
+    `schedule` names the objective, and of annealed capacity the nats.
+    """
+    whole, row, rows = context.images(), context.sizes, []
+    exam = examined(whole, row["grid_images"])
+    for kind, pressures in (("beta", row["betas"]), ("capacity", row["capacities"]), ("total_correlation", row["tc"])):
+        given = {"capacities" if kind == "capacity" else "betas": pressures}
+        runs = train(context, whole, Grid(objectives=(kind,), latent_dims=(10,), seeds=seeds, **given))
+        for run, record in zip(runs, scored(context, runs, exam, whole), strict=True):
+            capacity = run.record["config"][2]["objective"]["capacity"] if kind == "capacity" else None
+            schedule = kind if capacity is None else f"{kind} {capacity:g}"
+            rows.append(record | {"schedule": schedule, "kind": kind, "capacity": capacity})
+    return rows
+
+
+@part("combinations", "beta_vae")
+def combinations(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+    """The sweep without one region of the factor grid, examined inside of it and on as many images outside."""
+    whole = context.images()
+    rest, held = whole.hold_out(**held_out_region(whole.factors))
+    runs, rows = train(context, rest, grid(context.sizes, seeds)), []
+    regions = {"seen": rest, "new": held}
+    exams = {name: examined(part.compact(), context.sizes["grid_images"]) for name, part in regions.items()}
+    for run in runs:
+        row = described(run, whole)
+        for name, exam in exams.items():
+            codes, _ = run.codes(exam.images)
+            vary = [k for k in exam.classes if len(np.unique(exam.factors[:, k])) > 1]
+            own = Examined(exam.images, exam.factors[:, vary], list(range(len(vary))))
+            row |= {f"{name}_higgins_5": higgins(codes, own, row["seed"], (5,))["higgins_5"]}
+            row |= {f"{name}_nll_nats": run.bound(exam.images.select(_some(exam, BOUND_IMAGES)))["nll_nats"]}
+        rows.append(row)
+    return rows
+
+
+def held_out_region(factors: Factors) -> dict[str, list[int]]:
+    """What is held out to test new combinations: a last value of the first factor with half of the last one's."""
+    first, last = factors.sizes[0], factors.sizes[-1]
+    return {factors.names[0]: [first - 1], factors.names[-1]: list(range(last // 2, last))}

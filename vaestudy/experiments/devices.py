@@ -1,0 +1,84 @@
+"""NVAE's devices, switched off one at a time: what each does to the bound, and what it costs in time."""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from vaestudy import claims, data, published
+from vaestudy.experiments.evidence import Context, part
+from vaestudy.experiments.hierarchy import side_by_side
+from vaestudy.models import NVAE, NVAEConfig
+from vaestudy.training import Objective, fit, folder
+
+
+class Device(NamedTuple):
+    """Fields of the network and of the objective that leave a device out, and its key among the published ablations."""
+
+    network: dict[str, Any]
+    objective: dict[str, Any]
+    published: str
+
+
+DEVICES = {
+    "residual distributions": Device({"residual": False}, {}, "residual"),
+    "depthwise cells": Device({"decoder_cell": "regular"}, {}, "regular"),
+    "squeeze-and-excitation": Device({"squeeze_excitation": False}, {}, "squeeze_excitation"),
+    "batch norm with Swish": Device({"norm_activation": "wn_elu"}, {}, "wn_elu"),
+    "spectral regularisation": Device({}, {"spectral": 0.0}, "spectral"),
+}
+
+
+@part("devices", "nvae")
+def rows(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+    """One row a model of these seeds: with all devices ("nothing" left out), and without each of them."""
+    wanted = [(context, without, seed) for seed in seeds for without in ("nothing", *DEVICES)]
+    return side_by_side(trained_and_scored, wanted)
+
+
+def trained_and_scored(context: Context, without: str, seed: int) -> dict:
+    """The row of one model: its bound on held-out images, and the seconds of its training."""
+    sizes, own = context.sizes, DEVICES.get(without, Device({}, {}, ""))
+    where = {"image_size": sizes["side"], "data_dir": context.data_dir}
+    train_set, test_set = data.train_and_test(sizes["data"], sizes["test_images"], **where)
+    config = NVAEConfig.preset(sizes["architecture"], shape=train_set.shape, seed=seed, **own.network)
+    train_set, test_set = (part.quantized(config.bits) for part in (train_set, test_set))
+    recipe = sizes["training"]
+    recipe = replace(recipe, seed=seed, objective=replace(recipe.objective, **own.objective))
+    model = NVAE(config)
+    run = fit(model, train_set, recipe, folder(context.runs_root, "devices", model, train_set, recipe))
+    about = {"data": sizes["data"], "image_size": train_set.shape[1], "images": recipe.images}
+    about |= {"batch_size": recipe.batch, "width": config.channels, "without": without, "seed": seed}
+    return about | {"elbo": run.bound(test_set)["elbo_nats"], "training_seconds": run.provenance["seconds"]}
+
+
+def is_on(device: str, config: NVAEConfig, objective: Objective) -> bool:
+    """Whether a network and its objective have a device."""
+    off = DEVICES[device]
+    return all(
+        getattr(owner, name) != value
+        for owner, changes in ((config, off.network), (objective, off.objective))
+        for name, value in changes.items()
+    )
+
+
+def table(records: pd.DataFrame, config: NVAEConfig, objective: Objective) -> list[dict]:
+    """A row a device: whether this network has it, what it gives and costs by the records, and what the paper found.
+
+    `records` are those of the part `devices`, or an empty table. Gains are nats per image with a 95 % interval over
+    seeds, each model with the device against the one of the same seed without it; costs are ratios of training seconds.
+    """
+    found = []
+    by_seed = {}
+    if len(records):
+        by_seed = {name: part.set_index("seed").sort_index() for name, part in records.groupby("without")}
+    for name, device in DEVICES.items():
+        row = {"device": name, "in the models shown": is_on(name, config, objective)}
+        if {"nothing", name} <= by_seed.keys():
+            whole, without = by_seed["nothing"].align(by_seed[name], join="inner", axis=0)
+            gain = claims.measurement(name, (whole["elbo"] - without["elbo"]).to_numpy(), "nats")
+            low, high = gain.interval or (None, None)
+            row |= {"gain, nats": gain.mean, "from": low, "to": high, "seeds": gain.n}
+            row["time with it / without"] = float((whole["training_seconds"] / without["training_seconds"]).median())
+        found.append(row | {"published, bits per dimension": published.NVAE_ABLATIONS[device.published]})
+    return found

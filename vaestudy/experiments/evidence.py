@@ -1,0 +1,259 @@
+"""The evidence: parts, each trained and scored piece by piece, whose records are written once and read by every page.
+
+A part is one experiment whose models differ in nothing but what claims compare; a piece holds every setting of a part
+for the same few seeds, trained on one machine. `vaestudy.claims` says what a record holds.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from vaestudy import claims, data, profiles
+from vaestudy.claims.records import NAMES
+from vaestudy.data import ImageSet
+from vaestudy.errors import InputError
+from vaestudy.experiments.common import image_side, runs_root
+from vaestudy.files import canonical, project_root, replacing
+from vaestudy.settings import STAGES, Settings
+from vaestudy.training.run import provenance
+
+RECORD_VERSION = 1  # of the columns of a record
+METRIC_VERSION = 1  # of the scores: another one where a metric or its protocol changes
+ABOUT = ("commit", "cpu", "threads")
+# Parameters that change what a page shows and not what its parts train.
+SHOWN = ("profile", "data_dir", "runs_dir", "seed", "temperature")
+
+
+class Context(NamedTuple):
+    """What a part needs beside its seeds.
+
+    Attributes:
+        sizes: the profile's row of this part, which says what is trained and how.
+        data_dir: of the data files, None for the project's own.
+        runs_root: folder of the runs.
+    """
+
+    sizes: Mapping[str, Any]
+    data_dir: str | None
+    runs_root: Path
+
+    def images(self) -> ImageSet:
+        """All images of the part's data set, or those of its training split."""
+        side = self.sizes["image_size"] or None
+        return data.load(self.sizes["dataset"], image_size=side, data_dir=self.data_dir)
+
+
+Rows = Callable[[Context, tuple[int, ...]], list[dict]]
+
+
+class Part(NamedTuple):
+    """An experiment.
+
+    Attributes:
+        name: as in `vaestudy.claims`.
+        stage: vae, beta_vae or nvae: whose page shows it.
+        rows: trains and scores the models of some seeds; a dict a model with its seed, its settings
+            (`vaestudy.claims.records.SETTINGS`) and its scores, all of them plain numbers and words.
+    """
+
+    name: str
+    stage: str
+    rows: Rows
+
+
+PARTS: dict[str, Part] = {}
+
+
+def part(name: str, stage: str) -> Callable[[Rows], Rows]:
+    """Put a function into `PARTS`."""
+
+    def register(rows: Rows) -> Rows:
+        PARTS[name] = Part(name, stage, rows)
+        return rows
+
+    return register
+
+
+def run_piece(part: Part, context: Context, seeds: Iterable[int], piece: str, folder: Path) -> pd.DataFrame:
+    """The records of a part for some seeds, from `<folder>/records/<part>-<piece>.jsonl`; those missing are made.
+
+    Adds part, piece, versions, the machine and the seconds a model. Records of other sizes or versions are made anew.
+
+    Raises:
+        InputError: as `read` does.
+    """
+    path, recipe = _path(folder, part.name, piece), _recipe(context.sizes)
+    versions = {"record_version": RECORD_VERSION, "metric_version": METRIC_VERSION}
+    same = {**versions, "recipe": recipe}
+    known = [row for row in _read(path) if same.items() <= row.items()] if path.exists() else []
+    missing = tuple(seed for seed in seeds if seed not in {row["seed"] for row in known})
+    if missing:
+        began, about = time.perf_counter(), provenance()
+        made = part.rows(context, missing)
+        seconds = round((time.perf_counter() - began) / max(1, len(made)), 1)
+        about = {name: about[name] for name in ABOUT} | {"seconds": seconds}
+        named = {"part": part.name, "piece": piece}
+        known += [{**named, **_plain(row), **same, **about} for row in made]
+        known.sort(key=lambda row: row["seed"])
+        with replacing(path) as temporary:
+            temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in known), "utf-8")
+    return _frame([row for row in known if row["seed"] in set(seeds)])
+
+
+def read(folder: Path) -> pd.DataFrame:
+    """All records under `<folder>/records/`, a row a model; no rows where there are none.
+
+    Raises:
+        InputError: a file that is damaged, or records of another version.
+    """
+    rows = []
+    for path in sorted((Path(folder) / "records").glob("*.jsonl")):
+        own = _read(path)
+        for name, version in (("record_version", RECORD_VERSION), ("metric_version", METRIC_VERSION)):
+            others = {row[name] for row in own} - {version}
+            if others:
+                raise InputError(f"{path} has {name} {others.pop()} where {version} is read: make it anew")
+        rows += own
+    return _frame(rows)
+
+
+def run_all(
+    profile: str, folder: Path, say: Callable[[str], Any] = print, data_dir: str | None = None, stages=tuple(STAGES)
+) -> int:
+    """Make the records of every part that a profile runs in pieces, and say how many files were made.
+
+    What is there already is not made again. It can be stopped at any moment: trainings go on where they were, and a
+    finished piece has its file. The trained models of a piece are removed with its last record.
+    """
+    in_pieces = [stage for stage in stages if profiles.sizes(stage, profile)["pieces"]]
+    todo = {name: sizes for stage in in_pieces for name, sizes in plan(stage, profile).items()}
+    own = max((profiles.sizes(stage, profile)["pieces"] for stage in in_pieces), default=0)
+    files = 0
+    count = max((math.ceil(sizes["seeds"] / own) for sizes in todo.values()), default=0)
+    for number in range(count):
+        runs = folder / "runs"
+        for name, sizes in todo.items():
+            seeds = range(number * own, min((number + 1) * own, sizes["seeds"]))
+            if not seeds:
+                continue
+            there, began = _path(folder, name, f"{number:02d}").exists(), time.perf_counter()
+            rows = run_piece(PARTS[name], Context(sizes, data_dir, runs), seeds, f"{number:02d}", folder)
+            files += not there
+            state = "there" if there else f"{time.perf_counter() - began:.0f} s"
+            say(f"piece {number + 1} of {count}, {name}: {len(rows)} records, {state}")
+        shutil.rmtree(runs, ignore_errors=True)
+    return files
+
+
+def of_page(settings: Settings) -> pd.DataFrame:
+    """The records that decide the claims of a page.
+
+    Those of all pieces that are there, in a profile that is run in pieces; else the profile's parts are run here.
+    """
+    if profiles.sizes(settings.stage, settings.profile)["pieces"]:
+        return read(folder(settings.profile))
+    frames = [part_of_page(settings, name) for name in profiles.parts(settings.stage, settings.profile)]
+    return pd.concat(frames, ignore_index=True) if frames else _frame([])
+
+
+def folder(profile: str) -> Path:
+    """Where the records of a profile that is run in pieces are."""
+    return project_root() / "reports" / profile
+
+
+def part_of_page(settings: Settings, name: str) -> pd.DataFrame:
+    """The records of one part of a page, whose seeds are one piece."""
+    sizes, root = plan(settings.stage, settings.profile)[name] | changed(settings), runs_root(settings)
+    seeds = range(settings.seed, settings.seed + sizes["seeds"])
+    context = Context(sizes, settings.data_dir or None, root)
+    return run_piece(PARTS[name], context, seeds, settings.profile, root)
+
+
+def plan(stage: str, profile: str) -> dict[str, dict[str, Any]]:
+    """The parts that a profile runs for a stage, each with its sizes."""
+    return {name: {**_own(stage), **sizes} for name, sizes in profiles.parts(stage, profile).items()}
+
+
+def page_sizes(settings: Settings) -> dict[str, Any]:
+    """The sizes of a page: the stage's own parameters, the profile's row, and what was given for them."""
+    return {**_own(settings.stage), **profiles.sizes(settings.stage, settings.profile), **changed(settings)}
+
+
+def _own(stage: str) -> dict[str, Any]:
+    return {name: field.default for name, field in STAGES[stage].__dataclass_fields__.items() if name not in SHOWN}
+
+
+def changed(settings: Settings) -> dict[str, Any]:
+    """The parameters, other than those that only change what is shown, that are not the stage's own."""
+    own = _own(settings.stage)
+    found = {name: getattr(settings, name) for name in own if getattr(settings, name) != own[name]}
+    return found | ({"image_size": image_side(settings)} if "dataset" in found else {})
+
+
+def published(name: str) -> pd.DataFrame:
+    """The published records of a part, no rows where there are none."""
+    rows = read(folder("published/night"))
+    return rows[rows["part"] == name]
+
+
+def either(records: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The records of a part: a run's own or, where it does not run the part, the published ones."""
+    own = records[records["part"] == name]
+    return own if len(own) else published(name)
+
+
+def judge(settings: Settings, records: pd.DataFrame) -> list[dict]:
+    """The claims of a page as `claims.evaluate` gives them, each with its verdict in the published evidence."""
+    page = {claim.page for claim in claims.CATALOGUE if claim.page.partition("_")[2] == settings.stage}
+    own = [claim for claim in claims.CATALOGUE if claim.page in page]
+    sizes = profiles.sizes(settings.stage, settings.profile)
+    exploratory = sizes["exploratory"] or bool(changed(settings)) or settings.seed != 0
+    found = claims.evaluate(records, settings.profile, exploratory=exploratory, catalogue=own)
+    before = _published_verdicts()
+    return [{**claim, "published": before.get(claim["id"])} for claim in found]
+
+
+def _published_verdicts() -> dict[str, str]:
+    """The verdicts of the published evidence, as far as there are any."""
+    path = folder("published/night") / "results.json"
+    if not path.exists():
+        return {}
+    return {claim["id"]: claim["verdict"] for claim in json.loads(path.read_text("utf-8"))["claims"]}
+
+
+def _path(folder: Path, part: str, piece: str) -> Path:
+    return Path(folder) / "records" / f"{part}-{piece}.jsonl"
+
+
+def _recipe(sizes: Mapping[str, Any]) -> str:
+    """What tells records of other sizes apart; more seeds are no other size."""
+    known = canonical({name: value for name, value in sizes.items() if name != "seeds"})
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _read(path: Path) -> list[dict]:
+    try:
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        broken = next((name for row in rows for name in (*NAMES, "recipe") if name not in row), None)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged: remove it, and its records are made anew") from error
+    if broken or not rows:
+        raise InputError(f"{path} is damaged: {broken or 'records'} missing; remove it, and they are made anew")
+    return rows
+
+
+def _plain(row: Mapping[str, Any]) -> dict:
+    """A record as JSON keeps it; a score that is not finite is none."""
+    lost = lambda value: isinstance(value, float) and not math.isfinite(value)  # noqa: E731
+    return {name: None if lost(value) else value for name, value in canonical(dict(row)).items()}
+
+
+def _frame(rows: list[dict]) -> pd.DataFrame:
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(NAMES))

@@ -1,0 +1,169 @@
+"""What one latent group is worth: codes drawn from its posterior and the true factors in, numbers out.
+
+Every score stands between references: chance, codes of noise (floor), the true factors (ceiling), random rotations of
+the same latents (the information without any alignment), and the true factors that the code knows.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import log_loss, r2_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from vaestudy import metrics
+from vaestudy.metrics.table import Codes, Labels
+
+KNOWN_FROM = 0.5  # R² by nearest neighbours from which a code knows a factor
+
+
+def scored_metrics(classes: Sequence[int] | None) -> dict[str, Callable[..., float]]:
+    """The scores that stand beside their rotations, by the name of their column."""
+
+    def higgins(codes: Codes, factors: Labels, *, seed: int) -> float:
+        return metrics.higgins_score(codes, factors, seed=seed, classes=classes, pairs=5)
+
+    return {"higgins_5": higgins, "mig": gap}
+
+
+def gap(codes: Codes, factors: Labels, *, seed: int) -> float:
+    """`metrics.mig`, where a single latent has a second one beside it that says nothing."""
+    return metrics.mig(_two(codes), factors, seed=seed)
+
+
+def _two(codes: Codes) -> Float[np.ndarray, "n _"]:
+    return np.pad(codes, ((0, 0), (0, max(0, 2 - codes.shape[1]))))
+
+
+def scores(
+    codes: Codes,
+    factors: Labels,
+    nats: Float[np.ndarray, " d"],
+    *,
+    names: Sequence[str],
+    seed: int,
+    draws: int = 1,
+    classes: Sequence[int] | None = None,
+    rotations: int = 20,
+) -> dict[str, float]:
+    """Scores of the latents of a group that carry .05 nats or more; all are 0 where none does.
+
+    Args:
+        codes: draws from the posterior, one row a draw, those of an image one after another.
+        factors: of the same rows.
+        nats: mean KL of each latent.
+        names: of the factors.
+        seed: of pairs, splits and rotations.
+        draws: of each image; what learns from some rows and is tested on others takes one of them.
+        classes: factor columns that the Higgins score names and the R² are of.
+        rotations: random rotations behind each `*_rotated`.
+
+    Returns:
+        `nats`, `live` (how many latents), and of the live ones: `higgins_1_draws`, `higgins_5_draws`, `mig_draws`,
+        `mig_sup_draws`; `higgins_5_rotated`, `mig_rotated`; `higgins_5_noise`, `mig_noise` of as many latents of
+        noise; `linear_r2` (see there); `r2_{factor}` by nearest neighbours; `higgins_5_known`, `mig_known` of the true
+        factors that they know (with an R² of one half at least).
+    """
+    live = metrics.live(nats)
+    about = {"nats": float(nats.sum()), "live": int(live.sum())}
+    z, examined, chance = codes[:, live], scored_metrics(classes), 1 / len(classes or factors.T)
+    drawn = {"higgins_1_draws", "mig_sup_draws", "linear_r2", *(f"r2_{name}" for name in names)}
+    drawn |= {f"{name}_{kind}" for name in examined for kind in ("draws", "rotated", "noise", "known")}
+    if not live.any():
+        return about | dict.fromkeys(sorted(drawn), 0.0)
+    noise, r2 = metrics.noise_codes(*z.shape, seed=seed), metrics.knn_r2(z[::draws], factors[::draws], seed=seed)
+    known = np.flatnonzero(r2 >= KNOWN_FROM).tolist()
+    row = {
+        "higgins_1_draws": metrics.higgins_score(z, factors, seed=seed, classes=classes, pairs=1),
+        "mig_sup_draws": metrics.mig_sup(z, factors, seed=seed),
+        "linear_r2": linear_r2(z[::draws], factors[::draws], classes),
+        **{f"r2_{name}": float(value) for name, value in zip(names, r2, strict=True)},
+    }
+    for name, metric in examined.items():
+        row[f"{name}_draws"] = metric(z, factors, seed=seed)
+        row[f"{name}_rotated"] = metrics.rotation_score(z, factors, seed=seed, rotations=rotations, metric=metric)
+        row[f"{name}_noise"] = metric(noise, factors, seed=seed)
+        guess = chance if name == "higgins_5" else 0.0
+        score = metrics.known_factors_score(factors, known, seed=seed, metric=metric) if known else guess
+        row[f"{name}_known"] = score
+    return about | row
+
+
+def references(factors: Labels, *, seed: int, classes: Sequence[int] | None = None) -> dict[str, float]:
+    """What no code changes: `higgins_chance`, and `*_ceiling`, the scores of the true factors."""
+    truth = metrics.factor_codes(factors)
+    ceilings = {name: metric(truth, factors, seed=seed) for name, metric in scored_metrics(classes).items()}
+    return {"higgins_chance": 1 / len(classes or factors.T)} | {f"{name}_ceiling": v for name, v in ceilings.items()}
+
+
+def known(scores: Mapping[str, float], names: Sequence[str], before: str = "") -> list[str]:
+    """The factors that a group knows, by its row of scores, whose columns begin with `before`."""
+    return [name for name in names if scores[f"{before}r2_{name}"] >= KNOWN_FROM]
+
+
+def linear_r2(codes: Codes, factors: Labels, classes: Sequence[int] | None = None) -> float:
+    """R² of a linear regression of the factors on the code, mean over factors, on the last third of the rows.
+
+    The statistic by which Vafaii et al. (2023) read all groups of a hierarchy together. Values count as numbers.
+    """
+    cut = 2 * len(codes) // 3
+    values = factors if classes is None else factors[:, list(classes)]
+    fit = LinearRegression().fit(codes[:cut].astype(np.float64), values[:cut])
+    return float(r2_score(values[cut:], fit.predict(codes[cut:].astype(np.float64))))
+
+
+class Knowledge(NamedTuple):
+    """Nats of each factor (columns) that a linear classifier reads from each group (rows), top first.
+
+    Attributes:
+        alone: in the group by itself.
+        given_above: in the group, when the groups above it are known: what it adds.
+        together: in the group and those above it.
+    """
+
+    alone: Float[np.ndarray, "groups k"]
+    given_above: Float[np.ndarray, "groups k"]
+    together: Float[np.ndarray, "groups k"]
+
+
+def knowledge(
+    groups: Sequence[Float[np.ndarray, "n _"]], factors: Labels, *, seed: int, folds: int = 3, values: int = 8
+) -> Knowledge:
+    """What each group knows, by itself, beyond the groups above, and together with them.
+
+    The log loss of a logistic regression on held-out folds is taken from the loss of guessing by frequency. It is a
+    lower bound of the mutual information; a code that says nothing may come out a little below 0. One row an image:
+    two draws of one image may not stand on both sides of a split.
+
+    Args:
+        groups: draws of each group (n, d), top first.
+        factors: true factors (n, k); those of more than `values` values are merged to that many neighbours.
+        seed: of the folds.
+        folds: of the cross-validation.
+        values: most values of a factor.
+    """
+    above = [np.concatenate(groups[: i + 1], axis=1) for i in range(len(groups))]
+    targets = [_merged(column, values) for column in factors.T]
+    alone, together = (
+        np.array([[_nats_known(code, target, seed, folds) for target in targets] for code in codes])
+        for codes in (groups, above)
+    )
+    return Knowledge(alone, np.diff(together, axis=0, prepend=0), together)
+
+
+def _merged(column: np.ndarray, values: int) -> np.ndarray:
+    ranks = np.unique(column, return_inverse=True)[1]
+    count = int(ranks.max()) + 1
+    return ranks * values // count if count > values else ranks
+
+
+def _nats_known(code: Codes, target: np.ndarray, seed: int, folds: int) -> float:
+    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    model: Any = make_pipeline(StandardScaler(), LogisticRegression(C=100, max_iter=1_000))
+    guessed = cross_val_predict(model, code.astype(np.float64), target, cv=split, method="predict_proba")
+    frequencies = np.bincount(target) / len(target)
+    return float(-(frequencies * np.log(frequencies)).sum() - log_loss(target, guessed))

@@ -1,0 +1,191 @@
+"""Does β > 1 disentangle a hierarchy, and in which group: models of each β and schedule, scored group by group."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+
+from vaestudy import data
+from vaestudy.data import Factors, ImageSet
+from vaestudy.experiments import group_scores
+from vaestudy.experiments.evidence import Context, part
+from vaestudy.models import NVAE, NVAEConfig
+from vaestudy.training import Job, Run, fit, folder, memory
+
+SCHEDULE_TITLES = {"none": "no schedule", "balance": "NVAE's balancing", "top_first": "top first"}
+WORTH = 0.1  # nats of a factor from which it is named
+# Columns of a record after the group's name, and what the page calls them.
+REFERENCES = {
+    "{}higgins_5_draws": "Higgins, L = 5",
+    "{}higgins_5_rotated": "rotated",
+    "higgins_chance": "chance",
+    "{}higgins_5_known": "known factors",
+    "higgins_5_ceiling": "ceiling",
+    "{}mig_draws": "MIG",
+    "{}mig_rotated": "MIG rotated",
+    "{}mig_sup_draws": "MIG-sup",
+}
+GROUPS = ("top", "second", "third")
+BATCH = 1_000  # images encoded at a time, their draws counted: larger ones leave a core's cache
+PRESETS = {"hierarchy": "hierarchy32", "one group": "hierarchy32_top"}
+# What is charged while the KL terms warm up: every group alike, by NVAE's balancing, or the lower groups up to four
+# times more, so that the top group is used first.
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "balance": {"balance": True},
+    "top_first": {"group_kl_anneal": 4.0},
+}
+
+
+def settings(sizes: dict[str, Any]) -> list[dict[str, Any]]:
+    """The network, schedule and β of every model of one seed; the one group alone has no schedule."""
+    pressed = [
+        {"network": "hierarchy", "schedule": schedule, "beta": float(beta)}
+        for schedule in sizes["schedules"]
+        for beta in sizes["betas"]
+    ]
+    flat = [{"network": "one group", "schedule": None, "beta": float(beta)} for beta in sizes["flat_betas"]]
+    return pressed + flat
+
+
+def images(sizes: dict[str, Any], data_dir: Path | str | None) -> tuple[ImageSet, ImageSet]:
+    """dSprites to train on, and the held-out images that bounds and scores are taken on."""
+    return data.train_and_test("dsprites", sizes["test_images"], image_size=sizes["side"], data_dir=data_dir)
+
+
+def job(sizes: dict[str, Any], of: dict[str, Any], seed: int, train_set: ImageSet, root: Path | str) -> Job:
+    """The training of one setting and seed."""
+    model = NVAE(NVAEConfig.preset(PRESETS[of["network"]], shape=train_set.shape, seed=seed, **sizes["network"]))
+    pressure = {"beta": of["beta"], **SCHEDULES[of["schedule"] or "none"]}
+    recipe = replace(sizes["training"], seed=seed, objective=replace(sizes["training"].objective, **pressure))
+    return Job(model, train_set, recipe, folder(root, "hierarchy", model, train_set, recipe))
+
+
+@part("hierarchy", "nvae")
+def rows(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+    """One row a model of these seeds, as `vaestudy.claims` describes them, trained and scored side by side."""
+    wanted = [(context, of, seed) for seed in seeds for of in settings(context.sizes)]
+    return side_by_side(trained_and_scored, wanted)
+
+
+def side_by_side(function: Callable[..., dict], arguments: Iterable[tuple]) -> list[dict]:
+    """`function` of each arguments, one thread each on as many cores as there are; with CUDA one after another."""
+    arguments = list(arguments)
+    cores = 1 if torch.cuda.is_available() else min(len(arguments), memory.usable_cores())
+    if cores < 2:
+        return [function(*each) for each in arguments]
+    return Parallel(cores, backend="loky")(delayed(_on_one_thread)(function, *each) for each in arguments)
+
+
+def _on_one_thread(function: Callable[..., dict], *arguments: Any) -> dict:
+    torch.set_num_threads(1)
+    return function(*arguments)
+
+
+def trained_and_scored(context: Context, of: dict[str, Any], seed: int) -> dict:
+    """The row of one model; what was scored once is found in the record of its run."""
+    sizes = context.sizes
+    train_set, test_set = images(sizes, context.data_dir)
+    run = fit(*job(sizes, of, seed, train_set, context.runs_root))
+    settled = {"data": "dsprites", "image_size": sizes["side"], "images": sizes["training"].images}
+    settled |= {"batch_size": sizes["training"].batch, "width": run.model.config.channels, **of, "seed": seed}
+    exam = {name: sizes[name] for name in ("scored_images", "draws", "rotations")}
+    known = run.record.get("groups", {})
+    if known.get("exam") != {**exam, "test_images": len(test_set)}:
+        row = {"elbo": run.bound(test_set)["elbo_nats"], **scores(run, test_set, **exam)}
+        known = {"exam": {**exam, "test_images": len(test_set)}, "scores": row}
+        run.update_record(groups=known)
+    return {**settled, **known["scores"], "training_seconds": run.provenance["seconds"]}
+
+
+def scores(
+    run: Run, seen: ImageSet, *, scored_images: int, draws: int, rotations: int, seed: int = 0
+) -> dict[str, float]:
+    """The nats of a model, and the scores and knowledge of each of its groups, from posterior draws of some images.
+
+    Names are those of `group_scores`, after the group's (top, second, third, and all of them together) where the model
+    has several groups. `{group}_alone_{factor}`, `_given_above_` and `_together_` are nats.
+    """
+    seen = seen.select(slice(0, scored_images))
+    classes, names = classes_of(seen.factors), seen.factors.names
+    nats = [of.ravel() for of in run.kl_by_latent(seen)]
+    codes, factors = run.codes_by_group(seen, draws=draws, pooled=False, batch=BATCH // draws)
+    labels = names_of(len(codes))
+    row = {"nats": float(sum(of.sum() for of in nats))}
+    row |= group_scores.references(factors, seed=seed, classes=classes)
+    exam = {"names": names, "seed": seed, "draws": draws, "classes": classes, "rotations": rotations}
+    parts = {label: (code, of) for label, code, of in zip(labels, codes, nats, strict=True)}
+    if len(codes) > 1:
+        parts["all_"] = np.concatenate(codes, axis=1), np.concatenate(nats)
+    for label, (code, of) in parts.items():
+        row |= {f"{label}{name}": value for name, value in group_scores.scores(code, factors, of, **exam).items()}
+    known = group_scores.knowledge([code[::draws] for code in codes], factors[::draws], seed=seed)
+    for what, table in known._asdict().items():
+        for label, of in zip(labels, table, strict=True):
+            row |= {f"{label}{what}_{name}": float(value) for name, value in zip(names, of, strict=True)}
+    # One group is the whole code and the top one in one.
+    return row if len(codes) > 1 else row | {"top_nats": row["nats"]}
+
+
+def names_of(groups: int) -> list[str]:
+    """What the columns of each group begin with, top first; those of a single group with nothing."""
+    if groups == 1:
+        return [""]
+    return [f"{name}_" for name in (*GROUPS, *map(str, range(len(GROUPS) + 1, groups + 1)))[:groups]]
+
+
+def classes_of(factors: Factors) -> list[int]:
+    """The columns that the Higgins score names: all, but the paper leaves the shape of dSprites out."""
+    kept = [k for k, name in enumerate(factors.names) if name != "shape"]
+    return kept if factors.names[:2] == ("shape", "scale") else list(range(len(factors.names)))
+
+
+def hierarchies(found: pd.DataFrame) -> pd.DataFrame:
+    """Of the records of the part `hierarchy` those of models with several groups."""
+    return found[found["network"] == "hierarchy"] if len(found) else found
+
+
+def seed_count(found: pd.DataFrame) -> int:
+    """How many seeds every setting has at least."""
+    if not len(found):
+        return 0
+    return int(found.groupby(["network", "schedule", "beta"], dropna=False)["seed"].nunique().min())
+
+
+def groups_of(found: pd.DataFrame, betas: tuple[float, ...] = (1.0, 16.0)) -> list[dict]:
+    """A row a schedule, β and group: means over seeds of nats, knowledge and scores beside their references.
+
+    `found` are records of the part `hierarchy`. A group "knows" what a linear classifier reads from its draws by
+    themselves, "adds" what it reads beyond the groups above: factors worth a tenth of a nat or more, with their nats.
+    """
+    rows = []
+    if not len(found):
+        return rows
+    for (network, schedule, beta), models in found.fillna({"schedule": "none"}).groupby(
+        ["network", "schedule", "beta"], sort=False
+    ):
+        if beta not in betas:
+            continue
+        means, one = models.mean(numeric_only=True), network == "one group"
+        setting = network if one else SCHEDULE_TITLES[schedule]
+        for label in [""] if one else ["top_", "second_", "third_", "all_"]:
+            row = {"schedule": setting, "β": beta, "group": "top" if one else label[:-1]}
+            row |= {"nats": means[f"{label}nats"], "live latents": means[f"{label}live"]}
+            # All groups together know what the last one knows with those above it.
+            knows = "third_together_" if label == "all_" else f"{label}alone_"
+            row |= {"knows, nats": _in_nats(means, knows), "adds, nats": _in_nats(means, f"{label}given_above_")}
+            row |= {title: means[name.format(label)] for name, title in REFERENCES.items()}
+            rows.append(row | {"seeds": models["seed"].nunique()})
+    return rows
+
+
+def _in_nats(means: pd.Series, before: str) -> str:
+    """The factors in the columns that begin so, with their nats: those of a tenth or more."""
+    known = {name.removeprefix(before): value for name, value in means.items() if name.startswith(before)}
+    worth = sorted(((value, name) for name, value in known.items() if value >= WORTH), reverse=True)
+    return ", ".join(f"{name} {value:.1f}" for value, name in worth) or ("nothing" if known else "–")

@@ -1,0 +1,159 @@
+"""What pressure takes away, two parts of stage 2: high spatial frequencies, and factors in the order of their worth."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.stats import kendalltau
+
+from vaestudy import metrics
+from vaestudy.data import ImageSet
+from vaestudy.errors import InputError
+from vaestudy.experiments.beta_vae_parts import (
+    BOUND_IMAGES,
+    Examined,
+    described,
+    examined,
+    grid,
+    higgins,
+    live_codes,
+    side_by_side,
+    train,
+)
+from vaestudy.experiments.evidence import Context, part
+from vaestudy.training import Run
+from vaestudy.training import sweep as sweeps
+
+WORTH_IMAGES = 2_000
+READ_AT = 0.5  # R² under which a factor counts as dropped
+
+
+@part("spectra", "beta_vae")
+def spectra(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+    """A row a sweep: the slope of log(error at its best β > 1 / at β = 1) on log spatial frequency.
+
+    The best β is the one whose code scores highest (Higgins, L = 5) in the sweep itself, at 10 latents.
+    """
+    whole = context.images()
+    exam = examined(whole, context.sizes["grid_images"])
+    some = exam.images.select(np.random.default_rng(0).permutation(len(exam.images))[:BOUND_IMAGES])
+    runs = train(context, whole, _ten_latents(context, seeds))
+    scores = side_by_side(_higgins_5, [(c, exam, r.provenance["seed"]) for r, c in _with_codes(runs, exam)])
+    rows = []
+    for seed in seeds:
+        own = {_beta(run): (run, score) for run, score in zip(runs, scores, strict=True) if _seed(run) == seed}
+        best = max((beta for beta in own if beta > 1), key=lambda beta: own[beta][1])
+        plain, pressed = (error_spectrum(own[beta][0], some) for beta in (1.0, best))
+        frequency = np.arange(1, len(plain) + 1)
+        row = described(own[1.0][0], whole) | {"beta": None, "best_beta": best, "best_score": own[best][1]}
+        slope = np.polyfit(np.log(frequency), np.log(pressed / plain), 1)[0]
+        rows.append(row | {"error_slope": float(slope), "plain": plain.tolist(), "pressed": pressed.tolist()})
+    return rows
+
+
+def _ten_latents(context: Context, seeds: tuple[int, ...]):
+    return grid({**context.sizes, "latent_dims": (10,)}, seeds)
+
+
+def _beta(run: Run) -> float:
+    return run.record["config"][2]["objective"]["beta"]
+
+
+def _seed(run: Run) -> int:
+    return run.record["config"][2]["seed"]
+
+
+def _with_codes(runs: list[Run], exam: Examined):
+    return zip(runs, sweeps.codes(runs, exam.images), strict=True)
+
+
+def _higgins_5(codes: Float[np.ndarray, "n d"], exam: Examined, seed: int) -> float:
+    return higgins(codes, exam, seed, (5,))["higgins_5"]
+
+
+@torch.no_grad()
+def error_spectrum(run: Run, images: ImageSet, batch: int = 500) -> Float[np.ndarray, " frequencies"]:
+    """Mean power of the error of reconstructions at each whole spatial frequency, 1 to half the side, cycles an image.
+
+    A reconstruction is the mean of p(x|z) at the posterior mean; a frequency holds the ring around it.
+    """
+    total = 0.0
+    for start in range(0, len(images), batch):
+        x = images.batch(slice(start, start + batch)).to(run.device)
+        error = (x - run.model.decode(run.model.encode(x))).double()
+        total = total + torch.fft.fft2(error, norm="ortho").abs().square().sum((0, 1)).cpu()
+    height, width = images.shape[1:]
+    across, down = np.meshgrid(np.fft.fftfreq(width) * width, np.fft.fftfreq(height) * height)
+    ring = np.hypot(across, down).round().astype(int).ravel()
+    power = np.bincount(ring, total.numpy().ravel()) / np.bincount(ring) / len(images)
+    return power[1 : min(height, width) // 2 + 1]
+
+
+@part("dropping", "beta_vae")
+def dropping(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+    """A row a sweep: Kendall's tau of each factor's worth in nats and the β at which the code drops it."""
+    whole = context.images()
+    exam, worth = examined(whole, context.sizes["grid_images"]), factor_worth(whole)
+    runs = train(context, whole, _ten_latents(context, seeds))
+    jobs = [
+        (code, run.kl_by_latent(exam.images, range(500))[0], exam, _seed(run)) for run, code in _with_codes(runs, exam)
+    ]
+    known, rows = side_by_side(_known, jobs), []
+    for seed in seeds:
+        of_beta = {_beta(run): r2 for run, r2 in zip(runs, known, strict=True) if _seed(run) == seed}
+        dropped = [dropped_at({beta: r2[k] for beta, r2 in of_beta.items()}) for k in range(len(worth))]
+        tau = kendalltau(dropped, worth).statistic
+        row = described(next(run for run in runs if _seed(run) == seed), whole) | {"beta": None}
+        row |= {f"dropped_{name}": beta for name, beta in zip(exam.names, dropped, strict=True)}
+        row |= {f"worth_{name}": nats for name, nats in zip(exam.names, worth, strict=True)}
+        # All factors dropped at one β say nothing of their order.
+        rows.append(row | {"worth_tau": 0.0 if np.isnan(tau) else float(tau)})
+    return rows
+
+
+def _known(codes: np.ndarray, kl: np.ndarray, exam: Examined, seed: int) -> np.ndarray:
+    return metrics.knn_r2(live_codes(codes, kl), exam.factors, seed=seed)
+
+
+def dropped_at(r2: Mapping[Any, float]) -> float:
+    """The β at which R² falls under one half, between two values of β by a line in log β.
+
+    0 where it is below at every β, and twice the greatest β where it never is.
+    """
+    betas = sorted(r2)
+    below = [beta for beta in betas if all(r2[later] < READ_AT for later in betas if later >= beta)]
+    if not below:
+        return 2.0 * betas[-1]
+    if below[0] == betas[0]:
+        return 0.0
+    last = betas[betas.index(below[0]) - 1]
+    share = (r2[last] - READ_AT) / (r2[last] - r2[below[0]])
+    return float(np.exp(np.log(last) + share * np.log(below[0] / last)))
+
+
+def factor_worth(images: ImageSet) -> list[float]:
+    """The nats of pixel likelihood lost when a factor is shuffled, from the data alone: a mean over combinations.
+
+    Who knows all other factors predicts each pixel by its mean over the values of this one; a Bernoulli pixel then
+    costs the entropy of that mean, where its own value cost its own entropy.
+    """
+    known = images.factors
+    if known is None or not known.is_grid:
+        raise InputError("what a factor is worth is counted over a full grid of factors")
+    drawn = known.values(np.random.default_rng(0).integers(len(images), size=WORTH_IMAGES))
+    worth = []
+    for k, size in enumerate(known.sizes):
+        lost = 0.0
+        for rows in np.array_split(drawn, max(1, WORTH_IMAGES * size // 10_000)):
+            every = rows.repeat(size, axis=0)
+            every[:, k] = np.tile(np.arange(size), len(rows))
+            x = images.batch(known.index(every)).double().unflatten(0, (len(rows), size))
+            lost += float((_entropy(x.mean(1)) - _entropy(x).mean(1)).sum())
+        worth.append(lost / len(drawn))
+    return worth
+
+
+def _entropy(p: torch.Tensor) -> torch.Tensor:
+    return -torch.special.xlogy(p, p) - torch.special.xlogy(1 - p, 1 - p)
