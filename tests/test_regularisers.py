@@ -84,4 +84,4 @@ def test_warmup_of_nvae(step, weight):
 def test_the_annealed_penalty():
     objective = Objective(warmup=1.0, spectral=1e-2, spectral_start=1.0)
     assert [objective.spectral_weight(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([1, 0.1, 0.01])
-    assert Objective(spectral=0.1).penalty(0.3) == 0.1
+    assert Objective(spectral=0.1).spectral_weight(0.3) == 0.1

@@ -213,7 +213,7 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "preset": "laptop32_cells",
             "checkpoint": "none",
             "betas": (),
-            "training": Training(images=64_000, batch=32, learning_rate=4e-3, **_TOP_FIRST | {"ema": 0.998}),
+            "training": Training(images=64_000, batch=32, learning_rate=4e-3, **_TOP_FIRST),
             "flat": {"width": 16, "latent_dim": 64},
             "flat_training": Training(images=64_000, batch=32, learning_rate=2e-3, objective=_FLAT, **_LAPTOP),
             "test_images": 500,

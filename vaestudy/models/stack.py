@@ -52,12 +52,16 @@ class Stack(nn.Module):
         """log p(x|z) of each image in nats."""
         return self.likelihood.log_prob(params.flatten(0, 1), x.flatten(0, 1)).unflatten(0, params.shape[:2])
 
-    @torch.no_grad()
+    def state_dicts(self) -> list[dict[str, Tensor]]:
+        """The weights of each model, as its own `state_dict` has them."""
+        stacked = zip(self.names, self.weights, strict=True)
+        turned = {name: (w.mT if name in self.transposed else w).detach().clone() for name, w in stacked}
+        return [{name: weight[k] for name, weight in turned.items()} for k in range(len(self))]
+
     def unstack(self) -> None:
         """Copy the weights back into the models."""
-        for name, weight in zip(self.names, self.weights, strict=True):
-            for stacked, model in zip(weight, self.models, strict=True):
-                self._weight(model, name).copy_(stacked)
+        for model, own in zip(self.models, self.state_dicts(), strict=True):
+            model.load_state_dict(own)
 
     def _weight(self, model: VAE, name: str) -> Tensor:
         weight = model.get_parameter(name)

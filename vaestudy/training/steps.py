@@ -286,8 +286,7 @@ class StackStep:
         self.optimizer.load_state_dict(state["optimizer"])
 
     def final_weights(self) -> list[dict[str, Tensor]]:
-        self.stack.unstack()
-        return [model.state_dict() for model in self.stack.models]
+        return self.stack.state_dicts()
 
     def skipped(self) -> tuple[int, int]:
         return 0, 0
