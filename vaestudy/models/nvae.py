@@ -1,7 +1,7 @@
 """NVAE: a deep hierarchical variational autoencoder (Vahdat & Kautz, NeurIPS 2020, arXiv 2007.03898)."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -262,7 +262,7 @@ def _layout(tensor: Tensor) -> torch.memory_format:
     return torch.channels_last if is_last else torch.contiguous_format
 
 
-def _cells(config: NVAEConfig, kind: str, halvings: list[int], expansion: int = 6) -> nn.Sequential:
+def _cells(config: NVAEConfig, kind: str, halvings: Sequence[int], expansion: int = 6) -> nn.Sequential:
     """Cells from the maps of each number of halvings to those of the next."""
     cells = []
     for start, end in itertools.pairwise(halvings):
@@ -272,7 +272,7 @@ def _cells(config: NVAEConfig, kind: str, halvings: list[int], expansion: int = 
     return nn.Sequential(*cells)
 
 
-def _tower(config: NVAEConfig, kind: str, halvings: list[int], count: int) -> list[nn.Sequential]:
+def _tower(config: NVAEConfig, kind: str, halvings: Sequence[int], count: int) -> list[nn.Sequential]:
     """`count` cells before each group but the first, and one that resamples where the halvings change."""
     return [
         _cells(config, kind, [before] + [here] * (count + (before != here)))
