@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from vaestudy.models.cells import Cell, FactorizedReduce, SqueezeExcitation, UpsampleSkip
-from vaestudy.models.kernels import DepthwiseConv
-from vaestudy.models.layers import Conv, NormAct
+from vaestudy.models.layers import Conv, DepthwiseConv, NormAct
 from vaestudy.models.nvae_config import NVAEConfig
 
 

@@ -11,7 +11,7 @@ from unittest import mock
 
 import torch
 
-from vaestudy.models import NVAE, NVAEConfig, kernels
+from vaestudy.models import NVAE, NVAEConfig, layers
 from vaestudy.training import Training, memory
 from vaestudy.training.config import compiled, make_optimizer
 
@@ -48,7 +48,7 @@ def measured() -> dict[str, float]:
     """Images a second of each form, the plain one first."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     memory.keep_freed()
-    with mock.patch.object(kernels, "gradients_by_hand", return_value=False):
+    with mock.patch.object(layers, "gradients_by_hand", return_value=False):
         speeds = {"plain": images_per_second(NETWORK, device, torch.contiguous_format)}
     for name, settings in FORMS.items():
         speeds[name] = images_per_second(NETWORK, device, **settings)

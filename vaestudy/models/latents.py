@@ -9,9 +9,6 @@ from torch import Tensor
 
 from vaestudy.models.likelihoods import wide
 
-_CLAMP = 5.0
-_FLOOR = 0.01
-
 
 class Normal(NamedTuple):
     """Independent normals; every method answers for each variable on its own, in nats."""
@@ -35,19 +32,15 @@ class Normal(NamedTuple):
         return 0.5 * (shift.square() + ratio.square() - 1) - ratio.log()
 
 
-def soft_clamp(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Smoothly confined to (-5, 5), nearly the identity around 0: no single KL can then run away."""
-    return _CLAMP * torch.tanh(value / _CLAMP)
-
-
 def normal(raw: Float[Tensor, "n z2 h w"]) -> Normal:
     """The normal that a head's output (means, then scales, along the channels) stands for, in fp32 or wider.
 
-    Both halves are clamped softly, std = exp(.) + 0.01.
+    Both halves are confined smoothly to (-5, 5), nearly unchanged around 0, so that no single KL can run away;
+    std = exp(.) + 0.01.
     """
     # In planes whatever the network's layout, so that the halves are dense.
-    mean, scale = soft_clamp(wide(raw).contiguous()).chunk(2, dim=1)
-    return Normal(mean, torch.exp(scale) + _FLOOR)
+    mean, scale = (5 * torch.tanh(wide(raw).contiguous() / 5)).chunk(2, dim=1)
+    return Normal(mean, torch.exp(scale) + 0.01)
 
 
 def residual_normal(prior_raw: Float[Tensor, "n z2 h w"], raw: Float[Tensor, "n z2 h w"]) -> Normal:

@@ -105,7 +105,8 @@ class DiscretizedLogisticMixture:
         log_scales = log_scales.clamp(*_LOG_SCALES)
         inverse, half = torch.exp(-log_scales), 1 / (2**self.bits - 1)
         centred = (2 * x - 1)[:, :, None] - means
-        lowest, highest = self._edges(x)
+        lowest = (x < half / 2)[:, :, None]
+        highest = (2 * x - 1 > 0.99 if self.official_edges else x > 1 - half / 2)[:, :, None]
         upper = F.logsigmoid(inverse * (centred + half)).masked_fill(highest, 0)
         lower = F.logsigmoid(-inverse * (centred - half)).masked_fill(lowest, 0)
         width = torch.log(-torch.expm1(-2 * half * inverse)).masked_fill(lowest | highest, 0)
@@ -137,22 +138,14 @@ class DiscretizedLogisticMixture:
             planes.append(plane)
         return torch.stack(planes, dim=1)
 
-    def _edges(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Where x (n, c, h, w) stands on the lowest and on the highest level, (n, c, 1, h, w)."""
-        top = 2**self.bits - 1
-        highest = 2 * x - 1 > 0.99 if self.official_edges else x * top > top - 0.5
-        return (x * top < 0.5)[:, :, None], highest[:, :, None]
-
 
 Likelihood = Bernoulli | Gaussian | DiscretizedLogisticMixture
-LIKELIHOODS = ("bernoulli", "gaussian", "mixture")
+LIKELIHOODS = {"bernoulli": Bernoulli, "gaussian": Gaussian, "mixture": DiscretizedLogisticMixture}
 
 
 def make_likelihood(name: str, *mixture: int) -> Likelihood:
     """One of LIKELIHOODS; what follows the name is for the mixture, in the order of its fields."""
-    if name == "mixture":
-        return DiscretizedLogisticMixture(*mixture)
-    return Bernoulli() if name == "bernoulli" else Gaussian()
+    return LIKELIHOODS[name](*(mixture if name == "mixture" else ()))
 
 
 # At the lower end a logistic fits inside one of 256 levels; at the upper end a level still has some mass.

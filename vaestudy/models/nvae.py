@@ -1,5 +1,6 @@
 """NVAE: a deep hierarchical variational autoencoder (Vahdat & Kautz, NeurIPS 2020, arXiv 2007.03898)."""
 
+import copy
 import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -194,22 +195,16 @@ class NVAE(nn.Module):
             The statistics that were replaced: `load_state_dict(them, strict=False)` puts them back.
         """
         before = good = self._statistics()
-        was_training, kept = self.training, 0
-        self.train()
-        try:
-            for _ in range(passes):
-                with batch_norm_momentum(self, 1 / (kept + 1)):
-                    self.sample(n, temperature)
-                found = self._statistics()
-                if all(value.isfinite().all() for value in found.values()):
-                    good, kept = found, kept + 1
-                else:
-                    self.load_state_dict(good, strict=False)
-        except BaseException:
-            self.load_state_dict(before, strict=False)
-            raise
-        finally:
-            self.train(was_training)
+        twin, kept = copy.deepcopy(self).train(), 0
+        for _ in range(passes):
+            with batch_norm_momentum(twin, 1 / (kept + 1)):
+                twin.sample(n, temperature)
+            found = twin._statistics()
+            if all(value.isfinite().all() for value in found.values()):
+                good, kept = found, kept + 1
+            else:
+                twin.load_state_dict(good, strict=False)
+        self.load_state_dict(good, strict=False)
         return before
 
     def _statistics(self) -> dict[str, Tensor]:

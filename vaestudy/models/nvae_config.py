@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vaestudy.errors import InputError
-from vaestudy.models.layers import NORM_ACTIVATIONS
 from vaestudy.models.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
 
 CHOICES = {
     "decoder_cell": ("depthwise", "regular"),
-    "norm_activation": NORM_ACTIVATIONS,
+    "norm_activation": ("bn_swish", "bn_elu", "wn_elu"),
     "likelihood": LIKELIHOODS,
     "checkpoint": ("none", "norm_act", "cell"),
 }
@@ -130,22 +129,19 @@ class NVAEConfig:
         return (self.latents,) * len(self.groups) if isinstance(self.latents, int) else self.latents
 
     @property
-    def scale_of_group(self) -> tuple[int, ...]:
-        """The scale of each group, 0 for the top one."""
-        return tuple(scale for scale, count in enumerate(self.groups) for _ in range(count))
-
-    @property
     def halvings_of_group(self) -> tuple[int, ...]:
         """How often the maps of each group were halved since the stem, top first."""
-        return tuple(self.blocks + len(self.groups) - 1 - scale for scale in self.scale_of_group)
+        top = self.blocks + len(self.groups) - 1
+        return tuple(top - scale for scale, count in enumerate(self.groups) for _ in range(count))
 
     @property
     def group_shapes(self) -> tuple[tuple[int, int, int], ...]:
         """(channels, height, width) of each group's latents, top first."""
         sides = [(side + 2 * self.border) // self.unshuffle for side in self.shape[1:]]
         return tuple(
-            (self.latents_of_scale[scale], *(side >> halvings for side in sides))
-            for scale, halvings in zip(self.scale_of_group, self.halvings_of_group, strict=True)
+            # The last scale's maps were halved as often as the blocks did.
+            (self.latents_of_scale[self.blocks - halvings - 1], *(side >> halvings for side in sides))
+            for halvings in self.halvings_of_group
         )
 
 

@@ -54,10 +54,6 @@ def _matrices(convs: list[Conv]) -> Float[Tensor, "n o d"]:
 def _iterate(kernels: Tensor, left: Float[Tensor, "n o"], count: int) -> tuple[Tensor, Tensor]:
     """Left and right vectors after `count` power iterations, 1 or more."""
     for _ in range(count):
-        right = _unit(torch.einsum("no,noi->ni", left, kernels))
-        left = _unit(torch.einsum("noi,ni->no", kernels, right))
+        right = F.normalize(torch.einsum("no,noi->ni", left, kernels), dim=1, eps=1e-3)
+        left = F.normalize(torch.einsum("noi,ni->no", kernels, right), dim=1, eps=1e-3)
     return left, right
-
-
-def _unit(vectors: Float[Tensor, "n d"], eps: float = 1e-3) -> Float[Tensor, "n d"]:
-    return vectors / vectors.norm(dim=1, keepdim=True).clamp(min=eps)

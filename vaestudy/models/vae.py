@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vaestudy.errors import InputError
 from vaestudy.models.base import Posterior, Terms
-from vaestudy.models.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
+from vaestudy.models.likelihoods import LIKELIHOODS, make_likelihood
 
 # Hidden layers of the fully connected networks: (encoder widths, its activation, decoder widths, its activation).
 # `kingma` is App. C of Kingma & Welling (2014), `higgins` Table 1 of Higgins et al. (2017) for 2D shapes.
@@ -61,9 +61,6 @@ class VAEConfig:
         if self.network in CONVS and (height != width or height < 8 or height & (height - 1)):
             raise InputError(f"{self.network} needs square images of side 8, 16, 32 ..., not {height}x{width}")
 
-    def make_likelihood(self) -> Likelihood:
-        return make_likelihood(self.likelihood, self.mixtures, self.bits)
-
 
 class VAE(nn.Module):
     """x -> Terms: one group of `latent_dim` Gaussian latents under the prior N(0, I).
@@ -81,7 +78,7 @@ class VAE(nn.Module):
         super().__init__()
         self.config = config = VAEConfig(tuple(shape), **settings)
         self.shape = config.shape
-        self.likelihood = config.make_likelihood()
+        self.likelihood = make_likelihood(config.likelihood, config.mixtures, config.bits)
         # A model's first weights are part of its identity, so they may not depend on what ran before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
