@@ -1,5 +1,4 @@
 import copy
-import math
 
 import pytest
 import torch
@@ -9,40 +8,11 @@ from vaestudy.models.cells import Cell, FactorizedReduce, SqueezeExcitation, Ups
 from vaestudy.models.layers import Conv, DepthwiseConv, NormAct
 from vaestudy.models.nvae_config import NVAEConfig
 
+OUTPUTS = {"none": 8, "down": 16, "up": 4}  # channels of a cell of 8
+
 
 def cell_of(inputs: int, outputs: int, kind: str, resample: str = "none", expansion: int = 6, **switches) -> Cell:
     return Cell(inputs, outputs, kind, NVAEConfig(**switches), resample=resample, expansion=expansion)
-
-
-def parameters(module: torch.nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def weight_normed(inputs: int, outputs: int, size: int, bias: bool = True, groups: int = 1) -> int:
-    return size**2 * inputs * outputs // groups + outputs + (outputs if bias else 0)
-
-
-def gate(channels: int) -> int:
-    hidden = max(channels // 16, 4)
-    return 2 * channels * hidden + hidden + channels
-
-
-def depthwise(inputs: int, outputs: int, expansion: int) -> int:
-    width = expansion * inputs
-    return 2 * inputs + inputs * width + 2 * width + 25 * width + 2 * width + width * outputs + 2 * outputs
-
-
-@pytest.mark.parametrize("width", [8, 32, 100])
-def test_parameter_formulas(width):
-    regular = 2 * (2 * width + weight_normed(width, width, 3)) + gate(width)
-    assert parameters(cell_of(width, width, "regular")) == regular
-    double, quarter = 2 * width, width // 2
-    down = 2 * width + weight_normed(width, double, 3) + 2 * double + weight_normed(double, double, 3) + gate(double)
-    down += 3 * weight_normed(width, quarter, 1) + weight_normed(width, double - 3 * quarter, 1)
-    assert parameters(cell_of(width, double, "regular", resample="down")) == down
-    assert parameters(cell_of(width, width, "depthwise")) == depthwise(width, width, 6) + gate(width)
-    up = depthwise(width, width // 2, 3) + gate(width // 2) + weight_normed(width, width // 2, 1, bias=False)
-    assert parameters(cell_of(width, width // 2, "depthwise", resample="up", expansion=3)) == up
 
 
 def test_weight_norm():
@@ -84,28 +54,22 @@ def test_gradients_of_a_depthwise_convolution_in_bf16():
 @pytest.mark.parametrize("kind", ["regular", "depthwise"])
 @pytest.mark.parametrize("resample", ["none", "down", "up"])
 def test_checkpointing_changes_neither_numbers_nor_statistics(kind, resample):
-    outputs = {"none": 8, "down": 16, "up": 4}[resample]
-    cells = {
-        mode: cell_of(8, outputs, kind, resample=resample, expansion=3, checkpoint=mode).double()
-        for mode in ("none", "norm_act", "cell")
-    }
-    initial = copy.deepcopy(cells["none"].state_dict())
-    batches, results = torch.randn(3, 2, 8, 6, 6, dtype=torch.float64), {}
-    for mode, cell in cells.items():
-        cell.load_state_dict(initial)
-        leaf = batches.clone().requires_grad_()
+    cell = cell_of(8, OUTPUTS[resample], kind, resample=resample, expansion=3).double()
+    batches, results = torch.randn(3, 2, 8, 6, 6, dtype=torch.float64), []
+    for mode in ("none", "norm_act", "cell"):
+        twin, leaf = copy.deepcopy(cell), batches.clone().requires_grad_()
+        twin.checkpoint = mode
         for x in leaf:  # the statistics move with every batch, once, also after a backward pass
-            cell(x).square().sum().backward()
-        results[mode] = [leaf.grad, *(p.grad for p in cell.parameters()), *cell.buffers()]
-    for mode in ("norm_act", "cell"):
-        assert all(torch.allclose(a, b) for a, b in zip(results["none"], results[mode], strict=True)), mode
+            twin(x).square().sum().backward()
+        results.append([leaf.grad, *(p.grad for p in twin.parameters()), *twin.buffers()])
+    for plain, *others in zip(*results, strict=True):
+        assert all(torch.allclose(plain, other) for other in others)
 
 
 @pytest.mark.parametrize("kind", ["regular", "depthwise"])
 @pytest.mark.parametrize("resample", ["none", "down", "up"])
 def test_a_cell_without_its_branch_is_its_skip(kind, resample):
-    outputs = {"none": 8, "down": 16, "up": 4}[resample]
-    cell = cell_of(8, outputs, kind, resample=resample).eval()
+    cell = cell_of(8, OUTPUTS[resample], kind, resample=resample).eval()
     last = cell.branch[-1]
     for parameter in last.parameters() if kind == "depthwise" else (last.conv.weight, last.conv.bias):
         torch.nn.init.zeros_(parameter)
@@ -114,12 +78,11 @@ def test_a_cell_without_its_branch_is_its_skip(kind, resample):
 
 
 def test_the_branch_counts_a_tenth():
-    cell = cell_of(8, 8, "regular", squeeze_excitation=False).eval()
     x = torch.randn(2, 8, 4, 4)
-    assert torch.allclose(cell(x), x + 0.1 * cell.branch(x))
-    gated = cell_of(8, 8, "regular").eval()
-    branch = gated.branch(x)
-    assert torch.allclose(gated(x), x + 0.1 * gated.gate(branch) * branch, atol=1e-6)
+    for switches in ({}, {"squeeze_excitation": False}):
+        cell = cell_of(8, 8, "regular", **switches).eval()
+        branch = cell.branch(x)
+        assert torch.allclose(cell(x), x + 0.1 * (cell.gate(branch) if cell.gate else 1) * branch, atol=1e-6)
 
 
 def test_gate_by_hand():
@@ -160,9 +123,8 @@ def test_statistics_forget_their_start_at_five_percent_a_batch():
     norm = NormAct(2)
     norm.running_mean.fill_(1.0)
     for _ in range(40):
-        norm(torch.randn(64, 2, 2, 2) * 1e-6)
-    assert norm.running_mean[0].item() == pytest.approx(0.95**40, rel=1e-3)
-    assert math.isclose(norm.eps, 1e-5)
+        norm(torch.zeros(64, 2, 2, 2))
+    assert norm.running_mean.tolist() == pytest.approx([0.95**40] * 2)
 
 
 def test_synchronised_batch_norm_of_one_process_is_batch_norm():

@@ -89,30 +89,26 @@ def test_colours_sum_to_one_together_and_in_turn():
     assert joint.sum((1, 2)).numpy() == pytest.approx(alone.numpy(), abs=1e-12)
 
 
-def test_lower_colours_shift_the_means_of_the_higher():
-    # One component with coefficients tanh(c) for (R,G), (R,B), (G,B), against scipy's CDF.
-    raw = torch.tensor([0.0, 0.1, -0.2, 0.3, -1.0, -1.5, -2.0, 0.7, -0.4, 1.1], dtype=torch.float64)
+def test_two_components_of_three_colours_against_scipy():
+    # For each component: its logit, then means, log-scales and coefficients tanh(c) for (R,G), (R,B), (G,B).
+    logits, parts = (0.5, -0.3), ((0.1, -0.2, 0.3), (0.4, 0.2, -0.6))
+    scales, raw = ((-1.0, -1.5, -2.0), (-0.5, -1.2, -0.8)), ((0.7, -0.4, 1.1), (-0.9, 0.3, 0.2))
     level = torch.tensor([[30, 200, 90]])
     red, green, blue = (2 * level[0] / 255 - 1).tolist()
-    c = torch.tanh(raw[7:]).tolist()
-    means = [0.1, -0.2 + c[0] * red, 0.3 + c[1] * red + c[2] * green]
-    expected = 0.0
-    for x, mean, log_scale in zip((red, green, blue), means, (-1.0, -1.5, -2.0), strict=True):
-        cdf = stats.logistic(mean, math.exp(log_scale)).cdf
-        expected += math.log(cdf(x + 1 / 255) - cdf(x - 1 / 255))
-    likelihood = DiscretizedLogisticMixture(mixtures=1)
-    assert likelihood.log_prob(raw.view(1, 10, 1, 1), one_pixel(level, 8)).item() == pytest.approx(expected)
-
-
-def test_components_can_be_repeated_and_permuted():
-    x = one_pixel(torch.randint(0, 256, (5, 3)), 8)
-    one = torch.randn(5, 10, 1, 1, dtype=torch.float64)
-    three = one.repeat_interleave(3, dim=1)
-    single, triple = DiscretizedLogisticMixture(mixtures=1), DiscretizedLogisticMixture(mixtures=3)
-    assert torch.allclose(single.log_prob(one, x), triple.log_prob(three, x))
-    mixed = torch.randn(5, 30, 1, 1, dtype=torch.float64)
-    turned = mixed.unflatten(1, (10, 3)).flip(2).flatten(1, 2)
-    assert torch.allclose(triple.log_prob(mixed, x), triple.log_prob(turned, x))
+    total = 0.0
+    for logit, mean, log_scale, own in zip(logits, parts, scales, raw, strict=True):
+        c = [math.tanh(value) for value in own]
+        shifted = (mean[0], mean[1] + c[0] * red, mean[2] + c[1] * red + c[2] * green)
+        cdfs = [stats.logistic(m, math.exp(s)).cdf for m, s in zip(shifted, log_scale, strict=True)]
+        inside = [cdf(x + 1 / 255) - cdf(x - 1 / 255) for cdf, x in zip(cdfs, (red, green, blue), strict=True)]
+        total += math.exp(logit) * math.prod(inside) / sum(math.exp(value) for value in logits)
+    columns = [
+        [logit, *mean, *log_scale, *own] for logit, mean, log_scale, own in zip(logits, parts, scales, raw, strict=True)
+    ]
+    params = torch.tensor(columns, dtype=torch.float64).T.reshape(1, 20, 1, 1)
+    likelihood = DiscretizedLogisticMixture(mixtures=2)
+    assert likelihood.parameters_per_pixel(3) == 20
+    assert likelihood.log_prob(params, one_pixel(level, 8)).item() == pytest.approx(math.log(total))
 
 
 def test_mixture_is_finite_far_outside_and_in_half_precision():
@@ -143,14 +139,9 @@ def test_images_off_the_grid_are_refused():
         likelihood.check(torch.full((2, 3, 4, 4), 100 / 255))
 
 
-@pytest.mark.parametrize("wrong", [{"bits": 0}, {"bits": 17}, {"mixtures": 0}])
-def test_senseless_settings_are_refused(wrong):
-    with pytest.raises(InputError):
-        DiscretizedLogisticMixture(**wrong)
-
-
-def test_channels_of_the_mixture():
-    assert DiscretizedLogisticMixture(10).parameters_per_pixel(3) == 100
-    assert DiscretizedLogisticMixture(10).parameters_per_pixel(1) == 30
+def test_senseless_settings_are_refused():
+    for wrong in ({"bits": 0}, {"bits": 17}, {"mixtures": 0}):
+        with pytest.raises(InputError):
+            DiscretizedLogisticMixture(**wrong)
     with pytest.raises(InputError, match="1 or 3 channels"):
         DiscretizedLogisticMixture().parameters_per_pixel(2)
