@@ -33,14 +33,6 @@ def test_no_output_leaves_the_bounds():
     assert extreme.std.flatten().tolist() == pytest.approx([148.423159, 0.016737947], rel=1e-6)
 
 
-def test_a_posterior_that_changes_nothing_is_the_prior():
-    prior_raw = torch.randn(3, 8, 2, 2)
-    prior, posterior = normal(prior_raw), residual_normal(prior_raw, torch.zeros_like(prior_raw))
-    assert torch.allclose(posterior.mean, prior.mean)
-    assert torch.allclose(posterior.std, prior.std)
-    assert posterior.kl(prior).abs().max() < 1e-6
-
-
 def test_kl_is_the_mean_of_the_log_ratio_under_q():
     prior = Normal(torch.full((200_000,), 0.3), torch.full((200_000,), 0.8))
     posterior = Normal(torch.full((200_000,), -0.4), torch.full((200_000,), 0.5))
