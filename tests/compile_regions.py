@@ -1,4 +1,4 @@
-"""What torch.compile makes of a training under the recipes of the gpu profile: `compile_regions.py BACKEND`.
+"""What torch.compile makes of a training under the recipes of the gpu profile: as JSON.
 
 A program, so that no type checker stands between the compiler and the models.
 """
@@ -6,7 +6,6 @@ A program, so that no type checker stands between the compiler and the models.
 import copy
 import functools
 import json
-import sys
 
 import torch
 from gpu_recipes import STEPS, hierarchy, nvae, sweep, vae
@@ -16,27 +15,27 @@ from vaestudy.models import cells
 from vaestudy.models.cells import Cell
 
 
-def compiled(step, backend):
-    """The regions that training compiles on CUDA, without a break allowed."""
-    whole = functools.partial(torch.compile, fullgraph=True, backend=backend)
+def compiled(step):
+    """The regions that training compiles on CUDA, traced without a break allowed."""
+    whole = functools.partial(torch.compile, fullgraph=True, backend="eager")
     torch._dynamo.config.recompile_limit = 64
     if hasattr(step, "compare"):
         step.compare = whole(step.compare)
     elif hasattr(step.model, "compile_parts"):
         parts = whole(Cell.recomputing, dynamic=False)
         cells._compiled = lambda _: parts
-        step.model.compile_parts(backend)
+        step.model.compile_parts("eager")
     else:
         step.net = whole(step.net)
     return step
 
 
-def counted(name, backend):
+def counted(name):
     """Graphs after one step and after ten, in which rates, warm-up and penalty change, and the last losses."""
     torch._dynamo.reset()
     counters.clear()
     make = {"vae": vae, "sweep": sweep, "nvae": nvae}[name]
-    plain, step = make("cpu", precision="fp32"), compiled(make("cpu", precision="fp32"), backend)
+    plain, step = make("cpu", precision="fp32"), compiled(make("cpu", precision="fp32"))
     graphs, losses = [], []
     for number in range(STEPS):
         for group in [*plain.optimizer.param_groups, *step.optimizer.param_groups]:
@@ -52,7 +51,7 @@ def recomputed(mode):
     """Loss, gradients and statistics of a compiled step that recomputes, beside those of a plain one."""
     torch._dynamo.reset()
     counters.clear()
-    model = hierarchy(checkpoint=mode, groups=(2,), flows=0, blocks=1, block_cells=1, encoder_cells=2).double()
+    model = hierarchy(checkpoint=mode, groups=(2,), flows=0, blocks=0).double()
     twin, x, found = copy.deepcopy(model), torch.rand(3, *model.shape).double(), []
     parts = torch.compile(Cell.recomputing, fullgraph=True, backend="aot_eager", dynamic=False)
     cells._compiled = lambda _: parts
@@ -72,8 +71,5 @@ def recomputed(mode):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    backend, *names = sys.argv[1:]
-    report = {name: counted(name, backend) for name in ("vae", "sweep", "nvae")}
-    if backend == "aot_eager":
-        report |= {mode: recomputed(mode) for mode in ("none", "norm_act", "cell")}
-    print(json.dumps(report))
+    report = {name: counted(name) for name in ("vae", "sweep", "nvae")}
+    print(json.dumps(report | {mode: recomputed(mode) for mode in ("norm_act", "cell")}))

@@ -30,7 +30,7 @@ def test_products_of_a_cell_grouped_convolutions_among_them(kind, multiply_adds)
 
         def __init__(self):
             super().__init__()
-            self.cell = Cell(8, 8, kind, squeeze_excitation=False)
+            self.cell = Cell(8, 8, kind, NVAEConfig(squeeze_excitation=False))
 
         def forward(self, x):
             from vaestudy.models import Terms

@@ -77,19 +77,17 @@ maps = Path("/proc/self/smaps").read_text()
 for head in heads.finditer(maps):
     if int(head[1], 16) <= address < int(head[2], 16):
         rest = maps[head.end():]
-        print(re.search(r"^Rss: +(\\d+)", rest, re.MULTILINE)[1], re.search(r"^VmFlags:(.*)$", rest, re.MULTILINE)[1])
+        print(re.search(r"^Rss: +(\\d+)", rest, re.MULTILINE)[1])
 """
 
 
 @pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc" or not Path("/sys/kernel/mm/transparent_hugepage").exists(),
-    reason="this C library has its own ways, or this kernel no huge pages",
+    platform.libc_ver()[0] != "glibc" or not Path("/proc/self/smaps").exists(),
+    reason="this C library has its own ways",
 )
-def test_freed_memory_is_kept_in_huge_pages():
+def test_freed_memory_is_kept():
     run = subprocess.run([sys.executable, "-c", KEPT], check=True, capture_output=True, text=True)
-    resident, *flags = run.stdout.split()
-    assert int(resident) >= 64 * 1024  # KiB: at least its second half is still there
-    assert "hg" in flags
+    assert int(run.stdout) >= 64 * 1024  # KiB: at least its second half is still there
 
 
 def test_what_does_not_fit_is_named_in_one_line():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from vaestudy.models import NVAEConfig
-from vaestudy.models.layers import Conv, NormAct, stacked_kernels
+from vaestudy.models.layers import Conv, NormAct
 from vaestudy.models.spectral import SpectralPenalty
 from vaestudy.training.objective import Objective, balance_sizes, balance_weights
 
@@ -31,18 +31,6 @@ def test_the_estimate_is_below_the_singular_values_and_close_after_forty_iterati
     assert SpectralPenalty(model, first=1)().item() < estimate
 
 
-def test_kernels_that_are_stacked_are_each_convolutions_own():
-    mask = torch.ones(6, 6, 3, 3).tril()
-    for settings in ({}, {"weight_norm": False}, {"mask": mask}):
-        convs = [Conv(6, 6, 3, **settings) for _ in range(3)]
-        weights = [p for conv in convs for p in (conv.weight, conv.log_norm) if p is not None]
-        stacked, alone = stacked_kernels(convs), torch.stack([conv.kernel().flatten(1) for conv in convs])
-        torch.testing.assert_close(stacked, alone)
-        upstream = torch.randn_like(alone)
-        for mine, theirs in zip(*(torch.autograd.grad(k, weights, upstream) for k in (stacked, alone)), strict=True):
-            torch.testing.assert_close(mine, theirs)
-
-
 def test_the_gradient_is_that_of_the_largest_singular_value():
     conv = Conv(3, 5, 3, weight_norm=False)
     model = nn.Sequential(conv)
@@ -57,9 +45,6 @@ def test_the_vectors_go_with_the_checkpoint():
     first()
     second.load_state_dict(first.state_dict())
     assert second() == first()
-    fresh = SpectralPenalty(model)
-    assert not fresh.started
-    assert second.started
 
 
 def test_sizes_of_the_published_configurations():

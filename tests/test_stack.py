@@ -50,20 +50,6 @@ def test_every_model_computes_what_it_computes_alone(network, shape, likelihood)
             torch.testing.assert_close(parameter.detach(), gradient, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("network", ["mlp", "conv"])
-def test_unstacking_gives_every_model_its_weights_back(network):
-    models = family(network)
-    stack = Stack(models)
-    expected = [{name: 2 * weight for name, weight in model.state_dict().items()} for model in models]
-    with torch.no_grad():
-        for weight in stack.weights:
-            weight.mul_(2)
-    stack.unstack()
-    for model, weights in zip(models, expected, strict=True):
-        for name, weight in model.state_dict().items():
-            assert torch.equal(weight, weights[name]), name
-
-
 def test_models_of_two_architectures_cannot_be_stacked():
     for other in ({"width": 16}, {"width": 8, "latent_dim": 9}, {"width": 8, "likelihood": "gaussian"}):
         with pytest.raises(InputError, match="seed alone"):

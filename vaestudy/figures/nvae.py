@@ -23,7 +23,7 @@ __all__ = [
 def architecture(config: Any) -> Figure:
     """Both towers of an NVAE, drawn from its configuration: sizes of maps, channels and latents (NVAE, fig. 2)."""
     shapes, count = config.group_shapes, len(config.group_shapes)
-    widths = [config.width(config.blocks + len(config.groups) - 1 - scale) for scale in config.scale_of_group]
+    widths = [config.width(halvings) for halvings in config.halvings_of_group]
     sizes = [" × ".join(map(str, shape)) for shape in (*shapes, config.shape)]
     maps = [f"{width} × {h} × {w}" for width, (_, h, w) in zip(widths, shapes, strict=True)]
     columns = [

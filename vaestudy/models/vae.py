@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vaestudy.errors import InputError
 from vaestudy.models.base import Posterior, Terms
-from vaestudy.models.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
+from vaestudy.models.likelihoods import LIKELIHOODS, make_likelihood
 
 # Hidden layers of the fully connected networks: (encoder widths, its activation, decoder widths, its activation).
 # `kingma` is App. C of Kingma & Welling (2014), `higgins` Table 1 of Higgins et al. (2017) for 2D shapes.
@@ -61,9 +61,6 @@ class VAEConfig:
         if self.network in CONVS and (height != width or height < 8 or height & (height - 1)):
             raise InputError(f"{self.network} needs square images of side 8, 16, 32 ..., not {height}x{width}")
 
-    def make_likelihood(self) -> Likelihood:
-        return make_likelihood(self.likelihood, self.mixtures, self.bits)
-
 
 class VAE(nn.Module):
     """x -> Terms: one group of `latent_dim` Gaussian latents under the prior N(0, I).
@@ -81,7 +78,7 @@ class VAE(nn.Module):
         super().__init__()
         self.config = config = VAEConfig(tuple(shape), **settings)
         self.shape = config.shape
-        self.likelihood = config.make_likelihood()
+        self.likelihood = make_likelihood(config.likelihood, config.mixtures, config.bits)
         # A model's first weights are part of its identity, so they may not depend on what ran before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -143,11 +140,8 @@ class VAE(nn.Module):
         return mean, log_std, noise, mean + log_std.exp() * noise
 
     def _log_likelihood(self, z: Tensor, x: Tensor) -> Tensor:
-        samples = len(z)
-        parameters = self.decoder(z.flatten(0, 1))
-        if samples > 1:
-            x = x.repeat(samples, 1, 1, 1)
-        return self.likelihood.log_prob(parameters, x).unflatten(0, (samples, -1))
+        x = x if len(z) == 1 else x.repeat(len(z), 1, 1, 1)
+        return self.likelihood.log_prob(self.decoder(z.flatten(0, 1)), x).unflatten(0, (len(z), -1))
 
 
 def gaussian_kl(mean: Float[Tensor, "*n d"], log_std: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
@@ -170,24 +164,24 @@ def conv_networks(config: VAEConfig, outputs: int) -> tuple[nn.Sequential, nn.Se
     """4x4 convolutions of stride 2 down to 4x4 pixels, fully connected layers, and their mirror image."""
     channels, dense = CONVS[config.network]
     layers = int(math.log2(config.shape[1])) - 2
-    channels = (channels[0],) * max(0, layers - len(channels)) + channels[-layers:]
+    channels = (channels[0],) * (layers - len(channels)) + channels[-layers:]
     if config.width:
         channels = tuple(c * config.width // channels[0] for c in channels)
-    flat, side = channels[-1] * 16, 4
-    encoder, previous = [], config.shape[0]
-    for width in channels:
-        encoder += [nn.Conv2d(previous, width, 4, stride=2, padding=1), nn.ReLU()]
-        previous = width
-    encoder += [nn.Flatten(), *_dense((flat, *dense, 2 * config.latent_dim), nn.ReLU)]
-    decoder = [*_dense((config.latent_dim, *dense[::-1], flat), nn.ReLU), nn.ReLU()]
-    decoder.append(nn.Unflatten(1, (previous, side, side)))
-    for width in (*channels[-2::-1], outputs):
-        decoder += [nn.ConvTranspose2d(previous, width, 4, stride=2, padding=1), nn.ReLU()]
-        previous = width
-    return nn.Sequential(*encoder), nn.Sequential(*decoder[:-1])
+    side, how, last = 4, {"kernel_size": 4, "stride": 2, "padding": 1}, channels[-1]
+    down = [nn.Conv2d(*pair, **how) for pair in itertools.pairwise((config.shape[0], *channels))]
+    dense_down = _dense((last * side**2, *dense, 2 * config.latent_dim), nn.ReLU)
+    dense_up = _dense((config.latent_dim, *dense[::-1], last * side**2), nn.ReLU)
+    up = [nn.ConvTranspose2d(*pair, **how) for pair in itertools.pairwise((*channels[::-1], outputs))]
+    encoder = [*_between(down, nn.ReLU), nn.ReLU(), nn.Flatten(), *dense_down]
+    decoder = [*dense_up, nn.ReLU(), nn.Unflatten(1, (last, side, side)), *_between(up, nn.ReLU)]
+    return nn.Sequential(*encoder), nn.Sequential(*decoder)
 
 
 def _dense(widths: tuple[int, ...], activation: type[nn.Module]) -> list[nn.Module]:
     """Fully connected layers from each width to the next, with the activation between them."""
-    layers = [(nn.Linear(before, after), activation()) for before, after in itertools.pairwise(widths)]
-    return list(itertools.chain(*layers))[:-1]
+    return _between([nn.Linear(*pair) for pair in itertools.pairwise(widths)], activation)
+
+
+def _between(layers: list[nn.Module], activation: type[nn.Module]) -> list[nn.Module]:
+    """The layers, with the activation between them."""
+    return [part for layer in layers for part in (layer, activation())][:-1]
