@@ -4,13 +4,14 @@ import pickle
 import shutil
 import struct
 import tarfile
+import threading
 import urllib.error
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import torch
 from torchvision import datasets
-from torchvision.datasets import mnist as torchvision_mnist
 
 from vaestudy import data
 from vaestudy.errors import InputError
@@ -100,17 +101,74 @@ def test_missing_files_say_what_to_fetch_and_where_to_put_it(tmp_path, no_networ
     assert ("no route" in str(caught.value)) <= download  # nothing is fetched unless it is asked for
 
 
-def test_only_a_download_that_is_asked_for_reaches_out(tmp_path, monkeypatch):
-    write_idx(tmp_path / "server", "MNIST")
+class Server(BaseHTTPRequestHandler):
+    """Sends the files of `folder`, from the middle on if asked to; at first it breaks off after `patience` bytes."""
 
-    def fetch(url, download_root, filename, md5):
-        name = f"MNIST/raw/{filename.removesuffix('.gz')}"
-        (tmp_path / name).write_bytes((tmp_path / "server" / name).read_bytes())
+    def do_GET(self):
+        content = (self.folder / self.path.strip("/")).read_bytes()
+        begin = int(self.headers.get("Range", "bytes=0-").split("=")[1].strip("-"))
+        self.asked.append((self.path, begin))
+        if begin >= len(content):
+            self.send_error(416)
+            return
+        self.send_response(206 if begin else 200)
+        self.send_header("Content-Length", str(len(content) - begin))
+        self.end_headers()
+        end = begin + self.patience.pop() if self.patience else len(content)
+        self.wfile.write(content[begin:end])
 
-    monkeypatch.setattr(torchvision_mnist, "download_and_extract_archive", fetch)
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """MNIST's four files on a server of this machine, beside one that does not answer."""
+    kind = type("Own", (Server,), {"folder": tmp_path / "server" / "MNIST" / "raw", "asked": [], "patience": []})
+    write_idx(tmp_path / "server", "MNIST", pack=True)
+    digests = [(path.name, hashlib.md5(path.read_bytes()).hexdigest()) for path in sorted(kind.folder.iterdir())]
+    http = ThreadingHTTPServer(("127.0.0.1", 0), kind)
+    thread = threading.Thread(target=http.serve_forever)
+    thread.start()
+    monkeypatch.setattr(datasets.MNIST, "resources", digests)
+    silent, there = "http://127.0.0.1:9/", f"http://127.0.0.1:{http.server_port}/"
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [silent, there])
+    yield kind
+    http.shutdown()
+    thread.join()
+    http.server_close()
+
+
+def test_only_a_download_that_is_asked_for_reaches_out(tmp_path, server):
     with pytest.raises(InputError, match="no train-images"):
         data.load("mnist", data_dir=tmp_path)
+    assert not server.asked
     assert len(data.load("mnist", data_dir=tmp_path, download=True)) == COUNTS["train"]
+    asked = len(server.asked)
+    assert len(data.load("mnist", data_dir=tmp_path, download=True)) == COUNTS["train"]
+    assert len(server.asked) == asked
+    assert not list((tmp_path / "MNIST" / "raw").glob("*.part"))
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_was_and_nothing_half_has_its_name(tmp_path, server):
+    raw, names = tmp_path / "MNIST" / "raw", [name for name, _ in datasets.MNIST.resources]
+    server.patience.append(1000)
+    with pytest.raises(InputError, match="cannot read mnist") as caught:
+        data.load("mnist", data_dir=tmp_path, download=True)
+    assert "\n" not in str(caught.value)
+    assert not (raw / names[0]).exists()
+    data.load("mnist", data_dir=tmp_path, download=True)
+    assert [begin for path, begin in server.asked if names[0] in path] == [0, 1000]
+    for name in names:
+        assert (raw / name).read_bytes() == (server.folder / name).read_bytes()
+
+
+def test_a_page_in_place_of_a_download_is_not_kept(tmp_path, server):
+    (server.folder / datasets.MNIST.resources[0][0]).write_text("<html>moved</html>")
+    with pytest.raises(InputError, match="is not the published t10k-images") as caught:
+        data.load("mnist", data_dir=tmp_path, download=True)
+    assert "\n" not in str(caught.value)
+    assert not [path for path in (tmp_path / "MNIST" / "raw").iterdir() if path.suffix != ".lock"]
 
 
 @pytest.mark.parametrize(
@@ -123,6 +181,7 @@ def test_only_a_download_that_is_asked_for_reaches_out(tmp_path, monkeypatch):
         ("train-labels-idx1-ubyte", idx(np.zeros(11, np.uint8))),
         ("train-labels-idx1-ubyte.gz", b"not a gzip file"),
         ("train-labels-idx1-ubyte.gz", gzip.compress(idx(np.zeros(12, np.uint8)), mtime=0)[:-9]),
+        ("train-labels-idx1-ubyte.gz", gzip.compress(bytes(10**8), mtime=0)),
     ],
 )
 def test_damaged_idx_files_are_one_line(tmp_path, file, content):

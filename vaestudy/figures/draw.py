@@ -43,6 +43,7 @@ STYLE = {
     "font.size": 9.5,
     "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar sign in somebody's label is no formula
 }
 
 style = partial(matplotlib.rc_context, STYLE)  # for a `with style():` block or, as `@style()`, a function

@@ -68,9 +68,10 @@ def take_over() -> None:
     if read(arguments()) is None:
         return
     command = [sys.executable, "-m", __name__, *arguments()]
+    # The words go to this interpreter as they are; no shell reads them.
     if os.name == "posix":
-        os.execv(sys.executable, command)
-    sys.exit(subprocess.run(command, check=False).returncode)  # elsewhere exec would not wait
+        os.execv(sys.executable, command)  # noqa: S606
+    sys.exit(subprocess.run(command, check=False).returncode)  # noqa: S603 (elsewhere exec would not wait)
 
 
 def parameters(call: dict[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def provenance(**more: Any) -> dict:
 def _git(*words: str) -> str | None:
     command = ["git", "-C", str(Path(vaestudy.__file__).parent), *words]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True)
+        found = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 (words of this module)
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip()

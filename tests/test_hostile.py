@@ -1,0 +1,208 @@
+"""Fifty files that are missing, damaged, swapped or set as a trap, for every loader: one line each, nothing changed."""
+
+import gzip
+import io
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vaestudy import data
+from vaestudy.errors import InputError
+
+HTML = b"<!DOCTYPE html><html><body>503: this file has moved</body></html>"
+PIXELS = np.zeros((4, 28, 28), np.uint8)
+LISTS = ("list_eval_partition.txt", "list_attr_celeba.txt")
+
+
+def idx(array):
+    return struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
+
+
+def mnist(**changed):
+    """Four images and labels as MNIST has them, with some files' bytes changed or (None) taken away."""
+    files = {"train-images-idx3-ubyte": idx(PIXELS), "train-labels-idx1-ubyte": idx(np.zeros(4, np.uint8))}
+    files |= {name.replace("_", "-").replace("-gz", ".gz"): content for name, content in changed.items()}
+    return {f"MNIST/raw/{name}": content for name, content in files.items() if content is not None}
+
+
+def packed(write):
+    """The bytes of an archive that `write` fills."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        write(archive)
+    return file.getvalue()
+
+
+def climbing(archive):
+    archive.addfile(tarfile.TarInfo("../../climbed"))
+
+
+def linking(archive):
+    entry = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+    entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/hostname"
+    archive.addfile(entry)
+
+
+def npz(name="images", array=None, names=None):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for member in names or [f"{name}.npy"]:
+            content = io.BytesIO()
+            np.save(content, np.zeros((3, 64, 64, 3), np.uint8) if array is None else array, allow_pickle=True)
+            archive.writestr(member, content.getvalue())
+    return file.getvalue()
+
+
+def picture(side=200):
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), "grey").save(file, "png")
+    return file.getvalue()
+
+
+def faces(**changed):
+    """Three images and the two lists of CelebA, with some files changed or taken away."""
+    names = [f"{number:06d}.jpg" for number in (1, 2, 3)]
+    files = {f"img_align_celeba/{name}": picture(220) for name in names}
+    files["list_eval_partition.txt"] = "".join(f"{name} 0\n" for name in names).encode()
+    files["list_attr_celeba.txt"] = ("3\nMale Young\n" + "".join(f"{name} 1 -1\n" for name in names)).encode()
+    files |= {f"{name}.txt" if name.startswith("list") else name: content for name, content in changed.items()}
+    return {f"celeba/{name}": content for name, content in files.items() if content is not None}
+
+
+def album(**files):
+    """A folder of two images of one's own, with other files beside them."""
+    return {"a.png": picture(), "b.png": picture(), "labels.csv": b"file,mark\na.png,0\nb.png,1\n"} | files
+
+
+BATCHES = {f"cifar-10-batches-py/data_batch_{k}": pickle.dumps({"data": [], "labels": []}) for k in range(1, 6)}
+CASES = {
+    "mnist: nothing": ("mnist", {}, "no train-images"),
+    "mnist: a page": ("mnist", mnist(train_images_idx3_ubyte=HTML), "train-images-idx3-ubyte is no whole"),
+    "mnist: empty": ("mnist", mnist(train_images_idx3_ubyte=b""), "cannot read mnist"),
+    "mnist: cut": ("mnist", mnist(train_images_idx3_ubyte=idx(PIXELS)[:-1]), "is no whole IDX file"),
+    "mnist: too long": ("mnist", mnist(train_images_idx3_ubyte=idx(PIXELS) + b"\0"), "is no whole IDX file"),
+    "mnist: swapped": ("mnist", mnist(train_images_idx3_ubyte=idx(np.zeros(4, np.uint8))), "pixels and 4 labels"),
+    "mnist: other images": ("mnist", mnist(train_images_idx3_ubyte=idx(PIXELS[:, 1:])), "pixels and 4 labels"),
+    "mnist: fewer labels": ("mnist", mnist(train_labels_idx1_ubyte=idx(np.zeros(3, np.uint8))), "and 3 labels"),
+    "mnist: a promise of much": (
+        "mnist",
+        mnist(train_images_idx3_ubyte=struct.pack(">4I", 0x803, *[2**32 - 1] * 3)),
+        "is no whole IDX file",
+    ),
+    "mnist: no gzip": ("mnist", mnist(train_labels_idx1_ubyte=None, train_labels_idx1_ubyte_gz=HTML), "gzipped"),
+    "mnist: gzip cut": (
+        "mnist",
+        mnist(train_labels_idx1_ubyte=None, train_labels_idx1_ubyte_gz=gzip.compress(idx(np.arange(9)))[:-9]),
+        "cannot read mnist",
+    ),
+    "mnist: a bomb": (
+        "mnist",
+        mnist(train_labels_idx1_ubyte=None, train_labels_idx1_ubyte_gz=gzip.compress(bytes(10**8))),
+        "is larger than any of these files",
+    ),
+    "cifar10: nothing": ("cifar10", {}, "cannot read cifar10"),
+    "cifar10: a page": ("cifar10", {"cifar-10-python.tar.gz": HTML}, "is not the published file"),
+    "cifar10: empty": ("cifar10", {"cifar-10-python.tar.gz": b""}, "is not the published file"),
+    "cifar10: climbs out": ("cifar10", {"cifar-10-python.tar.gz": packed(climbing)}, "is not the published file"),
+    "cifar10: links out": ("cifar10", {"cifar-10-python.tar.gz": packed(linking)}, "is not the published file"),
+    "cifar10: a pickle that runs": (
+        "cifar10",
+        BATCHES | {"cifar-10-batches-py/data_batch_1": b"cpytest\nfail\n(S'a pickle was opened'\ntR."},
+        "data_batch_1 is not the published file",
+    ),
+    "cifar10: other batches": ("cifar10", BATCHES, "data_batch_1 is not the published file"),
+    "cifar10: a batch lacks": ("cifar10", dict(list(BATCHES.items())[1:]), "cannot read cifar10"),
+    "dsprites: a page": (
+        "dsprites",
+        {"dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz": HTML},
+        "is damaged or not the published file",
+    ),
+    "shapes3d: nothing": ("shapes3d", {}, "there is no .*3dshapes.h5"),
+    "shapes3d: a page": ("shapes3d", {"3dshapes.h5": HTML}, "3dshapes.h5"),
+    "shapes3d: empty": ("shapes3d", {"3dshapes.h5": b""}, "3dshapes.h5"),
+    "shapes3d: swapped": ("shapes3d", {"3dshapes.h5": npz()}, "3dshapes.h5"),
+    "mpi3d: nothing": ("mpi3d_toy", {}, "there is no .*mpi3d_toy.npz"),
+    "mpi3d: a page": ("mpi3d_toy", {"mpi3d_toy.npz": HTML}, "is damaged"),
+    "mpi3d: empty": ("mpi3d_toy", {"mpi3d_toy.npz": b""}, "is damaged"),
+    "mpi3d: cut": ("mpi3d_toy", {"mpi3d_toy.npz": npz()[:-30]}, "is damaged"),
+    "mpi3d: another array": ("mpi3d_toy", {"mpi3d_toy.npz": npz("pictures")}, "is damaged"),
+    "mpi3d: other images": ("mpi3d_toy", {"mpi3d_toy.npz": npz()}, "holds images"),
+    "mpi3d: numbers": ("mpi3d_toy", {"mpi3d_toy.npz": npz(array=np.zeros((3, 64, 64, 3)))}, "float64"),
+    "mpi3d: a pickle": ("mpi3d_toy", {"mpi3d_toy.npz": npz(array=np.array([{}], dtype=object))}, "holds images"),
+    "mpi3d: climbs out": ("mpi3d_toy", {"mpi3d_toy.npz": npz(names=["../../images.npy"])}, "is damaged"),
+    "celeba: nothing": ("celeba", {}, "lacks img_align_celeba"),
+    "celeba: no list": ("celeba", faces(list_eval_partition=None), "lacks list_eval_partition.txt"),
+    "celeba: a page for a list": ("celeba", faces(list_eval_partition=HTML), "list_eval_partition.txt"),
+    "celeba: a page for marks": ("celeba", faces(list_attr_celeba=HTML), "list_attr_celeba.txt"),
+    "celeba: binary list": ("celeba", faces(list_attr_celeba=b"\x00\xff\xfe" * 9), "list_attr_celeba.txt"),
+    "celeba: a list of others": ("celeba", faces(list_eval_partition=b"000009.jpg 0\n"), "disagrees"),
+    "celeba: no images": (
+        "celeba",
+        {"celeba/img_align_celeba/x.txt": b"x", **{f"celeba/{name}": b"x" for name in LISTS}},
+        "celeba",
+    ),
+    "celeba: a page for parquet": ("celeba", {"celeba/train-0.parquet": HTML}, "parquet"),
+    "celeba: parquet without a split": ("celeba", {"celeba/all.parquet": HTML}, "parquet"),
+    "celeba_hq: nothing": ("celeba_hq", {}, "there is no .*celeba_hq"),
+    "celeba_hq: no images": ("celeba_hq", {"celeba_hq/readme.txt": HTML}, "holds no images"),
+    "folder: nothing": ("folder", {}, "holds no images"),
+    "folder: texts named .jpg": ("folder", {"a.jpg": HTML, "b.jpg": b"text"}, "none of the 2 images"),
+    "folder: empty images": ("folder", {"a.png": b"", "b.webp": b""}, "none of the 2 images"),
+    "folder: cut images": ("folder", {"a.png": picture()[:60]}, "none of the 1 images"),
+    "folder: binary labels": ("folder", album(**{"labels.csv": b"PK\x03\x04\xff\xfe"}), "labels.csv"),
+    "folder: a page for labels": ("folder", album(**{"labels.csv": HTML}), "labels.csv"),
+    "folder: labels twice": ("folder", album(**{"labels.csv": b"file,a\na.png,1\na.png,2\nb.png,1\n"}), "twice"),
+    "folder: labels lack one": ("folder", album(**{"labels.csv": b"file,a\na.png,1\n"}), "lacks 1 images"),
+    "folder: no factor": ("folder", album(**{"labels.csv": b"file,a\na.png,1\nb.png,1\n"}), "no column that could"),
+}
+MODULES = {"shapes3d": "h5py", "celeba: a page for parquet": "pyarrow", "celeba: parquet without": "pyarrow"}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_cannot_be_used_is_one_clear_line_and_stays_as_it_is(case, tmp_path, monkeypatch):
+    for begin, module in MODULES.items():
+        if case.startswith(begin):
+            pytest.importorskip(module)
+    name, files, words = CASES[case]
+    root = tmp_path / "data"
+    root.mkdir()
+    monkeypatch.setenv("VAESTUDY_DATA", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    for path, content in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+    with pytest.raises(InputError, match=words) as caught:
+        data.load(name, data_dir=root)
+    assert "\n" not in str(caught.value)
+    assert {path: (root / path).read_bytes() for path in files} == files
+    kept = [path for folder in (root, tmp_path / "cache") for path in folder.rglob("*.npy")]
+    assert not kept
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "data"]
+
+
+def test_there_are_forty_of_them():
+    assert len(CASES) >= 40
+
+
+def test_what_is_bad_among_good_images_is_skipped_by_name(tmp_path, caplog):
+    """A text named .jpg, a page, a cut file, a link into the void; a link to elsewhere is a person's own choice."""
+    bad = {"text.jpg": b"text", "page.png": HTML, "cut.png": picture()[:60]}
+    for number in range(40):
+        Image.new("L", (20, 20), 5 * number).save(tmp_path / f"{number}.png")
+    for path, content in bad.items():
+        (tmp_path / path).write_bytes(content)
+    os.symlink("/nowhere", tmp_path / "void.png")
+    (tmp_path / "deep").mkdir()
+    os.symlink(tmp_path, tmp_path / "deep" / "loop")
+    images = data.load("folder", image_size=16, data_dir=tmp_path)
+    assert 20 < len(images) <= 40
+    assert "skipped 4 of 44 images" in caplog.text
+    assert all(name in caplog.text for name in (*bad, "void.png"))
+    assert not list(Path(tmp_path).rglob("*.npy"))
