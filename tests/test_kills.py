@@ -25,9 +25,9 @@ PROCESSES.set_forkserver_preload(["small_training", "vaestudy.experiments", "tor
 STEPS = 8
 
 
-def shortened(recipe, batch):
+def shortened(recipe):
     """Eight steps of a profile's own training, and four lines of the log."""
-    return replace(recipe, images=STEPS * batch, log_every=2 * batch)
+    return replace(recipe, images=STEPS * recipe.batch, log_every=2 * recipe.batch)
 
 
 def tiny(root):
@@ -37,12 +37,12 @@ def tiny(root):
 def vae(root):
     chosen, images = settings.resolve("vae", profile="laptop"), noise((1, 64, 64), 2_000)
     model = experiments.vae.model(chosen, images.shape, chosen.latent_dim)
-    return [Job(model, images, shortened(experiments.vae.training(chosen), 128), root / "run")]
+    return [Job(model, images, shortened(experiments.vae.training(chosen)), root / "run")]
 
 
 def sweep(root):
     chosen, images = settings.resolve("beta_vae", profile="laptop"), noise((1, 16, 16), 2_000)
-    recipe = shortened(experiments.beta_vae.sizes(chosen)["training"], 128)
+    recipe = shortened(experiments.beta_vae.sizes(chosen)["training"])
     where = (images, recipe, root / "runs")
     others = Grid(betas=(4.0,), capacities=(4.0,), seeds=(0, 1), objectives=("capacity", "total_correlation"))
     grids = [experiments.beta_vae.grid(chosen), others]
@@ -52,7 +52,7 @@ def sweep(root):
 def nvae(root):
     chosen, images = settings.resolve("nvae", profile="laptop"), noise((3, 32, 32), 200)
     network = experiments.nvae.config(chosen, images.shape)
-    recipe = shortened(experiments.nvae.training(chosen, 1.0), 8)
+    recipe = shortened(experiments.nvae.training(chosen, 1.0))
     return [Job(NVAE(network), images.quantized(network.bits), recipe, root / "run")]
 
 
