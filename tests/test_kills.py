@@ -235,9 +235,13 @@ def study(root):
 
 def numbers(root):
     """What the pages of a study say, conclude and put beside the published numbers."""
-    shown = json.loads((root / "reports" / "smoke" / "results.json").read_text())["notebooks"]
+    pages = json.loads((root / "reports" / "smoke" / "results.json").read_text())["notebooks"]
+    kinds = ("statement", "headline", "claims")
     return {
-        name: [item["alt"] for item in page["shown"] if item["kind"] != "provenance"] for name, page in shown.items()
+        f"{name}, {number}": item["data"]
+        for name, page in pages.items()
+        for number, item in enumerate(page["shown"])
+        if item["kind"] in kinds
     }
 
 
