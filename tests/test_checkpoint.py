@@ -79,7 +79,8 @@ def test_if_all_are_damaged_the_training_starts_anew_and_keeps_new_ones(stopped,
 
 def test_what_a_killed_process_was_writing_does_not_stay(stopped, whole):
     """A kill between two instructions: of the temporary file, of a line of the log, of the lock."""
-    (stopped / ".checkpoint-000000000007-0123456789abcdef.pt.abc").write_bytes(b"half")
+    for name in ("checkpoint-000000000007-0123456789abcdef.pt", "config.json", "record.json"):
+        (stopped / f".{name}.abcd_123").write_bytes(b"half")
     with (stopped / "metrics.jsonl").open("a") as log:
         log.write('{"images_seen": 140, "loss"')
     assert go_on(stopped, whole) == [7, 8, 9, 10]

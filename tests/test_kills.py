@@ -25,9 +25,9 @@ PROCESSES.set_forkserver_preload(["small_training", "vaestudy.experiments", "tor
 STEPS = 8
 
 
-def shortened(recipe, batch):
+def shortened(recipe):
     """Eight steps of a profile's own training, and four lines of the log."""
-    return replace(recipe, images=STEPS * batch, log_every=2 * batch)
+    return replace(recipe, images=STEPS * recipe.batch, log_every=2 * recipe.batch)
 
 
 def tiny(root):
@@ -37,12 +37,12 @@ def tiny(root):
 def vae(root):
     chosen, images = settings.resolve("vae", profile="laptop"), noise((1, 64, 64), 2_000)
     model = experiments.vae.model(chosen, images.shape, chosen.latent_dim)
-    return [Job(model, images, shortened(experiments.vae.training(chosen), 128), root / "run")]
+    return [Job(model, images, shortened(experiments.vae.training(chosen)), root / "run")]
 
 
 def sweep(root):
     chosen, images = settings.resolve("beta_vae", profile="laptop"), noise((1, 16, 16), 2_000)
-    recipe = shortened(experiments.beta_vae.sizes(chosen)["training"], 128)
+    recipe = shortened(experiments.beta_vae.sizes(chosen)["training"])
     where = (images, recipe, root / "runs")
     others = Grid(betas=(4.0,), capacities=(4.0,), seeds=(0, 1), objectives=("capacity", "total_correlation"))
     grids = [experiments.beta_vae.grid(chosen), others]
@@ -52,7 +52,7 @@ def sweep(root):
 def nvae(root):
     chosen, images = settings.resolve("nvae", profile="laptop"), noise((3, 32, 32), 200)
     network = experiments.nvae.config(chosen, images.shape)
-    recipe = shortened(experiments.nvae.training(chosen, 1.0), 8)
+    recipe = shortened(experiments.nvae.training(chosen, 1.0))
     return [Job(NVAE(network), images.quantized(network.bits), recipe, root / "run")]
 
 
@@ -185,8 +185,11 @@ def killed(name, moment, count, undisturbed, root):
     """Train with a kill at a moment; the whole training is not over then."""
     if moment != "at any time":
         return child(name, root, moment, count)
-    whole = undisturbed(name)[1]
-    return killed_after(random.Random(f"{name} {count}").uniform(0, 0.9) * whole, name, root)
+    seconds = random.Random(f"{name} {count}").uniform(0, 0.9) * undisturbed(name)[1]
+    while (status := killed_after(seconds, name, root)) == 0:  # it was over sooner than the one that was timed
+        shutil.rmtree(root)
+        seconds *= 0.7
+    return status
 
 
 @pytest.mark.long
@@ -232,9 +235,13 @@ def study(root):
 
 def numbers(root):
     """What the pages of a study say, conclude and put beside the published numbers."""
-    shown = json.loads((root / "reports" / "smoke" / "results.json").read_text())["notebooks"]
+    pages = json.loads((root / "reports" / "smoke" / "results.json").read_text())["notebooks"]
+    kinds = ("statement", "headline", "claims")
     return {
-        name: [item["alt"] for item in page["shown"] if item["kind"] != "provenance"] for name, page in shown.items()
+        f"{name}, {number}": item["data"]
+        for name, page in pages.items()
+        for number, item in enumerate(page["shown"])
+        if item["kind"] in kinds
     }
 
 

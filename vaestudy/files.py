@@ -50,6 +50,12 @@ def replacing(path: Path) -> Iterator[Path]:
             Path(name).unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Take away what `replacing` has left in a folder where it was killed; nobody else may be writing there."""
+    for path in folder.glob(".*.*.????????"):
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON whole or not at all."""
     with replacing(path) as temporary:

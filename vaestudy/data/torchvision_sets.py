@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import math
 import pickle
-import struct
 import tarfile
 import zlib
 from pathlib import Path
@@ -34,7 +33,7 @@ ADVICE = {
 ADVICE = {name: f"{text} in data_dir, or pass download=True" for name, text in ADVICE.items()}
 
 # What reading lets through when a file is missing, cut short or something else.
-DAMAGE = (RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AssertionError, struct.error)
+DAMAGE = (RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AssertionError)
 DAMAGE += (zlib.error, pickle.UnpicklingError, tarfile.TarError)
 
 
@@ -73,9 +72,9 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
         raise ValueError(f"{path.name} is larger than any of these files")
-    magic, axes = struct.unpack_from(">3sB", content)
-    shape = struct.unpack_from(f">{axes}I", content, 4)
-    if magic != b"\0\0\x08" or len(content) != 4 + 4 * axes + math.prod(shape):
+    axes = content[3] if content.startswith(b"\0\0\x08") else None
+    shape = np.frombuffer(content[4 : 4 + 4 * (axes or 0)], ">u4").tolist()
+    if axes is None or len(shape) != axes or len(content) != 4 + 4 * axes + math.prod(shape):
         raise ValueError(f"{path.name} is no whole IDX file")
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()
 

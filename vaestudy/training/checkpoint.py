@@ -20,8 +20,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     torch.save(state, buffer)
     with replacing(folder / f"checkpoint-{step:012d}-{_checksum(buffer.getbuffer())}.pt") as temporary:
         temporary.write_bytes(buffer.getbuffer())
-    # A process killed while it writes leaves a temporary file.
-    for path in [*_newest_first(folder)[KEPT:], *folder.glob(".checkpoint-*")]:
+    for path in _newest_first(folder)[KEPT:]:
         path.unlink(missing_ok=True)
 
 
@@ -46,7 +45,7 @@ def copied(state: Any, device: torch.device | str) -> Any:
 
 def remove(folder: Path) -> None:
     """Take all checkpoints of a folder away."""
-    for path in [*_newest_first(folder), *folder.glob(".checkpoint-*")]:
+    for path in _newest_first(folder):
         path.unlink(missing_ok=True)
 
 

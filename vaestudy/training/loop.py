@@ -41,7 +41,8 @@ class Loop:
         images: an ImageSet on `device`.
         device: where to train.
         folder: of the checkpoints.
-        checkpoint_seconds: time between two of them.
+        checkpoint_seconds: time between two of them; by default CHECKPOINT_SECONDS, or more where writing them would
+            take over 2 % of the time.
         on_step: called after each step with the number of steps done.
     """
 
@@ -58,8 +59,9 @@ class Loop:
     ):
         self.take_step, self.runs, self.trainings, self.training = step, runs, trainings, trainings[0]
         self.images, self.device, self.folder, self.on_step = images, device, folder, on_step
-        own = CHECKPOINT_SECONDS.get(device.type, 300.0)
-        self.checkpoint_seconds = own if checkpoint_seconds is None else checkpoint_seconds
+        self.checkpoint_seconds, self.checkpoint_share = checkpoint_seconds, math.inf
+        if checkpoint_seconds is None:
+            self.checkpoint_seconds, self.checkpoint_share = CHECKPOINT_SECONDS.get(device.type, 300.0), 0.02
         self.batch = min(self.training.batch, len(images))
         self.steps = math.ceil(self.training.images / self.batch)
         self.log_steps = max(1, self.training.log_every // self.batch)
@@ -72,19 +74,20 @@ class Loop:
         images = self.batch * len(self.runs)
         name = self.runs[0].path.name if len(self.runs) == 1 else f"{len(self.runs)} models"
         with progress_bar(name, self.steps * images, self.step * images) as bar, stop_requests() as requested:
-            self.began = saved = time.perf_counter()
+            self.began = time.perf_counter()
+            due = self.began + self.checkpoint_seconds
             while self.step < self.steps:
                 self.advance()
                 if self.step % self.log_steps == 0 or self.step == self.steps:
                     self.log()
                 bar.update(self.step * images - bar.n)
-                if requested or time.perf_counter() - saved > self.checkpoint_seconds:
+                now, stops = time.perf_counter(), list(requested)
+                if now > due or stops:
                     self.save()
-                    saved = time.perf_counter()
-                if requested:
-                    raise requested[0](
-                        f"stopped after {self.step * self.batch:,} images: the same command goes on there"
-                    )
+                    due = time.perf_counter()
+                    due += max(self.checkpoint_seconds, (due - now) / self.checkpoint_share)
+                if stops:
+                    raise stops[0](f"stopped after {self.step * self.batch:,} images: the same command goes on there")
                 if self.on_step is not None:
                     self.on_step(self.step)
             self.save()

@@ -19,7 +19,7 @@ from torch import nn
 
 import vaestudy
 from vaestudy.errors import InputError, first_line
-from vaestudy.files import canonical, replacing, write_json, writing
+from vaestudy.files import canonical, remove_unfinished, replacing, write_json, writing
 
 
 def folder(root: Path | str, stage: str, *parts: Any) -> Path:
@@ -288,6 +288,7 @@ def owned(runs: list[Run]) -> Iterator[None]:
                 except Timeout:
                     print(f"waiting for the process that trains {run.path}", flush=True)  # noqa: T201
                     stack.enter_context(lock.acquire())
+                remove_unfinished(run.path)
             except (OSError, NotImplementedError) as error:
                 reason = getattr(error, "strerror", None) or first_line(error)
                 raise InputError(f"cannot write to {run.path}: {reason}") from error

@@ -25,7 +25,7 @@ import torch
 from joblib import Parallel, delayed
 
 from vaestudy.errors import InputError
-from vaestudy.files import write_json
+from vaestudy.files import remove_unfinished, write_json
 from vaestudy.models.stack import Stack
 from vaestudy.models.vae import VAE
 from vaestudy.stopping import Terminated, stop_requests
@@ -190,6 +190,7 @@ def _train_stack(jobs: Sequence[Job], path: Path, device: torch.device, seconds:
     runs = [_run(job) for job in jobs]
     for job, run in zip(jobs, runs, strict=True):
         write_json(run.path / "config.json", check(job))
+    remove_unfinished(path)
     write_json(path / "runs.json", [run.path.name for run in runs])
     with memory.explain_oom(f"{len(jobs)} models at once: set at_once below it"), unchanged_noise(device):
         images, trainings = jobs[0].images.to(device), [job.training for job in jobs]
