@@ -38,6 +38,7 @@ CHANGES = {
     "latents": {"latent_dims": (20, 50)},
     "codes": {},
     "sweep32": {},
+    "curve32": {},
     "spectra": {},
     "sizes": {"latent_dims": (4, 10, 32), "beta_norms": (0.1, 0.4, 1.6)},
     "paper64": {},

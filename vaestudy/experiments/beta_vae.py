@@ -21,6 +21,8 @@ from vaestudy.training import sweep as sweeps
 
 ICA_FITS = 3
 WIDE = 200  # columns of a code
+PAPER_MODELS = 10
+SWEEPS = ("sweep32", "curve32")
 LABELS = {"all labels": "higgins", "weak labels": "weak_higgins_5"}
 
 __all__ = ["held_out_region"]
@@ -39,8 +41,17 @@ def seeds(settings: BetaVAESettings) -> tuple[int, ...]:
 
 
 def grid(settings: BetaVAESettings) -> Grid:
-    """The sweep of β-VAEs: β = 1 and the β asked for are always in it."""
+    """The sweep of β-VAEs that claims are judged by: β = 1 and the β asked for are always in it."""
     return beta_vae_parts.grid(evidence.page_sizes(settings), seeds(settings))
+
+
+def grids(settings: BetaVAESettings) -> list[Grid]:
+    """The sweep, and the one of more β and fewer seeds that completes its curve, if the profile has one."""
+    more = evidence.plan("beta_vae", settings.profile).get("curve32")
+    if more is None or sizes(settings)["pieces"]:
+        return [grid(settings)]
+    row = more | evidence.changed(settings)
+    return [grid(settings), beta_vae_parts.grid(row, range(settings.seed, settings.seed + row["seeds"]))]
 
 
 def network(settings: BetaVAESettings) -> dict[str, Any]:
@@ -55,8 +66,9 @@ def train_images(settings: BetaVAESettings) -> ImageSet:
 
 def jobs(settings: BetaVAESettings, whole: ImageSet) -> dict[str, list[Job]]:
     """Every training of the page: those of the sweep."""
-    own = grid(settings).jobs(whole, sizes(settings)["training"], runs_root(settings), **network(settings))
-    return {"sweep over β": own}
+    how = sizes(settings)["training"], runs_root(settings)
+    found = [job for own in grids(settings) for job in own.jobs(whole, *how, **network(settings))]
+    return {"sweep over β": list({job.run_dir: job for job in found}.values())}
 
 
 def train(settings: BetaVAESettings, whole: ImageSet) -> list[Run]:
@@ -68,7 +80,8 @@ def train_and_score(settings: BetaVAESettings) -> list[Run]:
     """Train the sweep, and put its scores into the records."""
     runs = train(settings, images(settings))
     if distributed.rank() == 0 and not sizes(settings)["pieces"]:
-        evidence.part_of_page(settings, "sweep32")
+        for name in SWEEPS[: len(grids(settings))]:
+            evidence.part_of_page(settings, name)
     return runs
 
 
@@ -88,7 +101,8 @@ def sweep_table(settings: BetaVAESettings, records: pd.DataFrame, whole: ImageSe
     Raises:
         InputError: no record of the sweep, or none with the L asked for.
     """
-    rows, score = records[records["part"] == "sweep32"], f"higgins_{settings.pairs}"
+    score = f"higgins_{settings.pairs}"
+    rows = records[records["part"].isin(SWEEPS)].drop_duplicates(["latent_dim", "beta", "seed"])
     if not len(rows) or score not in rows:
         raise InputError(f"no record of the sweep has a Higgins score for L = {settings.pairs}: run its parts first")
     named = {"beta_norm": rows["beta"] * rows["latent_dim"] / whole.dims, "higgins": rows[score], "kind": "beta"}
@@ -120,11 +134,11 @@ def factors_known(table: pd.DataFrame) -> tuple[dict[float, Float[np.ndarray, " 
 
 
 def plain_and_pressed(runs: Sequence[Run], latent_dim: int, beta: float) -> tuple[list[Run], list[Run]]:
-    """The models of β = 1 and of another β, in the order of their seeds."""
+    """Models of β = 1 and of another β, the first ten seeds of each: as many as the paper's table has."""
     own = members(runs, latent_dim)
     if beta not in own:
         raise InputError(f"the page has no model of β = {beta:g}, which its records find best: name one in beta")
-    return [runs[i] for i in own[1.0]], [runs[i] for i in own[beta]]
+    return [runs[i] for i in own[1.0][:PAPER_MODELS]], [runs[i] for i in own[beta][:PAPER_MODELS]]
 
 
 def codes_of(examined: Examined, *groups: Sequence[Run]) -> list[list[np.ndarray]]:
@@ -139,8 +153,9 @@ def named(name: str, run: Run, examined: Examined) -> str:
 
 
 def best_beta(table: pd.DataFrame, metric: str = "higgins") -> float:
-    """The β with the highest mean score over seeds."""
-    return float(table.groupby("beta")[metric].mean().idxmax())
+    """The β with the highest mean score, of those with the most seeds."""
+    scores = table.groupby("beta")[metric].agg(["mean", "count"])
+    return float(scores.loc[scores["count"] == scores["count"].max(), "mean"].idxmax())
 
 
 def linear_codes(examined: Examined, seed: int, components: int = 10) -> dict[str, list[metrics.LinearCode]]:
@@ -233,7 +248,8 @@ def choices_of_beta(
     means = {name: table.groupby("beta")[column].mean().to_dict() for name, column in LABELS.items()}
     seen = examined.images.select(some(examined))
     own = members(runs, int(table["latent_dim"].iloc[0]))
-    udr = {beta: agreement([runs[i] for i in numbers], seen, settings.seed) for beta, numbers in own.items()}
+    some_runs = {beta: [runs[i] for i in numbers[:PAPER_MODELS]] for beta, numbers in own.items()}
+    udr = {beta: agreement(models, seen, settings.seed) for beta, models in some_runs.items()}
     return means | {"no labels (UDR)": udr}
 
 
