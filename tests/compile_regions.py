@@ -19,8 +19,8 @@ def compiled(step):
     """The regions that training compiles on CUDA, traced without a break allowed."""
     whole = functools.partial(torch.compile, fullgraph=True, backend="eager")
     torch._dynamo.config.recompile_limit = 64
-    if hasattr(step, "compare"):
-        step.compare = whole(step.compare)
+    if not hasattr(step, "model"):
+        step.cost = whole(step.cost)
     elif hasattr(step.model, "compile_parts"):
         parts = whole(Cell.recomputing, dynamic=False)
         cells._compiled = lambda _: parts

@@ -15,7 +15,7 @@ from vaestudy.models.base import Terms
 from vaestudy.models.cells import Cell
 from vaestudy.models.flows import Flow
 from vaestudy.models.latents import Normal, normal, residual_normal
-from vaestudy.models.layers import Conv, batch_norm_momentum
+from vaestudy.models.layers import Conv, norms_set
 from vaestudy.models.nvae_config import NVAEConfig
 
 
@@ -197,7 +197,7 @@ class NVAE(nn.Module):
         before = good = self._statistics()
         twin, kept = copy.deepcopy(self).train(), 0
         for _ in range(passes):
-            with batch_norm_momentum(twin, 1 / (kept + 1)):
+            with norms_set(twin, "momentum", 1 / (kept + 1)):
                 twin.sample(n, temperature)
             found = twin._statistics()
             if all(value.isfinite().all() for value in found.values()):
