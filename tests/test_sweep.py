@@ -128,6 +128,15 @@ def test_less_or_more_memory_after_a_stop_does_not_lose_the_state(images, tmp_pa
     assert_equal_members([run for run in parts if run.provenance["seed"] < 2], whole)
 
 
+def test_a_sweep_that_goes_on_with_fewer_members_leaves_nothing_of_the_larger_one(images, tmp_path):
+    grid = replace(GRID, latent_dims=(2,))
+    with pytest.raises(Interrupted):
+        trained(images, tmp_path, grid, checkpoint_seconds=0.0, on_step=interrupt_after(3))
+    assert len(list(tmp_path.glob("sweep-*"))) == 1
+    trained(images, tmp_path, replace(grid, seeds=(0,)))
+    assert not list(tmp_path.glob("sweep-*"))
+
+
 def test_a_sweep_that_is_lost_while_its_members_are_written_goes_on(images, tmp_path, monkeypatch):
     grid = replace(GRID, latent_dims=(2,))
     whole = trained(images, tmp_path / "whole", grid)

@@ -197,26 +197,29 @@ def kind(job: Job) -> str:
 def _parts(jobs: Sequence[Job], device: torch.device, at_once: int | None) -> Iterator[tuple[list[Job], Path]]:
     """Unfinished jobs as they are trained together, and where their state is kept: first those that have one.
 
-    States of trainings that are over, or that others than these jobs have taken up, are taken away.
+    A state that also names models that are not asked for now is of no use once the others were trained without them.
     """
     everyone = {Path(job.run_dir).name: job for job in jobs}
     left = {name: job for name, job in everyone.items() if not job.run.finished}
+    unfinished = set(left)
     roots = {Path(job.run_dir).parent for job in jobs}
-    for state in sorted({path.parent for root in roots for path in root.glob("sweep-*/runs.json")}):
-        names = json.loads((state / "runs.json").read_text())
+    known = sorted({path for root in roots for path in root.glob("sweep-*/runs.json")})
+    states = {path.parent: json.loads(path.read_text()) for path in known}
+    for state, names in states.items():
         if set(names) <= set(everyone) and not set(names) & set(left):  # a kill has left it at the very end
             _remove(state)
         elif set(names) <= set(everyone) and checkpoint.load(state) is not None:
             yield [everyone[name] for name in names], state
             left = {name: job for name, job in left.items() if name not in names}
-    if not left:
-        return
-    some = next(iter(left.values()))
-    tc = any(job.training.objective.kind == "total_correlation" for job in left.values())
-    at_once = at_once or models_at_once(some.model, some.training, device, total_correlation=tc)
-    for names in np.array_split(sorted(left), math.ceil(len(left) / at_once)):
-        digest = hashlib.sha256(",".join(names).encode()).hexdigest()[:12]
-        yield [left[name] for name in names], Path(some.run_dir).parent / f"sweep-{digest}"
+    if left:
+        some = next(iter(left.values()))
+        tc = any(job.training.objective.kind == "total_correlation" for job in left.values())
+        at_once = at_once or models_at_once(some.model, some.training, device, total_correlation=tc)
+        for names in np.array_split(sorted(left), math.ceil(len(left) / at_once)):
+            digest = hashlib.sha256(",".join(names).encode()).hexdigest()[:12]
+            yield [left[name] for name in names], Path(some.run_dir).parent / f"sweep-{digest}"
+    for state in (state for state, names in states.items() if unfinished & set(names)):
+        _remove(state)
 
 
 def _train_stack(jobs: Sequence[Job], folder: Path, device: torch.device, seconds: float | int | None, on_step) -> None:
