@@ -270,7 +270,8 @@ def test_a_study_that_is_killed_in_each_stage_shows_the_same_in_the_end(dsprites
     for stage in STAGES:
         wait_for(undisturbed, stage)
         began.append(time.monotonic())
-    assert undisturbed.wait(600) == 0, undisturbed.communicate()[1]
+    errors = undisturbed.communicate(timeout=600)[1]
+    assert undisturbed.returncode == 0, errors
     for stage, (start_of, end_of) in zip(STAGES, itertools.pairwise([*began, time.monotonic()]), strict=True):
         for _ in range(2):
             child = study(tmp_path / "killed")
