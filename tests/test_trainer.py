@@ -317,7 +317,7 @@ class LinearVAE(VAE):
 
     variance = 0.5
 
-    def forward(self, x, samples=1, analytic=True):
+    def forward(self, x, samples=1):
         mean, log_std = self.posterior(x)
         z = mean + log_std.exp() * torch.randn_like(mean)
         square = (self.decoder(z) - x).square().flatten(1).sum(1)

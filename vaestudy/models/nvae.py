@@ -113,11 +113,11 @@ class NVAE(nn.Module):
         outputs = self.likelihood.parameters_per_pixel(config.shape[0]) * colours
         self.head = nn.Sequential(nn.ELU(), Conv(config.channels, outputs, 3, **normed))
 
-    def compile_parts(self, backend: str = "inductor") -> None:
+    def compile_parts(self) -> None:
         """Compile the cells for training, each kind once: a deep network as a whole would take many minutes."""
         for module in self.modules():
             if isinstance(module, Cell):
-                module.backend = backend
+                module.compiled = True
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Terms:
         """Both parts of the bound at one draw of the latents; nats per image.

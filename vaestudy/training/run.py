@@ -141,9 +141,21 @@ class Run:
         return self.record["provenance"]
 
     @property
+    def log(self) -> list[dict]:
+        """The whole lines of the log, one an interval of training; see `Loop.row` for what is in them."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    @property
     def history(self) -> pd.DataFrame:
-        """The log, one row an interval of training; see `Loop.row` for its columns."""
-        return pd.DataFrame([json.loads(line) for line in self._whole_lines()])
+        """The log as a table."""
+        return pd.DataFrame(self.log)
+
+    @property
+    def images_seen(self) -> int:
+        """How far the training has come after its log, which another process may be writing."""
+        return max((row["images_seen"] for row in self.log), default=0)
 
     def append(self, row: dict) -> None:
         """Add one line to the log."""
@@ -151,22 +163,11 @@ class Run:
         with writing(path), path.open("a") as log:
             log.write(json.dumps(row) + "\n")
 
-    @property
-    def images_seen(self) -> int:
-        """How far the training has come after its log, which another process may be writing."""
-        lines = self._whole_lines()
-        return json.loads(lines[-1])["images_seen"] if lines else 0
-
     def truncate_log(self, images_seen: int) -> None:
         """Drop the lines that a checkpoint at `images_seen` does not know of."""
-        kept = [line for line in self._whole_lines() if json.loads(line)["images_seen"] <= images_seen]
+        kept = [json.dumps(row) + "\n" for row in self.log if row["images_seen"] <= images_seen]
         with replacing(self.path / "metrics.jsonl") as temporary:
             temporary.write_text("".join(kept))
-
-    def _whole_lines(self) -> list[str]:
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        return [line for line in lines if line.endswith("\n")]
 
     def summary(self) -> dict[str, Any]:
         """One row of a table of provenance."""
