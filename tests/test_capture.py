@@ -121,9 +121,12 @@ class Foreign(torch.nn.Module):
         return Terms((x - self.shift).square().sum((1, 2, 3)), torch.zeros(1, len(x)))
 
 
+def plain_vae():
+    return VAE((1, 8, 8))
+
+
 @pytest.mark.parametrize(
-    ("model", "parts", "static"),
-    [(Foreign, 1, False), (lambda: VAE((1, 8, 8)), 1, True), (lambda: VAE((1, 8, 8)), 8, False)],
+    ("make", "parts", "static"), [(Foreign, 1, False), (plain_vae, 1, True), (plain_vae, 8, False)]
 )
 def test_models_that_say_so_are_recorded_in_equal_parts(make, parts, static):
     images, training = bytes_of_noise((1, 8, 8), count=7), MAKERS["vae"]("cpu").training
