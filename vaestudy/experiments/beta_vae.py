@@ -268,15 +268,29 @@ def objectives_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def headline(
-    settings: BetaVAESettings, whole: ImageSet, reports: Mapping[str, Mapping[int, Any]], beta: float, latent_dim: int
+    settings: BetaVAESettings,
+    whole: ImageSet,
+    reports: Mapping[str, Mapping[int, Any]],
+    table: pd.DataFrame,
+    beta: float,
 ) -> list[dict]:
-    """The stage's rows on the report's first page, beside the published column."""
-    source, rows = "Higgins et al. (2017), table 2: best half, L not stated", []
-    for name in ("β-VAE", "VAE", "PCA", "true factors"):
-        report = reports[name][settings.pairs]
+    """The stage's rows on the report's first page, beside the published column.
+
+    The scores of each β are those of `table`, the records of one latent size: a number a model, by which another run is
+    compared. `beta` is the one shown as the β-VAE.
+    """
+    source, name = "Higgins et al. (2017), table 2: best half, L not stated", f"Higgins score, L = {settings.pairs}"
+    published_at, rows = {1.0: published.HIGGINS["VAE"], beta: published.HIGGINS["β-VAE"]}, []
+    for own, models in table.groupby("beta"):
+        theirs, scores = published_at.get(own), (100 * models["higgins"]).tolist()
+        row = {"quantity": f"{name}, β = {own:g}, %", "ours": f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f}"}
+        rows.append(row | {"published": theirs, "source": source if theirs else None, "values": scores, "digits": 1})
+    for of in ("PCA", "true factors"):
+        report = reports[of][settings.pairs]
         ours = f"{100 * report.mean:.1f} ± {100 * report.std:.1f}"
-        quantity = f"Higgins score of {name}, L = {settings.pairs}, all seeds, %"
-        rows.append({"quantity": quantity, "ours": ours, "published": published.HIGGINS[name], "source": source})
-    normed = beta * latent_dim / whole.dims
-    rows.append({"quantity": "β of that β-VAE, as β_norm", "ours": normed, "published": "0.0098", "source": "the same"})
+        rows.append(
+            {"quantity": f"{name}, {of}, %", "ours": ours, "published": published.HIGGINS[of], "source": source}
+        )
+    normed = beta * int(table["latent_dim"].iloc[0]) / whole.dims
+    rows.append({"quantity": "β of the β-VAE, as β_norm", "ours": normed, "published": "0.0098", "source": "the same"})
     return rows

@@ -14,7 +14,7 @@ from vaestudy.figures.figure import Figure, Statement
 from vaestudy.figures.table import Table, table
 
 __all__ = [
-    "factors_over_beta", "information", "latent_responses", "novelty_table", "objectives",
+    "factors_over_beta", "information", "latent_responses", "lost_by_frequency", "novelty_table", "objectives",
     "reconstruction_against_score", "score_over_beta", "score_over_pairs", "score_table", "spread", "weak_labels",
     "what_pairs_do",
 ]  # fmt: skip
@@ -85,6 +85,16 @@ def factors_over_beta(known: Mapping[float, Float[np.ndarray, " k"]], names: Seq
         alt += f" Known at no β: {', '.join(r2.columns[~found])}."
     caption = "What the code knows of each factor, read by nearest neighbours wherever it stands in the code."
     return charts.lines(r2, caption, alt, x="β", ylabel="R² of the factor", ylim=(-0.03, 1.03))
+
+
+def lost_by_frequency(shares: pd.DataFrame, models: int) -> Figure:
+    """The share of each spatial frequency's variance that is lost (index: cycles an image), a line a code."""
+    caption = f"What codes lose of the variance of each spatial frequency, mean of {draw.counted(models, 'sweep')}."
+    last = "; ".join(
+        f"{name}: {of.iloc[0]:.2f} of the lowest, {of.iloc[-1]:.2f} of the highest" for name, of in shares.items()
+    )
+    axes = {"x": "spatial frequency, cycles an image", "ylabel": "share lost", "ylim": (0, 1.05)}
+    return charts.lines(shares, caption, f"Shares lost. {last}.", **axes)
 
 
 @draw.style()
