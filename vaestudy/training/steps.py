@@ -61,10 +61,11 @@ class Step:
 
     def __call__(self, step: int, progress: float) -> Float[Tensor, "models parts"]:
         """Take a step; loss, nll and the KL of each group, means over the batch in nats per image, a row a model."""
-        if self.gradients.fixed:
+        several = len(self.micro_batches) > 1
+        if several and self.gradients.fixed:
             torch._foreach_zero_([p.grad for p in self.parameters if p.grad is not None])
-        else:
-            self.optimizer.zero_grad(set_to_none=True)
+        elif several:
+            self.optimizer.zero_grad()
         if self.totals is not None:
             self.totals.zero_()
         for part in self.micro_batches:
@@ -96,6 +97,8 @@ class Step:
     def backward(self) -> None:
         """The gradients of a part of the batch, added to those of the parts before it."""
         terms, share = self.cost(), len(self.micro_batches)
+        if share == 1:  # what is not added to need not be zeros first
+            self.optimizer.zero_grad()
         (terms.loss / share).sum().backward()
         parts = torch.cat([terms.loss[..., None], terms.nll[..., None], terms.kl], dim=-1)
         parts = torch.atleast_2d(parts.detach() / share)

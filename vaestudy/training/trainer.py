@@ -133,7 +133,8 @@ def _train(jobs: Sequence[Job], step: Step, folder: Path, seconds: float | int |
     """Bring trainings that share a step to their end, from the start or from where an interruption has left them."""
     for job in jobs if step.writes else []:
         write_json(job.run.path / "config.json", describe(job.model, job.images, job.training))
-    distributed.barrier() if step.processes > 1 else None
+    if step.processes > 1:
+        distributed.barrier()
     Loop(step, jobs, folder, seconds, on_step).run()
 
 
