@@ -4,30 +4,26 @@ import hashlib
 import itertools
 import json
 import math
-import os
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Event, Thread
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
 from torch import nn
 
 from vaestudy.errors import InputError
 from vaestudy.files import remove_unfinished, write_json
 from vaestudy.models.vae import VAE
-from vaestudy.stopping import Terminated, stop_requests
 from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import Training
 from vaestudy.training.cost import models_at_once
 from vaestudy.training.loop import Diverged, Loop
+from vaestudy.training.parallel import side_by_side
 from vaestudy.training.progress import progress_bar
 from vaestudy.training.run import Job, Run, describe, owned
 from vaestudy.training.steps import ModelStep, StackStep, Step
@@ -245,36 +241,18 @@ def _remove(state: Path) -> None:
 
 
 def _fit_side_by_side(jobs: Sequence[Job], device: torch.device, seconds: float | int | None) -> None:
-    """One thread each: measured on a small convolutional network, two cores took 49 ms a step together and 62 alone, so
-    two trainings on a core each end long before two that take turns. With CUDA, or under torchrun, they take turns."""
+    """On the cores of a CPU; with CUDA, or under torchrun, they take turns."""
     waiting = [job for job in jobs if not job.run.finished]
-    cores = min(len(waiting), memory.usable_cores())
-    if cores < 2 or device.type != "cpu" or distributed.world() > 1:
-        for job in waiting:
-            fit(*job, device=device, checkpoint_seconds=seconds)
+    if len(waiting) > 1 and memory.usable_cores() > 1 and device.type == "cpu" and distributed.world() == 1:
+        with _watched(waiting):
+            side_by_side(_fit_alone, [(job, seconds) for job in waiting])
         return
-    with TemporaryDirectory() as shared:
-        stop = Path(shared) / "stop"
-        with stop_requests(stop.touch) as requested:
-            try:
-                with _watched(waiting):
-                    tasks = (delayed(_fit_alone)(job, seconds, os.getpid(), stop) for job in waiting)
-                    Parallel(cores, backend="loky")(tasks)
-            finally:
-                if requested:
-                    raise requested[0](f"stopped {len(waiting)} models: the same command goes on there")
+    for job in waiting:
+        fit(*job, device=device, checkpoint_seconds=seconds)
 
 
-def _fit_alone(job: Job, seconds: float | None, parent: int, stop: Path) -> None:
-    """A training that stops, as at SIGTERM, once the file `stop` is there or the process `parent` is not."""
-
-    def on_step(_: int) -> None:
-        if stop.exists() or os.getppid() != parent:
-            signal.raise_signal(signal.SIGTERM)
-
-    torch.set_num_threads(1)
-    with suppress(Terminated, KeyboardInterrupt):
-        fit(*job, device="cpu", checkpoint_seconds=seconds, on_step=on_step)
+def _fit_alone(job: Job, seconds: float | int | None) -> None:
+    fit(*job, device="cpu", checkpoint_seconds=seconds)
 
 
 @contextmanager
