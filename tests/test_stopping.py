@@ -119,17 +119,6 @@ def wait_for_logs(child, root):
         time.sleep(0.1)
 
 
-def wait_until_saved(root):
-    """The states of both trainings, once their processes have ended."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        saved = [list((root / name).glob("checkpoint-*.pt")) for name in "ab"]
-        if all(saved):
-            return saved
-        time.sleep(0.1)
-    return []
-
-
 KILLED = pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.long)
 
 
@@ -142,12 +131,11 @@ def test_trainings_side_by_side_are_saved_too(number, status, tmp_path):
     wait_for_logs(child, tmp_path)
     child.send_signal(number)
     assert child.wait(100) == status
-    said = child.stderr.read().splitlines() if status > 0 else []  # the others outlive it, and hold the pipe
-    for pipe in (child.stdin, child.stdout, child.stderr):
-        pipe.close()
+    # Only once all of its processes have left is the pipe closed.
+    said = child.communicate(timeout=60)[1].splitlines()
     if status > 0:
         assert said == ["vaestudy: stopped 2 models: the same command goes on there"]
-    assert wait_until_saved(tmp_path)
+    assert all(list((tmp_path / name).glob("checkpoint-*.pt")) for name in "ab")
 
 
 def test_what_ends_a_program_is_one_line_and_a_status(capsys):

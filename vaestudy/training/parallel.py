@@ -2,11 +2,13 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event, Thread
+from threading import Lock, Thread
 from typing import Any
 
 import torch
@@ -14,6 +16,8 @@ from joblib import Parallel, delayed
 
 from vaestudy.stopping import Terminated, stop_requests
 from vaestudy.training import memory
+
+_WORK = Lock()  # held while a process works
 
 
 def side_by_side(function: Callable[..., Any], arguments: Iterable[tuple]) -> list:
@@ -38,21 +42,26 @@ def side_by_side(function: Callable[..., Any], arguments: Iterable[tuple]) -> li
 
 
 def _alone(function: Callable[..., Any], arguments: tuple, parent: int, stop: Path) -> Any:
-    """The same in a process that gets SIGTERM once the file `stop` is there or the process `parent` is not."""
-    ended = Event()
+    """The same in a process of its own."""
+    torch.set_num_threads(1)
+    _watch(parent, stop)
+    with _WORK, suppress(Terminated, KeyboardInterrupt):
+        return None if stop.exists() or os.getppid() != parent else function(*arguments)
+    return None
+
+
+@cache
+def _watch(parent: int, stop: Path) -> None:
+    """SIGTERM to the work of this process once the file `stop` is there or the process `parent` is not, without which
+    it leaves: joblib's processes would outlive a parent that was killed by minutes."""
 
     def watch() -> None:
-        while not ended.wait(0.2):
-            if stop.exists() or os.getppid() != parent:
+        told = False
+        while os.getppid() == parent or _WORK.locked():
+            if _WORK.locked() and not told and (stop.exists() or os.getppid() != parent):
                 os.kill(os.getpid(), signal.SIGTERM)
-                return
+                told = True
+            time.sleep(0.2)
+        os._exit(1)
 
-    torch.set_num_threads(1)
-    thread = Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        with suppress(Terminated, KeyboardInterrupt):
-            return function(*arguments)
-    finally:
-        ended.set()
-        thread.join()
+    Thread(target=watch, daemon=True).start()
