@@ -16,7 +16,8 @@ from vaestudy.stopping import Terminated, stop_requests
 from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import learning_rate, set_learning_rate
 from vaestudy.training.progress import progress_bar
-from vaestudy.training.run import Job, device_name, provenance
+from vaestudy.training.provenance import device_name, provenance
+from vaestudy.training.run import Job
 from vaestudy.training.steps import Step
 
 logger = logging.getLogger(__name__)

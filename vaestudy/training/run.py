@@ -3,8 +3,6 @@
 import hashlib
 import json
 import math
-import platform
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +15,6 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save
 from torch import nn
 
-import vaestudy
 from vaestudy.errors import InputError, first_line
 from vaestudy.files import canonical, remove_unfinished, replacing, write_json, writing
 from vaestudy.training.config import Training
@@ -55,46 +52,6 @@ def _digest(model: nn.Module) -> str:
     for name, tensor in model.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def provenance(**more: Any) -> dict:
-    """Commit, versions and machine of what runs now; the commit is None outside of a checkout or without git."""
-    return {
-        "commit": _git("rev-parse", "HEAD") if _git("ls-files", "__init__.py") else None,
-        "modified": bool(_git("status", "--porcelain", ".")),
-        "vaestudy": vaestudy.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "cpu": cpu_name(),
-        "threads": torch.get_num_threads(),
-        **more,
-    }
-
-
-def _git(*words: str) -> str | None:
-    command = ["git", "-C", str(Path(vaestudy.__file__).parent), *words]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 (words of this module)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()
-
-
-def cpu_name() -> str:
-    """What a person calls the processor."""
-    known = Path("/proc/cpuinfo")
-    lines = known.read_text().splitlines() if known.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def device_name(device: torch.device) -> str:
-    """What a person calls the device."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' * (threads != 1)}"
 
 
 class Run:
