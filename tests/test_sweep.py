@@ -1,8 +1,6 @@
 """Many trainings: every member is the run that its model trained alone would be, however the sweep went."""
 
 import math
-import signal
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +22,6 @@ from small_training import (
 from vaestudy.errors import InputError
 from vaestudy.models import VAE
 from vaestudy.training import Grid, Job, Objective, Run, cost, fit, fit_many, memory, sweep
-from vaestudy.training.run import owned
 
 GRID = Grid(betas=(0.5, 4), latent_dims=(2, 5), seeds=(0, 1))
 WIDTH = {"network": "mlp", "width": 16}
@@ -247,32 +244,6 @@ def test_a_plain_script_trains_side_by_side_what_it_trains_alone(tmp_path):
         together.load()
         for here, there in zip(together.model.parameters(), alone.model.parameters(), strict=True):
             torch.testing.assert_close(here, there)
-
-
-STOPPED = """
-import sys
-from small_training import Own, noise, small
-from vaestudy.training import Job, fit_many, memory
-
-memory.usable_cores = lambda: 2
-long = small(images=10**8)
-fit_many([Job(Own(seed), noise(), long, f"{sys.argv[1]}/{seed}") for seed in (0, 1)], device="cpu")
-"""
-
-
-def test_a_signal_stops_trainings_side_by_side_which_leave_their_checkpoints(tmp_path):
-    """Sent to the process that waits for them alone, as `kill` does."""
-    child = start(["-c", STOPPED], tmp_path)
-    runs = [Run(tmp_path / f"{seed}", Own(seed)) for seed in (0, 1)]
-    while not all(run.images_seen for run in runs) and child.poll() is None:
-        time.sleep(0.05)
-    child.send_signal(signal.SIGTERM)
-    errors = child.communicate(timeout=100)[1]
-    assert child.returncode == 143, errors
-    for run in runs:
-        assert len(list(run.path.glob("checkpoint-*"))) == 1
-        with owned([run]):  # its process has let it go
-            assert not run.finished
 
 
 def test_codes_are_those_of_every_run(images, tmp_path):
