@@ -238,6 +238,18 @@ def paper_table(
     return reports
 
 
+def beside_small_runs(table: pd.DataFrame, beta: float) -> list[dict]:
+    """A row a score: ours at one β of the sweep, mean and spread over seeds in percent, beside published runs."""
+    models, tried = table[table["beta"] == beta], table["beta"].nunique()
+    rows = []
+    for name, title in (("higgins", "Higgins score"), ("factor_vae", "FactorVAE score"), ("mig", "MIG")):
+        scores = 100 * models[name]
+        ours = f"{scores.mean():.1f} ± {scores.std():.1f}"
+        about = f"β = {beta:g}, the best of {tried}; {len(models)} seeds of {models['images'].iloc[0]:,.0f} images"
+        rows.append({"score": title, "ours": ours, **published.SMALL_RUNS[name], "our protocol": about})
+    return rows
+
+
 def choices_of_beta(
     settings: BetaVAESettings, examined: Examined, table: pd.DataFrame, runs: Sequence[Run]
 ) -> dict[str, dict[float, float]]:
