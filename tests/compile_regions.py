@@ -19,12 +19,12 @@ def compiled(step):
     """The regions that training compiles on CUDA, traced without a break allowed."""
     whole = functools.partial(torch.compile, fullgraph=True, backend="eager")
     torch._dynamo.config.recompile_limit = 64
-    if hasattr(step, "compare"):
-        step.compare = whole(step.compare)
+    if not hasattr(step, "model"):
+        step.cost = whole(step.cost)
     elif hasattr(step.model, "compile_parts"):
         parts = whole(Cell.recomputing, dynamic=False)
-        cells._compiled = lambda _: parts
-        step.model.compile_parts("eager")
+        cells.compiled = lambda: parts
+        step.model.compile_parts()
     else:
         step.net = whole(step.net)
     return step
@@ -54,8 +54,8 @@ def recomputed(mode):
     model = hierarchy(checkpoint=mode, groups=(2,), flows=0, blocks=0).double()
     twin, x, found = copy.deepcopy(model), torch.rand(3, *model.shape).double(), []
     parts = torch.compile(Cell.recomputing, fullgraph=True, backend="aot_eager", dynamic=False)
-    cells._compiled = lambda _: parts
-    twin.compile_parts("aot_eager")
+    cells.compiled = lambda: parts
+    twin.compile_parts()
     for own in (model, twin):
         torch.manual_seed(2)
         terms = own(x)

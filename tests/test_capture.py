@@ -14,6 +14,7 @@ from small_training import assert_same
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vaestudy.models import VAE, Terms
+from vaestudy.training import capture
 from vaestudy.training.capture import WARM_UP, Captured
 from vaestudy.training.steps import ModelStep
 
@@ -66,14 +67,14 @@ def train(step):
 
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("name", MAKERS)
-def test_replayed_steps_are_ordinary_ones(name, parts):
+def test_replayed_steps_are_ordinary_ones(name, parts, monkeypatch):
     """Over epochs, with flips, warm-up, an annealed penalty, and after balancing has ended."""
     changes = {} if name == "sweep" else {"micro_batches": parts}
     plain, step = (MAKERS[name]("cpu", **changes) for _ in range(2))
-    captured = step.gradients_of_all if name == "sweep" else step.gradients_of_part
-    captured.allowed, captured.record = True, taped(step)
+    monkeypatch.setattr(capture, "cuda_graph", taped(step))
+    step.gradients.allowed = True
     expected, found = train(plain), train(step)
-    assert captured.replay is not None
+    assert step.gradients.replay is not None
     assert torch.equal(found, expected)
     assert_same(step.state_dict(), plain.state_dict())
 
@@ -93,12 +94,13 @@ def test_a_tape_repeats_what_python_has_decided():
     assert out.item() == 1
 
 
-def test_a_refused_recording_goes_on_eagerly_with_one_line(caplog):
+def test_a_refused_recording_goes_on_eagerly_with_one_line(caplog, monkeypatch):
     def refuse(work):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     calls = []
-    captured = Captured(lambda: calls.append(1), True, refuse)
+    monkeypatch.setattr(capture, "cuda_graph", refuse)
+    captured = Captured(lambda: calls.append(1), True)
     with caplog.at_level(logging.WARNING):
         for _ in range(WARM_UP + 3):
             captured()
@@ -119,14 +121,18 @@ class Foreign(torch.nn.Module):
         return Terms((x - self.shift).square().sum((1, 2, 3)), torch.zeros(1, len(x)))
 
 
+def plain_vae():
+    return VAE((1, 8, 8))
+
+
 @pytest.mark.parametrize(
-    ("model", "parts", "static"), [(Foreign(), 1, False), (VAE((1, 8, 8)), 1, True), (VAE((1, 8, 8)), 8, False)]
+    ("make", "parts", "static"), [(Foreign, 1, False), (plain_vae, 1, True), (plain_vae, 8, False)]
 )
-def test_models_that_say_so_are_recorded_in_equal_parts(model, parts, static):
+def test_models_that_say_so_are_recorded_in_equal_parts(make, parts, static):
     images, training = bytes_of_noise((1, 8, 8), count=7), MAKERS["vae"]("cpu").training
-    step = ModelStep(model, images, replace(training, micro_batches=parts), torch.device("cpu"))
+    step = ModelStep(make(), images, replace(training, micro_batches=parts), torch.device("cpu"))
     assert step.static is static
-    assert not step.gradients_of_part.allowed  # on a CPU a launch costs nothing
+    assert not step.gradients.allowed  # on a CPU a launch costs nothing
 
 
 @pytest.mark.cuda
@@ -134,7 +140,7 @@ def test_models_that_say_so_are_recorded_in_equal_parts(model, parts, static):
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_cuda_graph_trains_what_ordinary_steps_do(name):
     plain, step = (MAKERS[name]("cuda", precision="fp32") for _ in range(2))
-    (plain.gradients_of_all if name == "sweep" else plain.gradients_of_part).allowed = False
+    plain.gradients.allowed = False
     expected, found = train(plain), train(step)
-    assert (step.gradients_of_all if name == "sweep" else step.gradients_of_part).replay is not None
+    assert step.gradients.replay is not None
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)

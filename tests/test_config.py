@@ -1,12 +1,13 @@
 """What follows from the settings of a training: rates, order, flips and precision."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from small_training import SHAPE, noise, small
 
-from vaestudy.errors import InputError
+from vaestudy.errors import InputError, check_bounds
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.training.config import EpochSampler, autocast, flipped, learning_rate
 
@@ -70,3 +71,16 @@ def test_on_a_cpu_bf16_is_chosen_where_it_pays(monkeypatch, native):
 def test_bad_settings(changes):
     with pytest.raises(InputError):
         small(**changes)
+
+
+@pytest.mark.parametrize(
+    ("interval", "inside", "outside"),
+    [("[0, 1)", (0, 0.5), (-1e-9, 1, math.nan)), ("(0, inf)", (1e-9, 1e9), (0, math.inf)), ("[1, 16]", (1, 16), (17,))],
+)
+def test_numbers_within_and_beyond_an_interval(interval, inside, outside):
+    for value in inside:
+        check_bounds(SimpleNamespace(rate=value), rate=interval)
+    for value in outside:
+        with pytest.raises(InputError) as caught:
+            check_bounds(SimpleNamespace(rate=value), rate=interval)
+        assert str(caught.value) == f"rate must be within {interval}, not {value}"

@@ -54,16 +54,22 @@ assert all(run.finished for run in members)
 """
 
 
+def two(code, *arguments):
+    """Two processes that know of each other, as `torchrun` starts them."""
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    address |= {"CUDA_VISIBLE_DEVICES": ""}
+    return [start(code, *arguments, RANK=str(rank), **address) for rank in range(2)]
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """What the script above leaves behind when it runs in this process, and in two of its own."""
     alone, together = (tmp_path_factory.mktemp(name) for name in ("alone", "together"))
     script = alone / "script.py"
     script.write_text(TOGETHER)
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    children = [start([script], together, RANK=str(rank), CUDA_VISIBLE_DEVICES="", **address) for rank in range(2)]
+    children = two([script], together)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["script.py", str(alone)])
         runpy.run_path(str(script))
@@ -111,6 +117,34 @@ def test_micro_batches_that_cannot_be_shared_are_refused(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="2 processes cannot share 1 micro batches: set micro_batches to a multiple"):
         fit(VAE(SHAPE), noise(), small(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+STOPPED = """
+import signal, sys
+from small_training import SHAPE, noise, small
+from vaestudy.models import VAE
+from vaestudy.training import distributed, fit
+
+distributed.start()
+
+
+def on_step(step):
+    if step == 4 and distributed.rank() == int(sys.argv[2]):
+        signal.raise_signal(signal.SIGTERM)
+
+
+fit(VAE(SHAPE, latent_dim=3, width=16), noise(), small(micro_batches=2), sys.argv[1], device="cpu", on_step=on_step)
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_process_stops_both_after_the_same_step(rank, tmp_path):
+    children = two(["-c", STOPPED], tmp_path, rank)
+    errors = [child.communicate(timeout=100)[1] for child in children]
+    assert [child.returncode for child in children] == [143, 143], errors
+    steps = []
+    fit(VAE(SHAPE, latent_dim=3, width=16), noise(), small(micro_batches=2), tmp_path, on_step=steps.append)
+    assert steps == [6, 7, 8, 9, 10]
 
 
 MORTAL = """

@@ -11,7 +11,7 @@ import torch
 from vaestudy.errors import InputError
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.models.nvae_config import CHOICES
-from vaestudy.training import Training, memory
+from vaestudy.training import Training, cost, memory
 
 RECIPE = Training(images=100, batch=10)
 
@@ -19,10 +19,10 @@ RECIPE = Training(images=100, batch=10)
 def test_a_linear_model_keeps_what_can_be_counted_by_hand():
     model = VAE((1, 4, 4), latent_dim=2, network="linear")
     weights = sum(p.numel() for p in model.parameters())
-    found = memory.needed(model, RECIPE)
-    assert found.fixed == 4 * 4 * weights
+    fixed, kept = cost.cost(model, RECIPE, 100).memory
+    assert fixed == 4 * 4 * weights
     # At least the image, its code's mean and log std, and the logits are kept: 4 bytes each.
-    assert 4 * (16 + 2 + 2 + 16) <= found.per_image <= 4 * 200
+    assert 4 * (16 + 2 + 2 + 16) <= kept / RECIPE.batch <= 4 * 200
 
 
 @pytest.mark.parametrize("images", [2, 6])
@@ -41,25 +41,17 @@ def test_the_prediction_is_what_a_real_graph_keeps(images):
         terms = model(torch.rand(images, 1, 16, 16))
         loss = terms.nll.mean() + terms.kl.sum()
     real = sum(storage.nbytes() for storage in kept.values())
-    found = memory.needed(model, RECIPE)
     assert loss.requires_grad
-    assert images * found.per_image == pytest.approx(real, rel=0.15)
+    assert images * cost.kept_per_image(model) == pytest.approx(real, rel=0.15)
 
 
 def test_recomputation_keeps_at_most_half_at_the_width_of_the_paper():
     with torch.device("meta"):
         configs = [NVAEConfig.preset("celeba64", groups=(1, 1, 2), checkpoint=kind) for kind in CHOICES["checkpoint"]]
         models = {config.checkpoint: NVAE(config) for config in configs}
-    kept = {kind: memory.needed(model, RECIPE).per_image for kind, model in models.items()}
+    kept = {kind: cost.kept_per_image(model) for kind, model in models.items()}
     assert kept["norm_act"] < 0.5 * kept["none"]
     assert kept["cell"] < kept["norm_act"]
-
-
-def test_the_largest_batch_fits_and_one_more_does_not():
-    found = memory.Memory(fixed=1000, per_image=30)
-    assert found.largest(1100) == 3
-    assert found.step(3) <= 1100 < found.step(4)
-    assert found.largest(10) == 0
 
 
 KEPT = """
@@ -117,20 +109,6 @@ def group(monkeypatch, tmp_path):
     """A control group whose files can be written."""
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
     return tmp_path
-
-
-def test_cores_are_those_of_the_container(group, monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
-    for text, cores in [
-        (None, 8),
-        ("max 100000\n", 8),
-        ("250000 100000\n", 2),
-        ("20000 100000\n", 1),
-        ("9900000 100000", 8),
-    ]:
-        if text:
-            (group / "cpu.max").write_text(text)
-        assert memory.usable_cores() == cores
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux has control groups")

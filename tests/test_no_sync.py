@@ -49,9 +49,8 @@ class NothingCarried(TorchDispatchMode):
         return out
 
 
-def loop_of(step, folder, device=CPU):
-    trainings = step.trainings if hasattr(step, "trainings") else [step.training]
-    return Loop(step, [], trainings, step.images, device, folder)
+def loop_of(step, folder):
+    return Loop(step, [], folder)
 
 
 @pytest.fixture
@@ -113,7 +112,7 @@ def test_a_read_is_noticed():
 def test_a_whole_step_runs_where_tensors_have_no_data(name, optimizer, meta, tmp_path):
     """There `.item()` is an error, in the optimiser as well."""
     step = MAKERS[name]("meta", optimizer=optimizer)
-    loop = loop_of(step, tmp_path, torch.device("meta"))
+    loop = loop_of(step, tmp_path)
     for _ in range(2):
         loop.advance()
     with pytest.raises(RuntimeError, match="meta"):
@@ -127,10 +126,7 @@ def test_a_forward_pass_keeps_to_one_device(name, fake_cuda):
     more = {} if name == "sweep" else {"ema": 0.0}  # a copy of such a model is of another machine
     step = MAKERS[name](fake_cuda, bytes_of_noise(shape, device=fake_cuda), **more)
     with torch.no_grad():
-        if name == "sweep":
-            step.feed(0, 0.1)
-        else:
-            step.feed(step.sampler(0), 0.1)
+        step.feed(0, 0, 0.1)
         with NothingCarried():
             terms = step.cost()
     assert {part.device.type for part in terms} == {"cuda"}

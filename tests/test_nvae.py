@@ -318,26 +318,41 @@ def test_channels_last_gives_the_same_numbers():
     assert layouts == {True}
 
 
+def statistics(model):
+    return {name: value.clone() for name, value in model.state_dict().items() if ".running_" in name}
+
+
 def test_batch_norm_statistics_are_averages_over_the_passes():
     model = NVAE(TINY).eval()
+    before, each = statistics(model), []
+    assert len(before) == 2 * sum(isinstance(m, NormAct) and m.weight is not None for m in model.modules())
     torch.manual_seed(4)
-    replaced = model.reestimate_batch_norm(passes=3, n=8, temperature=0.5)
-    found = {name: model.state_dict()[name].clone() for name in replaced}
-    assert len(replaced) == 2 * sum(isinstance(m, NormAct) and m.weight is not None for m in model.modules())
+    with model.reestimated_batch_norm(passes=3, n=8, temperature=0.5):
+        found = statistics(model)
     torch.manual_seed(4)
-    each = []
     for _ in range(3):  # one pass after the other, in the same draws
-        model.reestimate_batch_norm(passes=1, n=8, temperature=0.5)
-        each.append({name: model.state_dict()[name].clone() for name in replaced})
+        with model.reestimated_batch_norm(passes=1, n=8, temperature=0.5):
+            each.append(statistics(model))
     for name, value in found.items():
         if name.startswith(("preprocess", "encoder")):
-            assert torch.equal(value, replaced[name])
+            assert torch.equal(value, before[name])
         else:
             assert torch.allclose(value, torch.stack([one[name] for one in each]).mean(0), atol=1e-6), name
-            assert not torch.allclose(value, replaced[name])
-    model.load_state_dict(replaced, strict=False)
-    assert all(torch.equal(value, model.state_dict()[name]) for name, value in replaced.items())
+            assert not torch.allclose(value, before[name])
     assert not model.training
+
+
+def test_batch_norm_statistics_come_back_whatever_happens():
+    model = NVAE(TINY).eval()
+    before = statistics(model)
+
+    def fail():
+        assert any(not torch.equal(value, before[name]) for name, value in statistics(model).items())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), model.reestimated_batch_norm(passes=1, n=8):
+        fail()
+    assert all(torch.equal(value, before[name]) for name, value in statistics(model).items())
 
 
 def test_batch_norm_statistics_stay_finite(monkeypatch):
@@ -345,9 +360,8 @@ def test_batch_norm_statistics_stay_finite(monkeypatch):
     draws = iter([math.nan, 1.0, math.inf])
     plain = NVAE.sample
     monkeypatch.setattr(NVAE, "sample", lambda self, n, temperature: plain(self, n, next(draws)))
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    model.reestimate_batch_norm(passes=3, n=8)
-    assert all(value.isfinite().all() for value in model.state_dict().values())
-    name = "postprocess.0.branch.0.norm_act.running_mean"
-    assert not torch.equal(model.state_dict()[name], before[name])
+    before, name = statistics(model), "postprocess.0.branch.0.norm_act.running_mean"
+    with model.reestimated_batch_norm(passes=3, n=8):
+        assert all(value.isfinite().all() for value in statistics(model).values())
+        assert not torch.equal(statistics(model)[name], before[name])
     assert not model.training

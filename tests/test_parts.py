@@ -38,6 +38,7 @@ CHANGES = {
     "latents": {"latent_dims": (20, 50)},
     "codes": {},
     "sweep32": {},
+    "curve32": {},
     "spectra": {},
     "sizes": {"latent_dims": (4, 10, 32), "beta_norms": (0.1, 0.4, 1.6)},
     "paper64": {},
@@ -167,6 +168,18 @@ def test_the_spectrum_of_an_error_stands_at_its_frequency():
     assert power.shape == (SIDE // 2,)
     assert power.argmax() + 1 == 3
     assert power[[0, 1, 3]].max() < 1e-9 * power[2]
+
+
+def test_a_code_that_knows_the_mean_image_alone_loses_all_of_every_frequency():
+    images = squares()
+    mean = images.batch(slice(None)).mean(0)
+
+    class Mean(VAE):
+        def decode(self, latents):
+            return mean.expand(len(latents[0]), *mean.shape)
+
+    error = losses.error_spectrum(Run("", Mean(images.shape, latent_dim=2, width=8)), images)
+    np.testing.assert_allclose(error / losses.image_spectrum(images), 1, rtol=1e-5)
 
 
 def test_weak_labels_know_a_perfect_code():

@@ -14,7 +14,8 @@ from vaestudy.errors import InputError
 from vaestudy.files import write_json
 from vaestudy.models import VAE
 from vaestudy.training import Objective, Run, Training, folder
-from vaestudy.training.run import describe, provenance
+from vaestudy.training.provenance import provenance
+from vaestudy.training.run import describe
 
 
 def image_set(count=30):

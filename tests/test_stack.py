@@ -44,10 +44,10 @@ def test_every_model_computes_what_it_computes_alone(network, shape, likelihood)
         for weight in stack.weights:
             weight.copy_(weight.grad)
     gradients = [[parameter.grad for parameter in model.parameters()] for model in models]
-    stack.unstack()
-    for model, expected in zip(models, gradients, strict=True):
-        for parameter, gradient in zip(model.parameters(), expected, strict=True):
-            torch.testing.assert_close(parameter.detach(), gradient, rtol=1e-4, atol=1e-3)
+    for state, model, expected in zip(stack.state_dicts(), models, gradients, strict=True):
+        assert list(state) == list(model.state_dict())
+        for weight, gradient in zip(state.values(), expected, strict=True):
+            torch.testing.assert_close(weight, gradient, rtol=1e-4, atol=1e-3)
 
 
 def test_models_of_two_architectures_cannot_be_stacked():

@@ -9,10 +9,11 @@ from small_training import SHAPE, Poisoned, assert_same, noise, small
 from vaestudy.errors import InputError
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.models.spectral import SpectralPenalty
-from vaestudy.training import Objective
+from vaestudy.training import Job, Objective
 from vaestudy.training.config import seed_step
-from vaestudy.training.steps import GradientSkips, ModelStep
-from vaestudy.training.trainer import Job, check
+from vaestudy.training.skips import GradientSkips
+from vaestudy.training.steps import ModelStep
+from vaestudy.training.trainer import check
 
 CPU = torch.device("cpu")
 ALL_AT_ONCE = {"images": 240, "ema": 0.9, "grad_skip_factor": 2.0, "flip": True}
@@ -50,7 +51,7 @@ def test_a_refused_step_changes_nothing(name, first, monkeypatch):
     step.images = Poisoned(images, range(10))
     step(first, 0.1)
     after = step.state_dict()
-    assert step.skipped() == (1, 1)
+    assert step.skips.counts() == (1, 1)
     if first:
         assert_same(after["optimizer"], before["optimizer"])
     else:  # the first step makes the moments
@@ -60,7 +61,7 @@ def test_a_refused_step_changes_nothing(name, first, monkeypatch):
         assert_same(after[part], before[part])
     step.images = images
     step(first + 1, 0.1)
-    assert step.skipped() == (1, 0)
+    assert step.skips.counts() == (1, 0)
     assert any(not torch.equal(weight, before["model"][name]) for name, weight in step.model.state_dict().items())
     assert all(value.isfinite().all() for part in ("model", "average") for value in step.state_dict()[part].values())
 
@@ -108,7 +109,7 @@ def test_more_noise_samples_cost_the_mean_of_what_each_costs():
     model = dense()
     step = ModelStep(model, images, settings, CPU)
     with torch.no_grad():
-        step.feed(step.sampler(0), 1.0)
+        step.feed(0, 0, 1.0)
         seed_step(settings.seed, 0, 0)
         cost = step.cost()
         x = images.batch(step.sampler(0))

@@ -6,12 +6,13 @@ import time
 import nbformat
 import pytest
 from small_notebook import write
-from small_training import SHAPE, noise, small, start
+from small_training import SHAPE, assert_same, noise, small, start
 
 from vaestudy import stopping
 from vaestudy.errors import InputError, NotebookError
 from vaestudy.models import VAE
-from vaestudy.training import fit
+from vaestudy.training import Run, fit
+from vaestudy.training.run import owned
 
 SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
 WAITS = """
@@ -54,7 +55,9 @@ def stopped_at_step_5(child, folder, number):
 def steps_to_go(folder):
     """How many steps the training in a folder is from its end."""
     steps = []
-    fit(VAE(SHAPE, latent_dim=3, width=16), noise(), small(), folder, on_step=steps.append)
+    resumed = fit(VAE(SHAPE, latent_dim=3, width=16), noise(), small(), folder, on_step=steps.append)
+    whole = fit(VAE(SHAPE, latent_dim=3, width=16), noise(), small(), folder / "whole")
+    assert_same(resumed.model.state_dict(), whole.model.state_dict())
     return len(steps)
 
 
@@ -119,35 +122,26 @@ def wait_for_logs(child, root):
         time.sleep(0.1)
 
 
-def wait_until_saved(root):
-    """The states of both trainings, once their processes have ended."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        saved = [list((root / name).glob("checkpoint-*.pt")) for name in "ab"]
-        if all(saved):
-            return saved
-        time.sleep(0.1)
-    return []
-
-
 KILLED = pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.long)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), KILLED])
+@pytest.mark.parametrize(("number", "status"), [*SIGNALS, KILLED])
 def test_trainings_side_by_side_are_saved_too(number, status, tmp_path):
-    """Also when the process that has started them is killed."""
+    """Whatever ends the process that waits for them, as `kill` does, alone."""
     script = tmp_path / "script.py"
     script.write_text(SIDE_BY_SIDE)
     child = start([script], tmp_path)
     wait_for_logs(child, tmp_path)
     child.send_signal(number)
     assert child.wait(100) == status
-    said = child.stderr.read().splitlines() if status > 0 else []  # the others outlive it, and hold the pipe
-    for pipe in (child.stdin, child.stdout, child.stderr):
-        pipe.close()
+    # Only once all of its processes have left is the pipe closed.
+    said = child.communicate(timeout=60)[1].splitlines()
     if status > 0:
         assert said == ["vaestudy: stopped 2 models: the same command goes on there"]
-    assert wait_until_saved(tmp_path)
+    for run in (Run(tmp_path / name, VAE(SHAPE)) for name in "ab"):
+        assert len(list(run.path.glob("checkpoint-*.pt"))) == 1
+        with owned([run]):  # its process has let it go
+            assert not run.finished
 
 
 def test_what_ends_a_program_is_one_line_and_a_status(capsys):

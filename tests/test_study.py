@@ -2,6 +2,7 @@
 
 import json
 
+from vaestudy.claims import verify
 from vaestudy.report import site as report
 
 
@@ -14,6 +15,9 @@ def test_the_smoke_study_makes_a_site_and_does_not_make_it_twice(tmp_path, dspri
     assert pages == {"index.html", "01_vae.html", "02_beta_vae.html", "03_nvae.html"}
     results = json.loads((folder / "results.json").read_text())
     assert set(results["notebooks"]) == {"01_vae", "02_beta_vae", "03_nvae"}
+    judged = {row["quantity"]: row["n"] for row in results["headline"]}
+    assert list(judged.values()) == [2] * 5  # two seeds of gradients, and of each of four β
+    assert verify(results, results).ok
     for page in pages:
         text = (folder / page).read_text()
         assert "<script src" not in text

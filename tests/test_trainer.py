@@ -77,40 +77,6 @@ def test_ten_steps_equal_five_a_stop_and_five(make, changes, images, tmp_path):
         assert 0 < whole.history["steps_skipped"].iloc[-1] < STEPS
 
 
-STOPPED = """
-import sys
-import small_training as shared
-from vaestudy.models import VAE
-from vaestudy.training import fit
-
-
-def wait(step):
-    if step == 5:
-        print("five steps", flush=True)
-        sys.stdin.readline()
-
-
-fit(VAE(shared.SHAPE, latent_dim=3, width=16), shared.noise(), shared.small(), sys.argv[1], on_step=wait)
-"""
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
-def test_a_signal_stops_a_training_that_then_goes_on(number, status, images, tmp_path):
-    """A shell shows status 130 for a process that ends by SIGINT."""
-    child = start(["-c", STOPPED], tmp_path / "run")
-    assert child.stdout.readline() == "five steps\n"
-    child.send_signal(number)
-    said = child.communicate("\n", timeout=100)[1]
-    assert child.returncode == status
-    assert ("stopped after 120 images" in said) == (number == signal.SIGINT)
-    steps = []
-    make = lambda: VAE(SHAPE, latent_dim=3, width=16)  # noqa: E731
-    resumed = fit(make(), images, small(), tmp_path / "run", on_step=steps.append)
-    assert steps == [7, 8, 9, 10]
-    whole = fit(make(), images, small(), tmp_path / "whole")
-    assert_same(resumed.model.state_dict(), whole.model.state_dict())
-
-
 def test_a_second_signal_acts_at_once_and_handlers_are_put_back(images, tmp_path):
     def impatient(step):
         os.kill(os.getpid(), signal.SIGINT)
@@ -317,7 +283,7 @@ class LinearVAE(VAE):
 
     variance = 0.5
 
-    def forward(self, x, samples=1, analytic=True):
+    def forward(self, x, samples=1):
         mean, log_std = self.posterior(x)
         z = mean + log_std.exp() * torch.randn_like(mean)
         square = (self.decoder(z) - x).square().flatten(1).sum(1)

@@ -1,5 +1,7 @@
 """What command lines and notebooks show as a single line: the input is wrong, or a notebook failed."""
 
+from collections.abc import Collection
+
 
 class InputError(ValueError):
     """A parameter, a file or a table that the study cannot use; the message says what to change."""
@@ -16,3 +18,19 @@ class NotebookError(RuntimeError):
 def first_line(error: BaseException) -> str:
     """What another library's error says, in one line that an InputError can quote."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def check_choices(owner: object, **choices: Collection[str]) -> None:
+    """Raise InputError for a field of `owner` that is none of its choices."""
+    for name, known in choices.items():
+        if getattr(owner, name) not in known:
+            raise InputError(f"{name} must be one of {', '.join(known)}, not {getattr(owner, name)!r}")
+
+
+def check_bounds(owner: object, **intervals: str) -> None:
+    """Raise InputError for a field of `owner` outside of its interval, written as "[0, 1)"."""
+    for name, interval in intervals.items():
+        value, (low, high) = getattr(owner, name), map(float, interval[1:-1].split(","))
+        at_an_end = (value == low and interval[0] == "[") or (value == high and interval[-1] == "]")
+        if not (low < value < high or at_an_end):
+            raise InputError(f"{name} must be within {interval}, not {value}")

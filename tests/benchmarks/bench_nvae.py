@@ -12,8 +12,8 @@ from unittest import mock
 import torch
 
 from vaestudy.models import NVAE, NVAEConfig, layers
-from vaestudy.training import Training, memory
-from vaestudy.training.config import compiled, make_optimizer
+from vaestudy.training import Training, cost, memory
+from vaestudy.training.config import make_optimizer
 
 BATCH, STEPS = 16, 12  # the allocator needs about six steps to come to rest
 NETWORK = NVAEConfig(groups=(2, 4))  # 32x32x3, 32 channels, two scales, 2 cells per group
@@ -66,7 +66,7 @@ def images_per_second(
 ) -> float:
     """Forward, backward and an Adamax step; the fastest of a few."""
     model = NVAE(replace(config, checkpoint=checkpoint)).to(device=device, memory_format=layout)
-    net = compiled(model, device) if compile else model
+    net = torch.compile(model) if compile else model
     optimizer = make_optimizer(Training(images=1, optimizer="adamax"), list(model.parameters()))
     x = (torch.randint(0, 256, (BATCH, *config.shape)) / 255).to(device=device, memory_format=layout)
     best = float("inf")
@@ -89,7 +89,7 @@ def memory_rows() -> list[dict]:
     for mode in ("none", "norm_act", "cell"):
         with torch.device("meta"):
             model = NVAE(NVAEConfig.preset("celeba64", checkpoint=mode))
-        kept[mode] = memory.kept_bytes(model, BATCH) / 2**30
+        kept[mode] = cost.kept_bytes(model, BATCH) / 2**30
     about = {"unit": "GiB", "peer": "the same network, recomputing nothing", "peer_value": kept["none"]}
     return [
         {

@@ -9,7 +9,7 @@ import torch
 
 from vaestudy import figures, project_root
 from vaestudy.files import write_json
-from vaestudy.training.run import device_name, provenance
+from vaestudy.training.provenance import device_name, provenance
 
 HERE = Path(__file__).parent
 

@@ -24,7 +24,7 @@ from vaestudy import profiles
 from vaestudy.files import write_json
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.training import cost
-from vaestudy.training.run import device_name, provenance
+from vaestudy.training.provenance import device_name, provenance
 from vaestudy.training.steps import ModelStep, StackStep
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ def distance(here: torch.Tensor, there: torch.Tensor) -> float:
 
 def ordinary(step):
     """The step without a CUDA graph."""
-    getattr(step, "gradients_of_part", None or getattr(step, "gradients_of_all", None)).allowed = False
+    step.gradients.allowed = False
     return step
 
 

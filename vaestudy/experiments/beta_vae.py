@@ -21,6 +21,8 @@ from vaestudy.training import sweep as sweeps
 
 ICA_FITS = 3
 WIDE = 200  # columns of a code
+PAPER_MODELS = 10
+SWEEPS = ("sweep32", "curve32")
 LABELS = {"all labels": "higgins", "weak labels": "weak_higgins_5"}
 
 __all__ = ["held_out_region"]
@@ -39,8 +41,17 @@ def seeds(settings: BetaVAESettings) -> tuple[int, ...]:
 
 
 def grid(settings: BetaVAESettings) -> Grid:
-    """The sweep of β-VAEs: β = 1 and the β asked for are always in it."""
+    """The sweep of β-VAEs that claims are judged by: β = 1 and the β asked for are always in it."""
     return beta_vae_parts.grid(evidence.page_sizes(settings), seeds(settings))
+
+
+def grids(settings: BetaVAESettings) -> list[Grid]:
+    """The sweep, and the one of more β and fewer seeds that completes its curve, if the profile has one."""
+    more = evidence.plan("beta_vae", settings.profile).get("curve32")
+    if more is None or sizes(settings)["pieces"]:
+        return [grid(settings)]
+    row = more | evidence.changed(settings)
+    return [grid(settings), beta_vae_parts.grid(row, range(settings.seed, settings.seed + row["seeds"]))]
 
 
 def network(settings: BetaVAESettings) -> dict[str, Any]:
@@ -55,8 +66,9 @@ def train_images(settings: BetaVAESettings) -> ImageSet:
 
 def jobs(settings: BetaVAESettings, whole: ImageSet) -> dict[str, list[Job]]:
     """Every training of the page: those of the sweep."""
-    own = grid(settings).jobs(whole, sizes(settings)["training"], runs_root(settings), **network(settings))
-    return {"sweep over β": own}
+    how = sizes(settings)["training"], runs_root(settings)
+    found = [job for own in grids(settings) for job in own.jobs(whole, *how, **network(settings))]
+    return {"sweep over β": list({job.run_dir: job for job in found}.values())}
 
 
 def train(settings: BetaVAESettings, whole: ImageSet) -> list[Run]:
@@ -68,7 +80,8 @@ def train_and_score(settings: BetaVAESettings) -> list[Run]:
     """Train the sweep, and put its scores into the records."""
     runs = train(settings, images(settings))
     if distributed.rank() == 0 and not sizes(settings)["pieces"]:
-        evidence.part_of_page(settings, "sweep32")
+        for name in SWEEPS[: len(grids(settings))]:
+            evidence.part_of_page(settings, name)
     return runs
 
 
@@ -88,7 +101,8 @@ def sweep_table(settings: BetaVAESettings, records: pd.DataFrame, whole: ImageSe
     Raises:
         InputError: no record of the sweep, or none with the L asked for.
     """
-    rows, score = records[records["part"] == "sweep32"], f"higgins_{settings.pairs}"
+    score = f"higgins_{settings.pairs}"
+    rows = records[records["part"].isin(SWEEPS)].drop_duplicates(["latent_dim", "beta", "seed"])
     if not len(rows) or score not in rows:
         raise InputError(f"no record of the sweep has a Higgins score for L = {settings.pairs}: run its parts first")
     named = {"beta_norm": rows["beta"] * rows["latent_dim"] / whole.dims, "higgins": rows[score], "kind": "beta"}
@@ -120,11 +134,11 @@ def factors_known(table: pd.DataFrame) -> tuple[dict[float, Float[np.ndarray, " 
 
 
 def plain_and_pressed(runs: Sequence[Run], latent_dim: int, beta: float) -> tuple[list[Run], list[Run]]:
-    """The models of β = 1 and of another β, in the order of their seeds."""
+    """Models of β = 1 and of another β, the first ten seeds of each: as many as the paper's table has."""
     own = members(runs, latent_dim)
     if beta not in own:
         raise InputError(f"the page has no model of β = {beta:g}, which its records find best: name one in beta")
-    return [runs[i] for i in own[1.0]], [runs[i] for i in own[beta]]
+    return [runs[i] for i in own[1.0][:PAPER_MODELS]], [runs[i] for i in own[beta][:PAPER_MODELS]]
 
 
 def codes_of(examined: Examined, *groups: Sequence[Run]) -> list[list[np.ndarray]]:
@@ -139,8 +153,9 @@ def named(name: str, run: Run, examined: Examined) -> str:
 
 
 def best_beta(table: pd.DataFrame, metric: str = "higgins") -> float:
-    """The β with the highest mean score over seeds."""
-    return float(table.groupby("beta")[metric].mean().idxmax())
+    """The β with the highest mean score, of those with the most seeds."""
+    scores = table.groupby("beta")[metric].agg(["mean", "count"])
+    return float(scores.loc[scores["count"] == scores["count"].max(), "mean"].idxmax())
 
 
 def linear_codes(examined: Examined, seed: int, components: int = 10) -> dict[str, list[metrics.LinearCode]]:
@@ -223,6 +238,18 @@ def paper_table(
     return reports
 
 
+def beside_small_runs(table: pd.DataFrame, beta: float) -> list[dict]:
+    """A row a score: ours at one β of the sweep, mean and spread over seeds in percent, beside published runs."""
+    models, tried = table[table["beta"] == beta], table["beta"].nunique()
+    rows = []
+    for name, title in (("higgins", "Higgins score"), ("factor_vae", "FactorVAE score"), ("mig", "MIG")):
+        scores = 100 * models[name]
+        ours = f"{scores.mean():.1f} ± {scores.std():.1f}"
+        about = f"β = {beta:g}, the best of {tried}; {len(models)} seeds of {models['images'].iloc[0]:,.0f} images"
+        rows.append({"score": title, "ours": ours, **published.SMALL_RUNS[name], "our protocol": about})
+    return rows
+
+
 def choices_of_beta(
     settings: BetaVAESettings, examined: Examined, table: pd.DataFrame, runs: Sequence[Run]
 ) -> dict[str, dict[float, float]]:
@@ -233,7 +260,8 @@ def choices_of_beta(
     means = {name: table.groupby("beta")[column].mean().to_dict() for name, column in LABELS.items()}
     seen = examined.images.select(some(examined))
     own = members(runs, int(table["latent_dim"].iloc[0]))
-    udr = {beta: agreement([runs[i] for i in numbers], seen, settings.seed) for beta, numbers in own.items()}
+    some_runs = {beta: [runs[i] for i in numbers[:PAPER_MODELS]] for beta, numbers in own.items()}
+    udr = {beta: agreement(models, seen, settings.seed) for beta, models in some_runs.items()}
     return means | {"no labels (UDR)": udr}
 
 
@@ -268,15 +296,29 @@ def objectives_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def headline(
-    settings: BetaVAESettings, whole: ImageSet, reports: Mapping[str, Mapping[int, Any]], beta: float, latent_dim: int
+    settings: BetaVAESettings,
+    whole: ImageSet,
+    reports: Mapping[str, Mapping[int, Any]],
+    table: pd.DataFrame,
+    beta: float,
 ) -> list[dict]:
-    """The stage's rows on the report's first page, beside the published column."""
-    source, rows = "Higgins et al. (2017), table 2: best half, L not stated", []
-    for name in ("β-VAE", "VAE", "PCA", "true factors"):
-        report = reports[name][settings.pairs]
+    """The stage's rows on the report's first page, beside the published column.
+
+    The scores of each β are those of `table`, the records of one latent size: a number a model, by which another run is
+    compared. `beta` is the one shown as the β-VAE.
+    """
+    source, name = "Higgins et al. (2017), table 2: best half, L not stated", f"Higgins score, L = {settings.pairs}"
+    published_at, rows = {1.0: published.HIGGINS["VAE"], beta: published.HIGGINS["β-VAE"]}, []
+    for own, models in table.groupby("beta"):
+        theirs, scores = published_at.get(own), (100 * models["higgins"]).tolist()
+        row = {"quantity": f"{name}, β = {own:g}, %", "ours": f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f}"}
+        rows.append(row | {"published": theirs, "source": source if theirs else None, "values": scores, "digits": 1})
+    for of in ("PCA", "true factors"):
+        report = reports[of][settings.pairs]
         ours = f"{100 * report.mean:.1f} ± {100 * report.std:.1f}"
-        quantity = f"Higgins score of {name}, L = {settings.pairs}, all seeds, %"
-        rows.append({"quantity": quantity, "ours": ours, "published": published.HIGGINS[name], "source": source})
-    normed = beta * latent_dim / whole.dims
-    rows.append({"quantity": "β of that β-VAE, as β_norm", "ours": normed, "published": "0.0098", "source": "the same"})
+        rows.append(
+            {"quantity": f"{name}, {of}, %", "ours": ours, "published": published.HIGGINS[of], "source": source}
+        )
+    normed = beta * int(table["latent_dim"].iloc[0]) / whole.dims
+    rows.append({"quantity": "β of the β-VAE, as β_norm", "ours": normed, "published": "0.0098", "source": "the same"})
     return rows

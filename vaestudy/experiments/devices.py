@@ -7,9 +7,9 @@ import pandas as pd
 
 from vaestudy import claims, data, published
 from vaestudy.experiments.evidence import Context, part
-from vaestudy.experiments.hierarchy import side_by_side
 from vaestudy.models import NVAE, NVAEConfig
 from vaestudy.training import Objective, fit, folder
+from vaestudy.training.parallel import side_by_side
 
 
 class Device(NamedTuple):

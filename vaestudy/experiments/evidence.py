@@ -22,9 +22,9 @@ from vaestudy.errors import InputError
 from vaestudy.experiments.common import image_side, runs_root
 from vaestudy.files import canonical, project_root, replacing
 from vaestudy.settings import STAGES, Settings
-from vaestudy.training.run import provenance
+from vaestudy.training.provenance import provenance
 
-RECORD_VERSION = 1  # of the columns of a record
+RECORD_VERSION = 2  # of the columns of a record
 METRIC_VERSION = 1  # of the scores: another one where a metric or its protocol changes
 ABOUT = ("commit", "cpu", "threads")
 # Parameters that change what a page shows and not what its parts train.

@@ -1,21 +1,19 @@
 """Does β > 1 disentangle a hierarchy, and in which group: models of each β and schedule, scored group by group."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from joblib import Parallel, delayed
 
 from vaestudy import data
 from vaestudy.data import Factors, ImageSet
 from vaestudy.experiments import group_scores
 from vaestudy.experiments.evidence import Context, part
 from vaestudy.models import NVAE, NVAEConfig
-from vaestudy.training import Job, Run, fit, folder, memory
+from vaestudy.training import Job, Run, fit, folder
+from vaestudy.training.parallel import side_by_side
 
 SCHEDULE_TITLES = {"none": "no schedule", "balance": "NVAE's balancing", "top_first": "top first"}
 WORTH = 0.1  # nats of a factor from which it is named
@@ -71,20 +69,6 @@ def rows(context: Context, seeds: tuple[int, ...]) -> list[dict]:
     """One row a model of these seeds, as `vaestudy.claims` describes them, trained and scored side by side."""
     wanted = [(context, of, seed) for seed in seeds for of in settings(context.sizes)]
     return side_by_side(trained_and_scored, wanted)
-
-
-def side_by_side(function: Callable[..., dict], arguments: Iterable[tuple]) -> list[dict]:
-    """`function` of each arguments, one thread each on as many cores as there are; with CUDA one after another."""
-    arguments = list(arguments)
-    cores = 1 if torch.cuda.is_available() else min(len(arguments), memory.usable_cores())
-    if cores < 2:
-        return [function(*each) for each in arguments]
-    return Parallel(cores, backend="loky")(delayed(_on_one_thread)(function, *each) for each in arguments)
-
-
-def _on_one_thread(function: Callable[..., dict], *arguments: Any) -> dict:
-    torch.set_num_threads(1)
-    return function(*arguments)
 
 
 def trained_and_scored(context: Context, of: dict[str, Any], seed: int) -> dict:

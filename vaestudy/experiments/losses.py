@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from scipy.stats import kendalltau
@@ -34,23 +35,33 @@ READ_AT = 0.5  # R² under which a factor counts as dropped
 def spectra(context: Context, seeds: tuple[int, ...]) -> list[dict]:
     """A row a sweep: the slope of log(error at its best β > 1 / at β = 1) on log spatial frequency.
 
-    The best β is the one whose code scores highest (Higgins, L = 5) in the sweep itself, at 10 latents.
+    The best β is the one whose code scores highest (Higgins, L = 5) in the sweep itself, at 10 latents. Beside it the
+    same another way, `lost_slope`: the slope of the variance of a frequency that is lost on top, as a share of it all.
+    The ratio says how much worse a frequency became; the share says how much of it that was.
     """
     whole = context.images()
     exam = examined(whole, context.sizes["grid_images"])
     some = exam.images.select(np.random.default_rng(0).permutation(len(exam.images))[:BOUND_IMAGES])
-    runs = train(context, whole, _ten_latents(context, seeds))
+    runs, power = train(context, whole, _ten_latents(context, seeds)), image_spectrum(some)
     scores = side_by_side(_higgins_5, [(c, exam, r.provenance["seed"]) for r, c in _with_codes(runs, exam)])
     rows = []
     for seed in seeds:
         own = {_beta(run): (run, score) for run, score in zip(runs, scores, strict=True) if _seed(run) == seed}
         best = max((beta for beta in own if beta > 1), key=lambda beta: own[beta][1])
         plain, pressed = (error_spectrum(own[beta][0], some) for beta in (1.0, best))
-        frequency = np.arange(1, len(plain) + 1)
+        frequency = np.log(np.arange(1, len(plain) + 1))
         row = described(own[1.0][0], whole) | {"beta": None, "best_beta": best, "best_score": own[best][1]}
-        slope = np.polyfit(np.log(frequency), np.log(pressed / plain), 1)[0]
-        rows.append(row | {"error_slope": float(slope), "plain": plain.tolist(), "pressed": pressed.tolist()})
+        for name, cost in (("error", np.log(pressed / plain)), ("lost", (pressed - plain) / power)):
+            row[f"{name}_slope"] = float(np.polyfit(frequency, cost, 1)[0])
+        rows.append(row | {"plain": (plain / power).tolist(), "pressed": (pressed / power).tolist()})
     return rows
+
+
+def lost_by_frequency(rows: pd.DataFrame) -> pd.DataFrame:
+    """Records of `spectra`: the share of each frequency (index: cycles) that codes lose, mean over sweeps."""
+    shares = {"β = 1": rows["plain"], "the best β": rows["pressed"]}
+    means = {name: np.mean(of.tolist(), axis=0) for name, of in shares.items()}
+    return pd.DataFrame(means, index=np.arange(1, len(next(iter(means.values()))) + 1))
 
 
 def _ten_latents(context: Context, seeds: tuple[int, ...]):
@@ -82,13 +93,26 @@ def error_spectrum(run: Run, images: ImageSet, batch: int = 500) -> Float[np.nda
     total = 0.0
     for start in range(0, len(images), batch):
         x = images.batch(slice(start, start + batch)).to(run.device)
-        error = (x - run.model.decode(run.model.encode(x))).double()
-        total = total + torch.fft.fft2(error, norm="ortho").abs().square().sum((0, 1)).cpu()
-    height, width = images.shape[1:]
+        total = total + _power(x - run.model.decode(run.model.encode(x)))
+    return _by_ring(total / len(images))
+
+
+def image_spectrum(images: ImageSet) -> Float[np.ndarray, " frequencies"]:
+    """The error that the mean image would make, at the same frequencies: all that there is to code."""
+    x = images.batch(slice(None))
+    return _by_ring(_power(x - x.mean(0)) / len(images))
+
+
+def _power(x: Float[torch.Tensor, "n c h w"]) -> Float[torch.Tensor, "h w"]:
+    return torch.fft.fft2(x.double(), norm="ortho").abs().square().sum((0, 1)).cpu()
+
+
+def _by_ring(power: Float[torch.Tensor, "h w"]) -> Float[np.ndarray, " frequencies"]:
+    height, width = power.shape
     across, down = np.meshgrid(np.fft.fftfreq(width) * width, np.fft.fftfreq(height) * height)
     ring = np.hypot(across, down).round().astype(int).ravel()
-    power = np.bincount(ring, total.numpy().ravel()) / np.bincount(ring) / len(images)
-    return power[1 : min(height, width) // 2 + 1]
+    means = np.bincount(ring, power.numpy().ravel()) / np.bincount(ring)
+    return means[1 : min(height, width) // 2 + 1]
 
 
 @part("dropping", "beta_vae")

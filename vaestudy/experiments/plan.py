@@ -17,8 +17,7 @@ from vaestudy.settings import Settings
 from vaestudy.training import Job, memory
 from vaestudy.training.config import autocast
 from vaestudy.training.cost import GPU, Cost, cost, measured
-from vaestudy.training.sweep import stacks
-from vaestudy.training.trainer import device_of
+from vaestudy.training.trainer import device_of, stacks
 
 DOWNLOADS = ("mnist", "fashion_mnist", "cifar10", "celeba")
 ASSUMED_IMAGES = 10_000  # of a set whose number of images only its files know

@@ -162,15 +162,24 @@ def rotated_codes(settings: VAESettings, run: Run, train_set: ImageSet) -> tuple
 
 
 def headline(
-    settings: VAESettings, bounds: pd.DataFrame, ladder: np.ndarray, latents: pd.DataFrame, ratio: float
+    settings: VAESettings, bounds: pd.DataFrame, ladder: np.ndarray, latents: pd.DataFrame, records: pd.DataFrame
 ) -> list[dict]:
-    """The stage's rows on the report's first page, beside the published bound where there is one."""
+    """The stage's rows on the report's first page, beside the published bound where there is one.
+
+    `records` hold a model a row, whose gradient variances are a number by which another run is compared.
+    """
     beside = published.aevb(settings.dataset, settings.latent_dim)
     bound, samples = bounds["elbo_nats"].iloc[0], max(sizes(settings)["ladder"])
     rows = [
         ("ELBO on held-out images, nats per image", f"{bound:.1f}", beside.value, beside.source),
         (f"ELBO to the bound of K = {samples}, nats gained", f"{np.mean(ladder[-1] - ladder[0]):.2f}", None, None),
         (f"active latents of {settings.latent_dim}", int(latents["active"].sum()), None, None),
-        ("gradient variance, score function over estimator B", f"{ratio:,.0f}", None, None),
     ]
-    return [dict(zip(("quantity", "ours", "published", "source"), row, strict=True)) for row in rows]
+    found = [dict(zip(("quantity", "ours", "published", "source"), row, strict=True)) for row in rows]
+    noise = records[records["part"] == "gradients"]
+    if len(noise):
+        powers = np.log10(noise["score_function_variance"] / noise["pathwise_variance"]).tolist()
+        row = {"quantity": "gradient variance, score function over pathwise, powers of ten", "published": None}
+        row |= {"ours": f"{np.mean(powers):.2f} ± {np.std(powers, ddof=1):.2f}", "source": None}
+        found.append(row | {"values": powers, "digits": 2})
+    return found

@@ -14,7 +14,7 @@ from vaestudy.figures.table import Table, table
 from vaestudy.words import counted, fixed, spread
 
 __all__ = [
-    "factors_over_beta", "information", "latent_responses", "novelty_table", "objectives",
+    "factors_over_beta", "information", "latent_responses", "lost_by_frequency", "novelty_table", "objectives",
     "reconstruction_against_score", "score_over_beta", "score_over_pairs", "score_table", "weak_labels",
     "what_pairs_do",
 ]  # fmt: skip
@@ -90,6 +90,18 @@ def factors_over_beta(known: Mapping[float, Float[np.ndarray, " k"]], names: Seq
     caption = "What the code knows of each factor, read by nearest neighbours wherever it stands in the code; means."
     tidy = charts.wide(r2, "beta", "factor", "R² of the factor")
     return charts.curves(tidy, "beta", "R² of the factor", caption, alt, hue="factor", ylim=(-0.03, 1.03))
+
+
+def lost_by_frequency(shares: pd.DataFrame, models: int) -> Figure:
+    """The share of each spatial frequency's variance that is lost (index: cycles an image), a line a code."""
+    caption = f"What codes lose of the variance of each spatial frequency, mean of {counted(models, 'sweep')}."
+    last = "; ".join(
+        f"{name}: {fixed(of.iloc[0], 2)} of the lowest, {fixed(of.iloc[-1], 2)} of the highest"
+        for name, of in shares.items()
+    )
+    x, y = "spatial frequency, cycles an image", "share lost"
+    tidy = charts.wide(shares, x, "code", y)
+    return charts.curves(tidy, x, y, caption, f"Shares lost. {last}.", hue="code", ylim=(0, 1.05))
 
 
 def information(matrices: Mapping[str, Float[np.ndarray, "d k"]], names: Sequence[str]) -> Figure:

@@ -75,9 +75,8 @@ def samples_by_temperature(
     with torch.random.fork_rng():
         for temperature in temperatures:
             torch.manual_seed(seed)
-            replaced = model.reestimate_batch_norm(passes, 100, temperature)
-            rows[f"t = {temperature:g}"] = model.sample(count, temperature)
-            model.load_state_dict(replaced, strict=False)
+            with model.reestimated_batch_norm(passes, 100, temperature):
+                rows[f"t = {temperature:g}"] = model.sample(count, temperature)
     finite = all(bool(torch.isfinite(images).all()) for images in rows.values())
     caption = (
         "Samples: every standard deviation times t. Means of p(x|z), batch norm statistics re-estimated at each t."

@@ -3,9 +3,7 @@
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
-from torch import Tensor, nn
-
-from vaestudy.errors import InputError
+from torch import Tensor
 
 
 class Posterior(NamedTuple):
@@ -39,7 +37,7 @@ class Trainable(Protocol):
 
 @runtime_checkable
 class Model(Trainable, Protocol):
-    """What some figures and scores ask of a trained model as well. A page leaves out what a model is `missing`.
+    """What some figures and scores ask of a trained model as well.
 
     Latents come in groups, those sampled first at the front: vectors (n, d) or maps (n, d, h, w).
     """
@@ -60,18 +58,3 @@ class Model(Trainable, Protocol):
 
     def log_weights(self, x: Float[Tensor, "n c h w"], samples: int) -> Float[Tensor, "n samples"]:
         """log p(x, z) - log q(z|x) at `samples` draws from q(z|x) for each image, nats (Burda et al., 2016, eq. 8)."""
-
-
-def missing(model: object, *methods: str) -> list[str]:
-    """Those of the names in `Model` that this model lacks."""
-    unwritten = getattr(type(model), "forward", None) is nn.Module.forward
-    return [name for name in methods if not hasattr(model, name) or (name == "forward" and unwritten)]
-
-
-def require(model: object, *methods: str) -> None:
-    """Raise InputError, in one line, where the model lacks any of `methods`."""
-    if lacking := missing(model, *methods):
-        raise InputError(
-            f"{type(model).__name__} has no {' and no '.join(lacking)}: "
-            "write what vaestudy.models.base.Model says of it"
-        )

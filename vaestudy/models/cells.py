@@ -107,14 +107,13 @@ class Cell(nn.Module):
         skip = {"none": None, "down": FactorizedReduce, "up": UpsampleSkip}[resample]
         self.skip = skip and skip(inputs, outputs, **normed)
         self.checkpoint = config.checkpoint
-        self.backend: str | None = None  # of torch.compile, for training steps
+        self.compiled = False  # for training steps
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
         if not self.training or not torch.is_grad_enabled():
             return self.compute(x)
-        if self.backend is None or torch.compiler.is_compiling():
-            return self.recomputing(x)
-        return _compiled(self.backend)(self, x)
+        step = compiled() if self.compiled and not torch.compiler.is_compiling() else Cell.recomputing
+        return step(self, x)
 
     def recomputing(self, x: Tensor) -> Tensor:
         """`compute`, of whose tensors the backward pass makes some again."""
@@ -137,7 +136,8 @@ class Cell(nn.Module):
 
 
 @cache
-def _compiled(backend: str) -> Callable[[Cell, Tensor], Tensor]:
-    # All cells of one kind and size share what is compiled once; deep networks have more kinds than the usual limit.
+def compiled() -> Callable[[Cell, Tensor], Tensor]:
+    """A training step's pass of any cell: those of one kind and size share what is compiled once."""
+    # Deep networks have more kinds than the usual limit.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    return torch.compile(Cell.recomputing, dynamic=False, backend=backend)
+    return torch.compile(Cell.recomputing, dynamic=False)

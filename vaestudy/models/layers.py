@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -129,16 +130,16 @@ class NormAct(nn.Module):
 
 
 @contextmanager
-def batch_norm_momentum(module: nn.Module, momentum: float) -> Iterator[None]:
-    """Inside the block, every batch norm of `module` gives a new batch this share in its running statistics."""
-    norms = {part: part.momentum for part in module.modules() if isinstance(part, NormAct)}
+def norms_set(module: nn.Module, name: str, value: Any) -> Iterator[None]:
+    """Inside the block, the attribute `name` of every batch norm of `module` has this value."""
+    before = {part: getattr(part, name) for part in module.modules() if isinstance(part, NormAct)}
     try:
-        for norm in norms:
-            norm.momentum = momentum
+        for norm in before:
+            setattr(norm, name, value)
         yield
     finally:  # the block may end by an exception, as each recomputation of a checkpoint does
-        for norm, usual in norms.items():
-            norm.momentum = usual
+        for norm, usual in before.items():
+            setattr(norm, name, usual)
 
 
 def checkpointed(module: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -147,7 +148,7 @@ def checkpointed(module: nn.Module, function: Callable[[Tensor], Tensor], x: Ten
     The second pass over a batch does not count it again in the running statistics. Nothing random may be in the part:
     the state of the generators, which a CUDA graph forbids to read, is not kept.
     """
-    contexts = lambda: (nullcontext(), batch_norm_momentum(module, 0.0))  # noqa: E731
+    contexts = lambda: (nullcontext(), norms_set(module, "momentum", 0.0))  # noqa: E731
     return checkpoint(function, x, use_reentrant=False, context_fn=contexts, preserve_rng_state=False)
 
 

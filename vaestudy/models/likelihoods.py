@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from vaestudy.errors import InputError
+from vaestudy.errors import InputError, check_bounds
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,7 @@ class DiscretizedLogisticMixture:
     official_edges: bool = False
 
     def __post_init__(self):
-        if self.mixtures < 1 or not 1 <= self.bits <= 16:
-            raise InputError(f"mixtures must be above 0 and bits 1 to 16, not {self.mixtures} and {self.bits}")
+        check_bounds(self, mixtures="[1, inf)", bits="[1, 16]")
 
     def parameters_per_pixel(self, channels: int) -> int:
         """10 K for three channels, 3 K for one."""

@@ -2,7 +2,8 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from vaestudy.models.base import Terms
 from vaestudy.models.cells import Cell
 from vaestudy.models.flows import Flow
 from vaestudy.models.latents import Normal, normal, residual_normal
-from vaestudy.models.layers import Conv, batch_norm_momentum
+from vaestudy.models.layers import Conv, norms_set
 from vaestudy.models.nvae_config import NVAEConfig
 
 
@@ -112,11 +113,11 @@ class NVAE(nn.Module):
         outputs = self.likelihood.parameters_per_pixel(config.shape[0]) * colours
         self.head = nn.Sequential(nn.ELU(), Conv(config.channels, outputs, 3, **normed))
 
-    def compile_parts(self, backend: str = "inductor") -> None:
+    def compile_parts(self) -> None:
         """Compile the cells for training, each kind once: a deep network as a whole would take many minutes."""
         for module in self.modules():
             if isinstance(module, Cell):
-                module.backend = backend
+                module.compiled = True
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Terms:
         """Both parts of the bound at one draw of the latents; nats per image.
@@ -184,28 +185,28 @@ class NVAE(nn.Module):
             weights.append(self.likelihood.log_prob(params, x) - ratios.sum(0))
         return torch.stack(weights, dim=1)
 
-    @torch.no_grad()
-    def reestimate_batch_norm(self, passes: int, n: int, temperature: float = 1.0) -> dict[str, Tensor]:
-        """Replace the decoder's batch norm statistics by their averages over `passes` of n draws from the prior.
+    @contextmanager
+    def reestimated_batch_norm(self, passes: int, n: int, temperature: float = 1.0) -> Iterator[None]:
+        """Inside the block, the decoder's batch norm statistics are averages over `passes` of n draws from the prior.
 
         NVAE, sec. 4.2: statistics gathered while encoding fit prior samples at a low temperature badly. A pass that
         leaves any of them infinite is dropped, so the result is finite whenever the model was.
-
-        Returns:
-            The statistics that were replaced: `load_state_dict(them, strict=False)` puts them back.
         """
         before = good = self._statistics()
         twin, kept = copy.deepcopy(self).train(), 0
         for _ in range(passes):
-            with batch_norm_momentum(twin, 1 / (kept + 1)):
+            with torch.no_grad(), norms_set(twin, "momentum", 1 / (kept + 1)):
                 twin.sample(n, temperature)
             found = twin._statistics()
             if all(value.isfinite().all() for value in found.values()):
                 good, kept = found, kept + 1
             else:
                 twin.load_state_dict(good, strict=False)
-        self.load_state_dict(good, strict=False)
-        return before
+        try:
+            self.load_state_dict(good, strict=False)
+            yield
+        finally:
+            self.load_state_dict(before, strict=False)
 
     def _statistics(self) -> dict[str, Tensor]:
         return {name: buffer.clone() for name, buffer in self.named_buffers() if ".running_" in name}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vaestudy.errors import InputError
+from vaestudy.errors import InputError, check_bounds, check_choices
 from vaestudy.models.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
 
 CHOICES = {
@@ -75,15 +75,11 @@ class NVAEConfig:
         for name in ("shape", "groups", "latents"):
             if not isinstance(getattr(self, name), int):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+        check_choices(self, **CHOICES)
+        check_bounds(self, channels="[4, inf)", block_cells="[1, inf)")
         latents = self.latents_of_scale
-        if len(latents) != scales or min(*self.groups, *latents, self.channels // 4, self.block_cells) < 1:
-            raise InputError(
-                f"groups {self.groups} and latents {latents} need one positive number for each scale, "
-                f"channels at least 4 (not {self.channels}), block_cells at least 1 (not {self.block_cells})"
-            )
+        if len(latents) != scales or min(*self.groups, *latents) < 1:
+            raise InputError(f"groups {self.groups} and latents {latents} need one positive number for each scale")
         if self.norm_activation == "wn_elu" and not self.weight_norm:
             raise InputError("wn_elu has no batch norm: it needs weight_norm")
         divisor = self.unshuffle * 2 ** (self.blocks + scales - 1)

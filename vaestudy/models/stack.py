@@ -19,7 +19,7 @@ class Stack(nn.Module):
     `stack_module_state` trains at 0.8 of this speed.
 
     Args:
-        models: what to stack; their weights are copied (`unstack` copies back).
+        models: what to stack; their weights are copied (see `state_dicts`).
 
     Raises:
         InputError: no models, or models of several configurations.
@@ -57,11 +57,6 @@ class Stack(nn.Module):
         stacked = zip(self.names, self.weights, strict=True)
         turned = {name: (w.mT if name in self.transposed else w).detach().clone() for name, w in stacked}
         return [{name: weight[k] for name, weight in turned.items()} for k in range(len(self))]
-
-    def unstack(self) -> None:
-        """Copy the weights back into the models."""
-        for model, own in zip(self.models, self.state_dicts(), strict=True):
-            model.load_state_dict(own)
 
     def _weight(self, model: VAE, name: str) -> Tensor:
         weight = model.get_parameter(name)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaestudy.errors import InputError
+from vaestudy.errors import InputError, check_bounds, check_choices
 from vaestudy.models.base import Posterior, Terms
 from vaestudy.models.likelihoods import LIKELIHOODS, make_likelihood
 
@@ -52,12 +52,8 @@ class VAEConfig:
 
     def __post_init__(self):
         _, height, width = self.shape
-        if self.network not in NETWORKS:
-            raise InputError(f"network must be one of {', '.join(NETWORKS)}, not {self.network!r}")
-        if self.likelihood not in LIKELIHOODS:
-            raise InputError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, not {self.likelihood!r}")
-        if self.latent_dim < 1 or self.width < 0:
-            raise InputError(f"latent_dim must be 1 or more, not {self.latent_dim}; width 0 or more")
+        check_choices(self, network=NETWORKS, likelihood=LIKELIHOODS)
+        check_bounds(self, latent_dim="[1, inf)", width="[0, inf)")
         if self.network in CONVS and (height != width or height < 8 or height & (height - 1)):
             raise InputError(f"{self.network} needs square images of side 8, 16, 32 ..., not {height}x{width}")
 
@@ -96,19 +92,11 @@ class VAE(nn.Module):
         mean, log_variance = self.encoder(x).float().chunk(2, dim=1)
         return mean, 0.5 * log_variance
 
-    def forward(self, x: Float[Tensor, "n c h w"], samples: int = 1, analytic: bool = True) -> Terms:
-        """The two parts of the bound, each averaged over L = `samples` draws of z.
-
-        `analytic` takes the KL in closed form (SGVB estimator B, eq. 7); otherwise it is log q(z|x) - log p(z) at
-        the draws themselves (estimator A, eq. 6).
-        """
-        mean, log_std, noise, z = self._draw(x, samples)
+    def forward(self, x: Float[Tensor, "n c h w"], samples: int = 1) -> Terms:
+        """SGVB estimator B (eq. 7): nll averaged over L = `samples` draws of z, and the KL in closed form."""
+        mean, log_std, _, z = self._draw(x, samples)
         nll = -self._log_likelihood(z, x).mean(0)
-        if analytic:
-            kl = gaussian_kl(mean, log_std).sum(1)
-        else:
-            kl = (0.5 * (z.square() - noise.square()) - log_std).sum(2).mean(0)
-        return Terms(nll, kl[None], Posterior(mean, log_std, z[0]))
+        return Terms(nll, gaussian_kl(mean, log_std).sum(1)[None], Posterior(mean, log_std, z[0]))
 
     def encode(self, x: Float[Tensor, "n c h w"], draw: bool = False) -> list[Tensor]:
         """Posterior means or, with `draw`, one draw from each posterior; a single group: [(n, d)]."""
@@ -128,7 +116,10 @@ class VAE(nn.Module):
         return [gaussian_kl(*self.posterior(x))]
 
     def log_weights(self, x: Float[Tensor, "n c h w"], samples: int) -> Float[Tensor, "n samples"]:
-        """log p(x, z) - log q(z|x) at `samples` draws of z for each image, nats (Burda et al., 2016, eq. 8)."""
+        """log p(x, z) - log q(z|x) at `samples` draws of z for each image, nats (Burda et al., 2016, eq. 8).
+
+        Their mean is SGVB estimator A (eq. 6), which samples the KL as well.
+        """
         _, log_std, noise, z = self._draw(x, samples)
         log_prior_ratio = (0.5 * (noise.square() - z.square()) + log_std).sum(2)
         return (self._log_likelihood(z, x) + log_prior_ratio).T

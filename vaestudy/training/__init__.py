@@ -2,8 +2,8 @@
 
 from vaestudy.training.config import Training
 from vaestudy.training.objective import Objective
-from vaestudy.training.run import Run, folder
-from vaestudy.training.sweep import Grid, fit_many
-from vaestudy.training.trainer import Job, fit
+from vaestudy.training.run import Job, Run, folder
+from vaestudy.training.sweep import Grid
+from vaestudy.training.trainer import fit, fit_many
 
 __all__ = ["Grid", "Job", "Objective", "Run", "Training", "fit", "fit_many", "folder"]

@@ -22,14 +22,10 @@ class Captured:
     Args:
         work: the function.
         allowed: whether to record at all; without it every call is an ordinary one.
-        record: work -> what replays it.
     """
 
-    def __init__(
-        self, work: Callable[[], None], allowed: bool, record: Callable[..., Callable[[], None]] | None = None
-    ):
-        self.work, self.allowed, self.record = work, allowed, record or cuda_graph
-        self.calls, self.replay = 0, None
+    def __init__(self, work: Callable[[], None], allowed: bool):
+        self.work, self.allowed, self.calls, self.replay = work, allowed, 0, None
 
     @property
     def fixed(self) -> bool:
@@ -39,14 +35,19 @@ class Captured:
     def __call__(self) -> None:
         if self.fixed and self.replay is None:
             try:
-                self.replay = self.record(self.work)
+                self.replay = cuda_graph(self.work)
             except RuntimeError as error:
                 logger.warning("no CUDA graph, each operation is launched by itself: %s", first_line(error))
                 self.allowed = False
         if self.replay is not None:
             self.replay()
         elif self.allowed and torch.cuda.is_available():
-            _beside(self.work)
+            # What is recorded next has to have run on a stream of its own.
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                self.work()
+            torch.cuda.current_stream().wait_stream(side)
         else:
             self.work()
         self.calls += 1
@@ -58,12 +59,3 @@ def cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
     with torch.cuda.graph(graph):
         work()
     return graph.replay
-
-
-def _beside(work: Callable[[], None]) -> None:
-    """Run `work` on a stream of its own, as what is recorded next has to have run."""
-    main, side = torch.cuda.current_stream(), torch.cuda.Stream()
-    side.wait_stream(main)
-    with torch.cuda.stream(side):
-        work()
-    main.wait_stream(side)

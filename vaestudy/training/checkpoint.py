@@ -35,14 +35,6 @@ def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | N
     return None
 
 
-def copied(state: Any, device: torch.device | str) -> Any:
-    """The state again, on a device, sharing nothing."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, map_location=device, weights_only=True)
-
-
 def remove(folder: Path) -> None:
     """Take all checkpoints of a folder away."""
     for path in _newest_first(folder):

@@ -3,14 +3,13 @@
 import math
 import platform
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vaestudy.errors import InputError
+from vaestudy.errors import InputError, check_bounds, check_choices
 from vaestudy.training.objective import Objective
 
 # Weights that see no gradient let Adam's moments sink into denormal numbers, which CPUs compute with many times more
@@ -78,19 +77,12 @@ class Training:
     objective: Objective = field(default_factory=Objective)
 
     def __post_init__(self):
-        if self.optimizer not in OPTIMIZERS:
-            raise InputError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
-        if min(self.images, self.batch, self.samples) < 1 or not 0 < self.learning_rate < math.inf:
-            raise InputError("images, batch and samples must be 1 or more and learning_rate above 0")
-        for name in ("lr_warmup", "lr_decay_from", "min_lr_ratio"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is a fraction, 0 to 1, not {getattr(self, name)}")
-        if not (0 <= self.ema < 1 and 0 <= self.grad_skip_factor < math.inf):
-            raise InputError("ema must be 0 or more and below 1, and grad_skip_factor 0 or more")
-        if self.micro_batches < 1 or self.batch % self.micro_batches:
+        check_choices(self, optimizer=OPTIMIZERS, precision=("auto", "fp32", "bf16"))
+        check_bounds(self, images="[1, inf)", batch="[1, inf)", samples="[1, inf)", learning_rate="(0, inf)")
+        check_bounds(self, lr_warmup="[0, 1]", lr_decay_from="[0, 1]", min_lr_ratio="[0, 1]")
+        check_bounds(self, ema="[0, 1)", grad_skip_factor="[0, inf)", micro_batches="[1, inf)")
+        if self.batch % self.micro_batches:
             raise InputError(f"micro_batches must divide the batch of {self.batch}, not {self.micro_batches}")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise InputError(f"precision must be auto, fp32 or bf16, not {self.precision!r}")
 
 
 def learning_rate(training: Training, progress: float) -> float:
@@ -110,15 +102,14 @@ def make_optimizer(training: Training, parameters: list[nn.Parameter]) -> torch.
     Beyond CPUs its rate is a tensor on the device, but for Adagrad, which would read it back.
     """
     on_cpu = parameters[0].device.type == "cpu"
-    rates = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
     moments = {"betas": training.betas, "eps": training.eps}
-    if training.optimizer == "adagrad":
-        optimizer = torch.optim.Adagrad(parameters, **rates, fused=on_cpu)
-    elif training.optimizer == "adamax":
-        optimizer = torch.optim.Adamax(parameters, **rates, **moments, foreach=True, capturable=not on_cpu)
-    else:
-        make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
-        optimizer = make(parameters, **rates, **moments, fused=True)
+    make, options = {
+        "adam": (torch.optim.Adam, {**moments, "fused": True}),
+        "adamw": (torch.optim.AdamW, {**moments, "fused": True}),
+        "adamax": (torch.optim.Adamax, {**moments, "foreach": True, "capturable": not on_cpu}),
+        "adagrad": (torch.optim.Adagrad, {"fused": on_cpu}),
+    }[training.optimizer]
+    optimizer = make(parameters, lr=training.learning_rate, weight_decay=training.weight_decay, **options)
     # Given to the constructor, it would be read back.
     for group in [] if on_cpu or training.optimizer == "adagrad" else optimizer.param_groups:
         group["lr"] = torch.tensor(training.learning_rate, device=parameters[0].device)
@@ -181,16 +172,6 @@ def autocast(training: Training, model: nn.Module, device: torch.device) -> torc
     elif training.precision == "auto" and device.type == "cpu":
         enabled = getattr(model, "gains_from_bf16", False) and has_bf16_instructions()
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
-
-
-def compiled(net: Callable, device: torch.device) -> Callable:
-    """`net` after torch.compile, with what a CPU wants differently.
-
-    There torch's own noise is drawn faster than the compiler's, and small sums, such as the gradient of doubling a map,
-    are better written down once than made anew by each of their readers.
-    """
-    on_cpu = {"fallback_random": True, "unroll_reductions_threshold": 1}
-    return torch.compile(net, options=on_cpu if device.type == "cpu" else None)
 
 
 def has_bf16_instructions() -> bool:

@@ -5,6 +5,7 @@ two times: for its multiplications, and for reading what it takes and writing wh
 """
 
 import copy
+import math
 import time
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from vaestudy.models.spectral import SpectralPenalty
+from vaestudy.models.vae import VAE
 from vaestudy.training import memory
 from vaestudy.training.config import Training
 
@@ -96,17 +98,60 @@ def cost(model: nn.Module, training: Training, images: int, *, models: int = 1) 
     work = [tuple(models * parts * part for part in operation) for operation in work]
     weights = sum(parameter.numel() * parameter.element_size() for parameter in shadow.parameters())
     passes = _OPTIMIZER + _AVERAGE * (training.ema > 0)
-    passes += _UNDO * memory.changed_copies(training) * (training.grad_skip_factor > 0)
+    passes += _UNDO * _changed_copies(training) * (training.grad_skip_factor > 0)
     work.append((0.0, float(models * weights * passes), 0.0))
-    needed = memory.needed(shadow, training)
-    tensors = sum(1 for _ in shadow.parameters())
+    tensors = list(shadow.parameters())
+    # The weights and all that a step changes, gradients, and what undoes the step.
+    copies = 1 + _changed_copies(training) * (1 + (training.grad_skip_factor > 0))
     return Cost(
-        parameters=sum(parameter.numel() for parameter in shadow.parameters()),
+        parameters=sum(tensor.numel() for tensor in tensors),
         steps=-(-training.images // batch),
-        operations=parts * len(two) + round(_KERNELS_A_TENSOR * tensors),
+        operations=parts * len(two) + round(_KERNELS_A_TENSOR * len(tensors)),
         work=tuple(work),
-        memory=(float(models * needed.fixed), float(models * needed.per_image * share)),
+        memory=(float(models * weights * copies), float(models * kept_per_image(shadow) * share)),
     )
+
+
+def _changed_copies(training: Training) -> int:
+    """What a step changes, in units of the weights: themselves, the optimiser's moments, and their average."""
+    return 1 + (1 if training.optimizer == "adagrad" else 2) + (training.ema > 0)
+
+
+def kept_per_image(model: nn.Module) -> int:
+    """Bytes of the tensors that the graph of a forward pass keeps for each image, counted as fp32."""
+    small, large = (kept_bytes(model, images) for images in (2, 4))
+    return (large - small) // 2
+
+
+def kept_bytes(model: nn.Module, images: int) -> int:
+    """Bytes of the distinct tensors that the graph of one forward pass keeps, parameters left out.
+
+    Workspaces of the kernels come on top; bf16 halves most of it. The model is copied onto the meta device.
+    """
+    shadow = copy.deepcopy(model).to("meta").train()
+    own = {parameter.untyped_storage()._cdata for parameter in shadow.parameters()}
+    storages: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            storages[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        terms = shadow(torch.zeros(images, *shadow.shape, device="meta"))
+        loss = terms.nll.mean() + terms.kl.sum()
+    return sum(storage.nbytes() for storage in storages.values()) if loss.requires_grad else 0
+
+
+def models_at_once(model: VAE, training: Training, device: torch.device, *, total_correlation: bool = False) -> int:
+    """How many models of this size are trained at once within half of the free memory, at least one."""
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    # The tensors kept for the backward pass, as much again for their gradients, and images of their own.
+    images = training.batch * training.samples * (2 * kept_per_image(model) + 8 * math.prod(model.shape))
+    pairs = 6 * 4 * training.batch**2 * model.config.latent_dim if total_correlation else 0
+    # Weight, gradient, two moments and half-precision copies.
+    return max(1, memory.free_bytes(device) // 2 // (weights * 20 + images + pairs))
 
 
 def _operations(model: nn.Module, training: Training, images: int) -> list[tuple[float, float]]:

@@ -14,7 +14,7 @@ def start() -> None:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store, number, count = next(distributed.rendezvous("env://"))
     # After a restart the store still holds the addresses of the processes that died.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -36,6 +36,13 @@ def barrier() -> None:
     """Wait until every process is here."""
     if distributed.is_initialized():
         distributed.barrier()
+
+
+def anywhere(flag: bool) -> bool:
+    """Whether it is so in any process; hosts alone talk, so that no device is waited for."""
+    flags = torch.tensor([int(flag)])
+    distributed.all_reduce(flags, distributed.ReduceOp.MAX)
+    return bool(flags)
 
 
 def mean(value: Tensor) -> Tensor:

@@ -5,19 +5,24 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from vaestudy.errors import InputError
-from vaestudy.stopping import stop_requests
-from vaestudy.training import checkpoint, memory
-from vaestudy.training.config import Training, learning_rate, set_learning_rate
+from vaestudy.stopping import Terminated, stop_requests
+from vaestudy.training import checkpoint, distributed, memory
+from vaestudy.training.config import learning_rate, set_learning_rate
 from vaestudy.training.progress import progress_bar
-from vaestudy.training.run import Run, device_name, provenance
+from vaestudy.training.provenance import device_name, provenance
+from vaestudy.training.run import Job
 from vaestudy.training.steps import Step
 
 logger = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = {"cpu": 30.0, "cuda": 300.0}
+CHECKPOINT_SHARE = 0.02  # of the time, at most, unless the seconds between two of them are given
 MOST_SKIPPED_IN_A_ROW, MOST_ROLLBACKS = 100, 3
 STATE = ("step", "taken", "rollbacks", "seconds", "totals", "counted", "kept")  # beside that of the step
 KEPT_STATES = 10  # that a training takes on its way to go back to, at fixed numbers of images
@@ -35,36 +40,32 @@ class Loop:
     numbers are not finite are left behind without a record.
 
     Args:
-        step: how one or many models move by a batch.
-        runs: a run for each model; what is logged and recorded goes there.
-        trainings: how each is trained; alike but for seed and objective.
-        images: an ImageSet on `device`.
-        device: where to train.
+        take_step: how one or many models move by a batch.
+        jobs: one for each model, alike but for seed and objective; what is logged and recorded goes into their runs.
         folder: of the checkpoints.
         checkpoint_seconds: time between two of them; by default CHECKPOINT_SECONDS, or more where writing them would
-            take over 2 % of the time.
+            take over CHECKPOINT_SHARE of it.
         on_step: called after each step with the number of steps done.
     """
 
     def __init__(
         self,
-        step: Step,
-        runs: Sequence[Run],
-        trainings: Sequence[Training],
-        images,
-        device: torch.device,
+        take_step: Step,
+        jobs: Sequence[Job],
         folder: Path,
         checkpoint_seconds: float | int | None = None,
         on_step: Callable[[int], None] | None = None,
     ):
-        self.take_step, self.runs, self.trainings, self.training = step, runs, trainings, trainings[0]
-        self.images, self.device, self.folder, self.on_step = images, device, folder, on_step
+        self.take_step, self.jobs, self.folder, self.on_step = take_step, jobs, folder, on_step
+        self.runs, self.training = [job.run for job in jobs], take_step.training
         self.checkpoint_seconds, self.checkpoint_share = checkpoint_seconds, math.inf
         if checkpoint_seconds is None:
-            self.checkpoint_seconds, self.checkpoint_share = CHECKPOINT_SECONDS.get(device.type, 300.0), 0.02
-        self.batch = min(self.training.batch, len(images))
+            self.checkpoint_seconds = CHECKPOINT_SECONDS.get(take_step.device.type, 300.0)
+            self.checkpoint_share = CHECKPOINT_SHARE
+        self.batch = min(self.training.batch, len(take_step.images))
         self.steps = math.ceil(self.training.images / self.batch)
         self.log_steps = max(1, self.training.log_every // self.batch)
+        self.keep_steps = self.log_steps * math.ceil(self.steps / self.log_steps / KEPT_STATES)
         self.step, self.seconds, self.totals, self.counted = 0, 0.0, None, None
         self.taken, self.rollbacks, self.kept = 0, 0, None  # steps with those that were taken again; a state
 
@@ -81,27 +82,32 @@ class Loop:
                 if self.step % self.log_steps == 0 or self.step == self.steps:
                     self.log()
                 bar.update(self.step * images - bar.n)
-                now, stops = time.perf_counter(), list(requested)
+                now, stops = time.perf_counter(), self.stops(requested)
                 if now > due or stops:
                     self.save()
                     due = time.perf_counter()
                     due += max(self.checkpoint_seconds, (due - now) / self.checkpoint_share)
                 if stops:
-                    raise stops[0](f"stopped after {self.step * self.batch:,} images: the same command goes on there")
+                    raise stops(f"stopped after {self.step * self.batch:,} images: the same command goes on there")
                 if self.on_step is not None:
                     self.on_step(self.step)
             self.save()
-        self.finalize()
+        if self.take_step.writes:
+            self.finalize()
+
+    def stops(self, requested: Sequence[type[BaseException]]) -> type[BaseException] | None:
+        """What to end with, if anything; processes that train together end after the same step, whichever was told."""
+        told = bool(requested) if self.take_step.processes == 1 else distributed.anywhere(bool(requested))
+        return [*requested, Terminated][0] if told else None
 
     def advance(self) -> None:
         """One step; what is not finite stays out of the means of the log."""
         progress = self.step / self.steps
         set_learning_rate(self.take_step.optimizer, self.rate(progress))
-        terms = self.take_step(self.step, progress).detach()
+        terms = self.take_step(self.step, progress)
         finite = terms.isfinite().all(1, keepdim=True)
         if self.totals is None:
-            self.totals = torch.zeros_like(terms)
-            self.counted = torch.zeros(len(terms), 1, device=terms.device)
+            self.totals, self.counted = torch.zeros_like(terms), torch.zeros_like(terms[:, :1])
         self.totals += torch.where(finite, terms, 0)
         self.counted += finite
         self.step, self.taken = self.step + 1, self.taken + 1
@@ -113,8 +119,8 @@ class Loop:
     def log(self) -> None:
         """A line for each run: means since the line before, in nats per image."""
         self.seconds, self.began = self.elapsed(), time.perf_counter()
-        means = (self.totals / self.counted).tolist()
-        skipped, in_a_row = self.take_step.skipped()
+        means, skips = (self.totals / self.counted).tolist(), self.take_step.skips
+        skipped, in_a_row = skips.counts() if skips else (0, 0)
         for run, (loss, nll, *kl) in zip(self.runs, means, strict=True):
             # Otherwise all steps since the line before were left out; the next one may be better.
             if math.isfinite(loss) and self.take_step.writes:
@@ -122,39 +128,12 @@ class Loop:
         self.totals.zero_()
         self.counted.zero_()
         ended_badly = self.step == self.steps and not math.isfinite(means[0][0])
-        if self.take_step.skips is None:
+        if skips is None:
             self.step = self.step if any(math.isfinite(loss) for loss, *_ in means) else self.steps
         elif in_a_row >= MOST_SKIPPED_IN_A_ROW or ended_badly:
             self.go_back(skipped)
-        elif in_a_row == 0 and self.step % (self.log_steps * math.ceil(self.steps / self.log_steps / KEPT_STATES)) == 0:
+        elif in_a_row == 0 and self.step % self.keep_steps == 0:
             self.keep()
-
-    def keep(self) -> None:
-        """A state to go back to, in the host's memory."""
-        self.kept = {"step": self.step, "state": checkpoint.copied(self.take_step.state_dict(), "cpu")}
-
-    def go_back(self, skipped: int) -> None:
-        """On from the state kept last, with half the learning rate; what the log says beyond it is dropped."""
-        seen = self.step * self.batch
-        if self.rollbacks == MOST_ROLLBACKS:
-            self.save()
-            raise self.diverged(self.trainings[0], f"also at 1/{2**self.rollbacks} of its learning rate")
-        self.rollbacks += 1
-        self.step = self.kept["step"]
-        logger.warning(
-            "%s: not finite after %s images; back to %s, with half the learning rate",
-            *(self.runs[0].path, f"{seen:,}", f"{self.step * self.batch:,}"),
-        )
-        self.take_step.load_state_dict(checkpoint.copied(self.kept["state"], self.device))
-        self.take_step.skips.count_on_from(skipped)
-        if self.take_step.writes:
-            self.runs[0].truncate_log(self.step * self.batch)
-        self.save()
-
-    def diverged(self, own: Training, how: str) -> Diverged:
-        """What to say of a training that did not come to a good end."""
-        seen, which = f"{self.step * self.batch:,}", f"{own.objective}, seed {own.seed}"
-        return Diverged(f"training diverged after {seen} images, {how}: lower learning_rate ({which})")
 
     def row(self, loss: float, nll: float, kl: list[float], skipped: int) -> dict:
         """One line of a run's log."""
@@ -162,14 +141,36 @@ class Loop:
         row |= {"kl_nats": sum(kl), "elbo_nats": -nll - sum(kl), "kl_nats_by_group": kl}
         row |= {"learning_rate": self.rate((self.step - 1) / self.steps)}
         row |= {"seconds": round(self.seconds / len(self.runs), 3)}
-        row |= {"steps_skipped": skipped, "rollbacks": self.rollbacks}
-        return row | self.scaling()
+        return row | {"steps_skipped": skipped, "rollbacks": self.rollbacks} | self.scaling()
 
     def scaling(self) -> dict[str, float]:
         """With several processes, images a second of each: beside the rate of one alone, the efficiency of scaling."""
         if (processes := self.take_step.processes) == 1:
             return {}
         return {"images_per_second_a_process": round(self.step * self.batch / max(self.seconds, 1e-9) / processes, 2)}
+
+    def keep(self) -> None:
+        """A state to go back to, in the host's memory."""
+        self.kept = {"step": self.step, "state": _copied(self.take_step.state_dict(), "cpu")}
+
+    def go_back(self, skipped: int) -> None:
+        """On from the state kept last, with half the learning rate; what the log says beyond it is dropped."""
+        seen = self.step * self.batch
+        if self.rollbacks == MOST_ROLLBACKS:
+            self.save()
+            raise self.diverged(self.jobs[0], f"also at 1/{2**self.rollbacks} of its learning rate")
+        self.rollbacks, self.step = self.rollbacks + 1, self.kept["step"]
+        words = "%s: not finite after %s images; back to %s, with half the learning rate"
+        logger.warning(words, self.runs[0].path, f"{seen:,}", f"{self.step * self.batch:,}")
+        self.take_step.load_state_dict(_copied(self.kept["state"], self.take_step.device))
+        self.take_step.skips.count_on_from(skipped)
+        self.truncate_logs()
+        self.save()
+
+    def diverged(self, job: Job, how: str) -> Diverged:
+        """What to say of a training that did not come to a good end."""
+        seen, which = f"{self.step * self.batch:,}", f"{job.training.objective}, seed {job.training.seed}"
+        return Diverged(f"training diverged after {seen} images, {how}: lower learning_rate ({which})")
 
     def elapsed(self) -> float:
         """Seconds of training so far, those before an interruption included."""
@@ -183,41 +184,45 @@ class Loop:
 
     def resume(self) -> None:
         """Take up the newest whole checkpoint, and drop what the log says beyond it."""
-        state = checkpoint.load(self.folder, self.device)
+        state = checkpoint.load(self.folder, self.take_step.device)
         if state is not None:
             self.take_step.load_state_dict(state["state"])
             for name in STATE:
                 setattr(self, name, state[name])
-            self.kept = checkpoint.copied(self.kept, "cpu")
+            self.kept = _copied(self.kept, "cpu")
         elif self.take_step.skips is not None:
             self.keep()
-        if self.take_step.writes:
-            for run in self.runs:
-                run.truncate_log(self.step * self.batch)
+        self.truncate_logs()
+
+    def truncate_logs(self) -> None:
+        """Drop what the logs say beyond this step."""
+        for run in self.runs if self.take_step.writes else []:
+            run.truncate_log(self.step * self.batch)
 
     def finalize(self) -> None:
         """The trained weights and, last of all, the record that makes a run a finished one."""
-        if not self.take_step.writes:
-            return
-        seconds = self.seconds / len(self.runs)
-        about = {"device": device_name(self.device), "seconds": round(seconds, 1), "models_at_once": len(self.runs)}
-        about |= {"data_checksum": self.images.checksum, "processes": self.take_step.processes}
+        seconds, device = self.seconds / len(self.runs), self.take_step.device
+        about = {"device": device_name(device), "seconds": round(seconds, 1), "models_at_once": len(self.runs)}
+        about |= {"data_checksum": self.take_step.images.checksum, "processes": self.take_step.processes}
         about |= {"precision": "bf16" if self.take_step.cast._enabled else "fp32"}
-        about |= {"peak_memory_gib": round(memory.peak(self.device) / 2**30, 2)}
+        about |= {"peak_memory_gib": round(memory.peak(device) / 2**30, 2)}
         seen, made_by, lost = self.steps * self.batch, provenance(**about), []
-        for run, own, weights in zip(self.runs, self.trainings, self.take_step.final_weights(), strict=True):
+        for job, run, weights in zip(self.jobs, self.runs, self.take_step.final_weights(), strict=True):
             finite = all(weight.isfinite().all() for weight in weights.values() if weight.is_floating_point())
             if not finite or run.images_seen < seen:  # its last numbers are not in the log
-                lost.append(own)
+                lost.append(job)
                 continue
             run.save_weights(weights)
             last = run.history.iloc[-1]
             end = {name: float(last[name]) for name in ("nll_nats", "kl_nats", "elbo_nats")}
-            speed = round(seen / max(seconds, 1e-9), 1)
-            end |= {"images_seen": seen, "images_per_second": speed}
-            end |= {name: int(last[name]) for name in ("steps_skipped", "rollbacks")}
-            end |= self.scaling()
-            run.update_record(config=run.config, training=end, provenance={"seed": own.seed, **made_by})
+            end |= {"images_seen": seen, "images_per_second": round(seen / max(seconds, 1e-9), 1)}
+            end |= {name: int(last[name]) for name in ("steps_skipped", "rollbacks")} | self.scaling()
+            run.update_record(config=run.config, training=end, provenance={"seed": job.training.seed, **made_by})
         checkpoint.remove(self.folder)
         if lost:
             raise self.diverged(lost[0], "its last numbers are not finite")
+
+
+def _copied(state: Any, device: torch.device | str) -> Any:
+    """A nested state on a device, sharing no tensor."""
+    return tree_map_only(Tensor, lambda tensor: tensor.detach().to(device, copy=True), state)

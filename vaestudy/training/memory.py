@@ -1,6 +1,5 @@
-"""Memory: what a training step needs, predicted without running one, what is free, and what was used."""
+"""Memory and cores: what is free, what was used, and what is said where there is too little."""
 
-import copy
 import ctypes
 import os
 import platform
@@ -10,76 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from joblib import cpu_count
 
 from vaestudy.errors import InputError
-from vaestudy.training.config import Training
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # the names in malloc.h begin with M_
-# The optimiser's moments of each weight.
-_MOMENTS = {"adam": 2, "adamw": 2, "adamax": 2, "adagrad": 1}
 CGROUP = Path("/sys/fs/cgroup")  # of the control group that a container is (version 2)
-
-
-class Memory(NamedTuple):
-    """Bytes that do not depend on the batch, and bytes for each image of a shard."""
-
-    fixed: int
-    per_image: int
-
-    def step(self, images: int) -> int:
-        """Bytes of a step with so many images at once."""
-        return self.fixed + images * self.per_image
-
-    def largest(self, free: int) -> int:
-        """How many images at once fit into `free` bytes."""
-        return max(0, (free - self.fixed) // self.per_image)
-
-
-def needed(model: nn.Module, training: Training) -> Memory:
-    """What the weights, the optimiser and the tensors kept for the backward pass take, all counted as fp32.
-
-    The model is copied onto torch's meta device, where tensors have shapes but no storage, and the tensors that its
-    graph keeps for two batches of different size are counted. Workspaces of the kernels come on top; bf16 halves
-    most of what is kept.
-    """
-    shadow = copy.deepcopy(model).to("meta").train()
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in shadow.parameters())
-    state = changed_copies(training)
-    copies = state + 1 + (state if training.grad_skip_factor else 0)  # gradients, and what undoes a step
-    small, large = (kept_bytes(shadow, images) for images in (2, 4))
-    return Memory(weights * copies, (large - small) // 2)
-
-
-def changed_copies(training: Training) -> int:
-    """What a step changes, in units of the weights: themselves, the optimiser's moments, and their average."""
-    return 1 + _MOMENTS[training.optimizer] + (training.ema > 0)
-
-
-def kept_bytes(model: nn.Module, images: int) -> int:
-    """Bytes of the distinct tensors that the graph of one forward pass keeps, parameters left out.
-
-    Args:
-        model: on torch's meta device.
-        images: in the batch.
-    """
-    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    storages: dict[int, torch.UntypedStorage] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            storages[storage._cdata] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        terms = model(torch.zeros(images, *model.shape, device="meta"))
-        loss = terms.nll.mean() + terms.kl.sum()
-    kept = sum(storage.nbytes() for storage in storages.values())
-    return kept if loss.requires_grad else 0
 
 
 def free_bytes(device: torch.device) -> int:
@@ -100,20 +37,17 @@ def free_bytes(device: torch.device) -> int:
     return min(free, max(0, limit - used + cached))
 
 
-def usable_cores() -> int:
-    """Cores that this process may use: those it is bound to, in a container within its share of them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, period = _cgroup("cpu.max"), _cgroup("cpu.max", 1)
-    return cores if quota is None or not period else max(1, min(cores, round(quota / period)))
-
-
-def _cgroup(name: str, word: int = 0) -> int | None:
+def _cgroup(name: str) -> int | None:
     """A number of the control group; None where there is none."""
     try:
-        text = (CGROUP / name).read_text().split()[word]
-    except (OSError, IndexError):
+        return int((CGROUP / name).read_text())
+    except (OSError, ValueError):  # or "max"
         return None
-    return int(text) if text.isdigit() else None
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: those it is bound to, in a container within its share of them."""
+    return cpu_count()
 
 
 def peak(device: torch.device) -> int:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vaestudy.errors import InputError
+from vaestudy.errors import InputError, check_bounds, check_choices
 
 KINDS = ("beta", "capacity", "total_correlation")
 
@@ -58,17 +58,10 @@ class Objective:
         for name in ("beta", "warmup", "capacity", "gamma", "capacity_ramp"):
             # 4 and 4.0 are one objective, and one run.
             object.__setattr__(self, name, float(getattr(self, name)))
-        if self.kind not in KINDS:
-            raise InputError(f"objective must be one of {', '.join(KINDS)}, not {self.kind!r}")
-        if not (math.isfinite(self.beta) and self.beta >= 0):
-            raise InputError(f"beta must be 0 or more, not {self.beta}")
-        if not 0 <= self.warmup <= 1:
-            raise InputError(f"warmup is a fraction of the training, 0 to 1, not {self.warmup}")
-        if not 0 < self.capacity_ramp <= 1:
-            raise InputError(f"capacity_ramp is a fraction of the training, above 0 to 1, not {self.capacity_ramp}")
-        if not all(0 <= value < math.inf for value in (self.capacity, self.gamma, self.spectral)):
-            raise InputError("capacity, gamma and spectral must be 0 or more")
-        if self.spectral_start and not min(self.spectral_start, self.spectral) > 0:
+        check_choices(self, kind=KINDS)
+        check_bounds(self, beta="[0, inf)", warmup="[0, 1]", capacity="[0, inf)", gamma="[0, inf)", spectral="[0, inf)")
+        check_bounds(self, capacity_ramp="(0, 1]", spectral_start="[0, inf)")
+        if self.spectral_start and not self.spectral:
             raise InputError("spectral_start falls to spectral, so both must be above 0, or spectral_start 0")
 
     def kl_weight(self, progress: float) -> float:

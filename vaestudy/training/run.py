@@ -3,12 +3,10 @@
 import hashlib
 import json
 import math
-import platform
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,9 +15,9 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save
 from torch import nn
 
-import vaestudy
 from vaestudy.errors import InputError, first_line
 from vaestudy.files import canonical, remove_unfinished, replacing, write_json, writing
+from vaestudy.training.config import Training
 
 
 def folder(root: Path | str, stage: str, *parts: Any) -> Path:
@@ -54,46 +52,6 @@ def _digest(model: nn.Module) -> str:
     for name, tensor in model.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def provenance(**more: Any) -> dict:
-    """Commit, versions and machine of what runs now; the commit is None outside of a checkout or without git."""
-    return {
-        "commit": _git("rev-parse", "HEAD") if _git("ls-files", "__init__.py") else None,
-        "modified": bool(_git("status", "--porcelain", ".")),
-        "vaestudy": vaestudy.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "cpu": cpu_name(),
-        "threads": torch.get_num_threads(),
-        **more,
-    }
-
-
-def _git(*words: str) -> str | None:
-    command = ["git", "-C", str(Path(vaestudy.__file__).parent), *words]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 (words of this module)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()
-
-
-def cpu_name() -> str:
-    """What a person calls the processor."""
-    known = Path("/proc/cpuinfo")
-    lines = known.read_text().splitlines() if known.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def device_name(device: torch.device) -> str:
-    """What a person calls the device."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' * (threads != 1)}"
 
 
 class Run:
@@ -140,9 +98,21 @@ class Run:
         return self.record["provenance"]
 
     @property
+    def log(self) -> list[dict]:
+        """The whole lines of the log, one an interval of training; see `Loop.row` for what is in them."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    @property
     def history(self) -> pd.DataFrame:
-        """The log, one row an interval of training; see `Loop.row` for its columns."""
-        return pd.DataFrame([json.loads(line) for line in self._whole_lines()])
+        """The log as a table."""
+        return pd.DataFrame(self.log)
+
+    @property
+    def images_seen(self) -> int:
+        """How far the training has come after its log, which another process may be writing."""
+        return max((row["images_seen"] for row in self.log), default=0)
 
     def append(self, row: dict) -> None:
         """Add one line to the log."""
@@ -150,22 +120,11 @@ class Run:
         with writing(path), path.open("a") as log:
             log.write(json.dumps(row) + "\n")
 
-    @property
-    def images_seen(self) -> int:
-        """How far the training has come after its log, which another process may be writing."""
-        lines = self._whole_lines()
-        return json.loads(lines[-1])["images_seen"] if lines else 0
-
     def truncate_log(self, images_seen: int) -> None:
         """Drop the lines that a checkpoint at `images_seen` does not know of."""
-        kept = [line for line in self._whole_lines() if json.loads(line)["images_seen"] <= images_seen]
+        kept = [json.dumps(row) + "\n" for row in self.log if row["images_seen"] <= images_seen]
         with replacing(self.path / "metrics.jsonl") as temporary:
             temporary.write_text("".join(kept))
-
-    def _whole_lines(self) -> list[str]:
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        return [line for line in lines if line.endswith("\n")]
 
     def summary(self) -> dict[str, Any]:
         """One row of a table of provenance."""
@@ -187,7 +146,6 @@ class Run:
         groups, factors = self.codes_by_group(images, index, draws=draws, batch=batch)
         return np.concatenate(groups, axis=1), factors
 
-    @torch.no_grad()
     def codes_by_group(
         self, images: Any, index: Any = None, *, draws: int = 0, pooled: bool = True, batch: int = 1024, seed: int = 0
     ) -> tuple[list[np.ndarray], np.ndarray | None]:
@@ -195,58 +153,58 @@ class Run:
 
         Maps of latents are pooled to their mean over space, or flattened whole. Factors are None where none are known.
         """
+
+        def encode(x: torch.Tensor) -> list[np.ndarray]:
+            latents = self.model.encode(x.repeat_interleave(draws, 0), draw=True) if draws else self.model.encode(x)
+            return [_code(group, pooled).cpu().numpy() for group in latents]
+
         index = np.arange(len(images)) if index is None else np.asarray(index)
-        parts = []
-        with self._reproducible(seed):
-            for start in range(0, len(index), batch):
-                x = images.batch(index[start : start + batch]).to(self.device)
-                if draws:
-                    latents = self.model.encode(x.repeat_interleave(draws, 0), draw=True)
-                else:
-                    latents = self.model.encode(x)
-                parts.append([_code(group, pooled).cpu().numpy() for group in latents])
+        parts = self._by_batch(encode, images, index, batch, seed)
         groups = [np.concatenate(group) for group in zip(*parts, strict=True)]
         return groups, None if images.factors is None else images.factors.values(index).repeat(max(draws, 1), axis=0)
 
-    @torch.no_grad()
     def kl_by_latent(self, images: Any, index: Any = None, batch: int = 500, seed: int = 0) -> list[np.ndarray]:
-        """Mean KL in nats of each latent variable over some images, one array a group, top first."""
-        index, totals = np.arange(len(images)) if index is None else np.asarray(index), 0
-        with self._reproducible(seed):  # the KL of a lower group depends on what is drawn above it
-            for start in range(0, len(index), batch):
-                groups = self.model.kl_per_latent(images.batch(index[start : start + batch]).to(self.device))
-                sums = [group.double().sum(0).cpu().numpy() for group in groups]
-                totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
-        return [total / len(index) for total in totals]
+        """Mean KL in nats of each latent variable over some images, one array a group, top first.
 
-    @torch.no_grad()
+        The KL of a lower group depends on what is drawn above it.
+        """
+
+        def sums(x: torch.Tensor) -> list[np.ndarray]:
+            return [group.double().sum(0).cpu().numpy() for group in self.model.kl_per_latent(x)]
+
+        index = np.arange(len(images)) if index is None else np.asarray(index)
+        return [
+            sum(parts) / len(index) for parts in zip(*self._by_batch(sums, images, index, batch, seed), strict=True)
+        ]
+
     def bound(self, images: Any, batch: int = 500, seed: int = 0) -> dict[str, float]:
         """The ELBO and its parts over a set of images: means in nats per image, and bits per dimension."""
-        totals = torch.zeros(2, dtype=torch.float64)
-        with self._reproducible(seed):
-            for start in range(0, len(images), batch):
-                terms = self.model(images.batch(slice(start, start + batch)).to(self.device))
-                totals += torch.stack([terms.nll.double().sum(), terms.kl.double().sum()]).cpu()
-        nll, kl = (totals / len(images)).tolist()
+
+        def sums(x: torch.Tensor) -> torch.Tensor:
+            terms = self.model(x)
+            return torch.stack([terms.nll.double().sum(), terms.kl.double().sum()]).cpu()
+
+        total = sum(self._by_batch(sums, images, np.arange(len(images)), batch, seed))
+        nll, kl = (total / len(images)).tolist()
         bits = (nll + kl) / math.log(2) / math.prod(images.shape)
         return {"elbo_nats": -nll - kl, "nll_nats": nll, "kl_nats": kl, "bits_per_dim": bits}
 
-    @torch.no_grad()
     def log_weights(self, images: Any, samples: int, batch: int = 25, seed: int = 0) -> np.ndarray:
         """log p(x, z) - log q(z|x) at `samples` draws of z for each image, nats (n, samples)."""
-        parts = []
-        with self._reproducible(seed):
-            for start in range(0, len(images), batch):
-                x = images.batch(slice(start, start + batch)).to(self.device)
-                draws = [self.model.log_weights(x, min(100, samples - k)) for k in range(0, samples, 100)]
-                parts.append(torch.cat(draws, 1).cpu())
-        return torch.cat(parts).double().numpy()
 
-    @contextmanager
-    def _reproducible(self, seed: int) -> Iterator[None]:
+        def weights(x: torch.Tensor) -> torch.Tensor:
+            draws = [self.model.log_weights(x, min(100, samples - k)) for k in range(0, samples, 100)]
+            return torch.cat(draws, 1).cpu()
+
+        return torch.cat(self._by_batch(weights, images, np.arange(len(images)), batch, seed)).double().numpy()
+
+    @torch.no_grad()
+    def _by_batch(self, function: Callable, images: Any, index: np.ndarray, batch: int, seed: int) -> list:
+        """`function` of each batch of images; its noise follows from the seed, and nobody else's is touched."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)
-            yield
+            starts = range(0, len(index), batch)
+            return [function(images.batch(index[start : start + batch]).to(self.device)) for start in starts]
 
     def load(self) -> None:
         """Put the finished weights into the model."""
@@ -264,6 +222,19 @@ class Run:
             temporary.write_bytes(save(whole))  # `save_file` has an error of its own for a full disk
 
 
+class Job(NamedTuple):
+    """A model, what it is trained on and how, and the folder of the run (see `folder`)."""
+
+    model: nn.Module
+    images: Any
+    training: Training
+    run_dir: Path | str
+
+    @property
+    def run(self) -> Run:
+        return Run(self.run_dir, self.model)
+
+
 def _code(latents: torch.Tensor, pooled: bool) -> torch.Tensor:
     """Latents (n, d) or maps of them (n, d, h, w) as one row an image."""
     if latents.ndim > 2 and pooled:
@@ -272,7 +243,7 @@ def _code(latents: torch.Tensor, pooled: bool) -> torch.Tensor:
 
 
 @contextmanager
-def owned(runs: list[Run]) -> Iterator[None]:
+def owned(runs: Sequence[Run]) -> Iterator[None]:
     """Own the folders of some runs: a second process waits, and says for which one. A lock dies with its owner.
 
     Raises:

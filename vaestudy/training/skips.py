@@ -1,26 +1,26 @@
 """Gradient skipping: a step whose gradient is one to leave out changes nothing, without a word to the host."""
 
-import itertools
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-_LARGEST = 1 << 26  # elements that are chosen between at once
+_LARGEST = 1 << 26  # elements that are chosen between at once: few beside a large model
 
 
 class GradientSkips(nn.Module):
     """Leaves a step out whose loss or gradient is not finite, or whose gradient norm is more than `factor` times its
     running mean.
 
-    Fused optimisers leave weights and moments alone by themselves; what else a step changes is copied and put back.
+    Fused optimisers leave weights and moments alone by themselves; what else a step changes is put back by `Undo`.
     Measured on the laptop profile's networks, the norm takes 0.4 to 1.8 % of a step.
     """
 
     def __init__(self, factor: float, device: torch.device):
         super().__init__()
-        self.factor, self.copies = factor, Copies()
+        self.factor = factor
         self.register_buffer("mean", torch.zeros((), device=device))  # 0 until there is one
         self.register_buffer("count", torch.zeros(2, dtype=torch.int64, device=device))  # in all, and in a row
 
@@ -37,6 +37,7 @@ class GradientSkips(nn.Module):
         return accepted
 
     def counts(self) -> tuple[int, int]:
+        """Steps left out in all, and the last ones in a row; read from the device."""
         return tuple(self.count.tolist())
 
     def count_on_from(self, skipped: int) -> None:
@@ -44,77 +45,44 @@ class GradientSkips(nn.Module):
         self.count.copy_(torch.tensor([skipped, 0]))
 
 
-class Copies:
-    """Copies of many tensors, made and put back in a few operations for all of them.
-
-    Measured in operations, which a GPU starts at a price: two for each tensor otherwise, some 20,000 for a deep NVAE.
-    """
+class Undo:
+    """What a step changes, to be put back: a few operations for all tensors of a kind, since two for each of them
+    would be some 20,000 for a deep NVAE, which a GPU starts at a price."""
 
     def __init__(self):
-        self.tensors: list[Tensor] = []
-        self.parts: list[_Part] = []
+        self.before: list[Tensor] = []
 
     @torch.no_grad()
-    def take(self, tensors: Sequence[Tensor]) -> None:
-        """Copy what the tensors hold now."""
-        self._know(tensors, begin_at_zero=False)
-        for part in self.parts:
-            torch._foreach_copy_(part.copies, part.tensors)
+    def remember(self, *lists: Sequence[Tensor]) -> None:
+        """Copy what lists of `line`s hold now."""
+        self.before = [torch.cat(piece) for piece in _pieces(lists)]
 
     @torch.no_grad()
-    def put_back_unless(self, flag: Tensor, tensors: Sequence[Tensor]) -> None:
-        """Give the tensors what they held at `take`, and those that were not there zeros, where `flag` is False.
+    def unless(self, accepted: Tensor, *lists: Sequence[Tensor]) -> None:
+        """Where the flag is False give the lines back what they held, those of a list that was not there yet zeros.
 
         By a choice between old and new: a product with 0 would keep what is not a number.
         """
-        self._know(tensors, begin_at_zero=True)
-        for part in self.parts:
-            torch._foreach_copy_(part.news, part.tensors)
-            torch.where(flag, part.new, part.copy, out=part.new)
-            torch._foreach_copy_(part.tensors, part.news)
-
-    def _know(self, tensors: Sequence[Tensor], begin_at_zero: bool) -> None:
-        if len(tensors) == len(self.tensors) and all(map(lambda a, b: a is b, tensors, self.tensors)):
-            return
-        if not begin_at_zero:
-            self.parts = []
-        known = {id(tensor) for part in self.parts for tensor in part.tensors}
-        fresh = [tensor for tensor in tensors if id(tensor) not in known]
-        self.parts += [_Part(group) for group in _groups(fresh)]
-        # One place serves all parts of a kind, one after another.
-        places: dict[torch.dtype, Tensor] = {}
-        for part in sorted(self.parts, key=lambda part: -len(part.copy)):
-            part.use(places.setdefault(part.copy.dtype, torch.empty_like(part.copy)))
-        self.tensors = list(tensors)
+        for piece, before in zip_longest(_pieces(lists), self.before):
+            now = torch.cat(piece)
+            chosen = torch.where(accepted, now, torch.zeros_like(now) if before is None else before)
+            torch._foreach_copy_(piece, chosen.split([len(part) for part in piece]))
 
 
-class _Part:
-    """Tensors of one type, and room for them in one piece."""
-
-    def __init__(self, tensors: list[Tensor]):
-        self.tensors = tensors
-        self.copy = tensors[0].new_zeros(sum(tensor.numel() for tensor in tensors))
-        self.copies = _views(self.copy, tensors)
-
-    def use(self, place: Tensor) -> None:
-        self.new = place[: len(self.copy)]
-        self.news = _views(self.new, self.tensors)
+def line(tensor: Tensor) -> Shaped[Tensor, " elements"]:
+    """A view of a dense tensor in the order of its memory."""
+    return tensor.detach().permute(sorted(range(tensor.ndim), key=tensor.stride, reverse=True)).view(-1)
 
 
-def _views(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Parts of `flat` in the shapes and layouts of some tensors."""
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    return [part.as_strided(t.shape, t.stride()) for part, t in zip(parts, tensors, strict=True)]
-
-
-def _groups(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Tensors of one type, of so many elements together that a copy of them is small beside a large model."""
-    for _, alike in itertools.groupby(sorted(tensors, key=lambda t: str(t.dtype)), key=lambda t: t.dtype):
-        group, size = [], 0
-        for tensor in alike:
-            if group and size + tensor.numel() > _LARGEST:
-                yield group
-                group, size = [], 0
-            group.append(tensor)
-            size += tensor.numel()
-        yield group
+def _pieces(lists: Sequence[Sequence[Tensor]]) -> Iterator[list[Tensor]]:
+    """The lines of each list that are of one type, of at most so many elements together."""
+    for lines in lists:
+        for kind in dict.fromkeys(part.dtype for part in lines):
+            piece, size = [], 0
+            for part in (part for part in lines if part.dtype == kind):
+                if piece and size + len(part) > _LARGEST:
+                    yield piece
+                    piece, size = [], 0
+                piece.append(part)
+                size += len(part)
+            yield piece

@@ -1,30 +1,32 @@
-"""Training one model. Progress is counted in images; the same call again resumes or returns."""
+"""Training one model, or many. Progress is counted in images; the same call again resumes or returns."""
 
-from collections.abc import Callable, Iterator
+import hashlib
+import itertools
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from threading import Event, Thread
 
+import numpy as np
 import torch
 from torch import nn
 
 from vaestudy.errors import InputError
-from vaestudy.files import write_json
+from vaestudy.files import remove_unfinished, write_json
 from vaestudy.models.vae import VAE
 from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import Training
-from vaestudy.training.loop import Loop
-from vaestudy.training.run import Run, describe, owned
-from vaestudy.training.steps import ModelStep
-
-
-class Job(NamedTuple):
-    """A model, what it is trained on and how, and the folder of the run (see `run.folder`)."""
-
-    model: nn.Module
-    images: Any
-    training: Training
-    run_dir: Path | str
+from vaestudy.training.cost import models_at_once
+from vaestudy.training.loop import Diverged, Loop
+from vaestudy.training.parallel import side_by_side
+from vaestudy.training.progress import progress_bar
+from vaestudy.training.run import Job, Run, describe, owned
+from vaestudy.training.steps import ModelStep, StackStep, Step
 
 
 def fit(
@@ -52,14 +54,17 @@ def fit(
         InputError: if the folder holds another run or cannot be written, the images do not fit the model, or the
             training diverges.
     """
-    job, run = Job(model, images, training, run_dir), Run(run_dir, model)
-    device, config = device_of(device), check(job, distributed.world())
+    job, run, device = Job(model, images, training, run_dir), Run(run_dir, model), device_of(device)
+    check(job, distributed.world())
     with owned([run] if distributed.rank() == 0 and not run.finished else []):
         # Nobody else changes the folder from here on, so that all processes see the same.
         distributed.barrier()
         check(job, distributed.world())
         if not run.finished:
-            _train(run, config, images, training, device, checkpoint_seconds, on_step)
+            part = f"{training.batch // training.micro_batches} images, a micro batch"
+            with explained(f"{part}: raise micro_batches, or lower batch or image_size", device):
+                step = ModelStep(model.to(device), images.to(device), training, device)
+                _train([job], step, run.path, checkpoint_seconds, on_step)
         elif distributed.rank() == 0:
             checkpoint.remove(run.path)  # a kill has left them at the very end
     distributed.barrier()
@@ -67,31 +72,78 @@ def fit(
     return run
 
 
-def _train(run: Run, config: list, images, training: Training, device: torch.device, seconds, on_step) -> None:
-    if distributed.rank() == 0:
-        write_json(run.path / "config.json", config)
-    distributed.barrier()
-    run.model.to(device)
-    part = f"{training.batch // training.micro_batches} images, a micro batch"
-    with memory.explain_oom(f"{part}: raise micro_batches, or lower batch or image_size"), unchanged_noise(device):
-        images = images.to(device)
-        step = ModelStep(run.model, images, training, device)
-        Loop(step, [run], [training], images, device, run.path, seconds, on_step).run()
+def fit_many(
+    jobs: Sequence[Job],
+    *,
+    device: torch.device | str | None = None,
+    at_once: int | None = None,
+    checkpoint_seconds: float | int | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> list[Run]:
+    """`fit` for many: VAEs of one architecture as one program, other models side by side on the cores of a CPU.
+
+    Every member of a sweep is the same run as its model trained alone: the same first weights, order of images and
+    noise, the same folder, files and numbers. So a sweep finds members that were trained alone, and the other way
+    round. Under torchrun each process trains its share of the VAEs (their folders must be the same for all machines)
+    and waits for the others, so that every process returns all runs.
+
+    Args:
+        jobs: what to train; two jobs may not share a folder.
+        device: where to train; by default CUDA if there is one.
+        at_once: VAEs trained as one program; by default what fits into half of the free memory.
+        checkpoint_seconds: time between two checkpoints; by default 30 s on a CPU, 5 minutes on CUDA.
+        on_step: called after each step of stacked VAEs with the number of steps done.
+
+    Returns:
+        One finished run for each job, in their order.
+
+    Raises:
+        InputError: as `fit` does.
+    """
+    if at_once is not None and at_once < 1:
+        raise InputError(f"at_once must be 1 or more models, not {at_once}")
+    if len({Path(job.run_dir) for job in jobs}) < len(jobs):
+        raise InputError("two of the jobs are one and the same: give each of them once")
+    for job in jobs:
+        check(job)
+    device, runs = device_of(device), [job.run for job in jobs]
+    stackable = [job for job in jobs if stacks(job)]
+    for _, alike in itertools.groupby(sorted(stackable, key=kind), key=kind):
+        own = [job for i, job in enumerate(alike) if i % distributed.world() == distributed.rank()]
+        with owned([job.run for job in own if not job.run.finished]):
+            for part, folder in _parts(own, device, at_once):
+                _train_stack(part, folder, device, checkpoint_seconds, on_step)
+        for job in own:  # alone a training has ways to come to an end that a stack has not
+            if distributed.world() == 1 and not job.run.finished:
+                fit(*job, device=device, checkpoint_seconds=checkpoint_seconds)
+    while not all(job.run.finished for job in stackable):  # torchrun ends all processes if one is lost
+        time.sleep(0.2)
+    _fit_side_by_side([job for job in jobs if not stacks(job)], device, checkpoint_seconds)
+    for run in runs:
+        run.model.to(device)
+        run.load()
+    return runs
 
 
-def check(job: Job, processes: int = 1) -> list:
-    """The configuration of a run; raises InputError for what cannot be trained, before anything is written."""
-    run, config = Run(job.run_dir, job.model), describe(job.model, job.images, job.training)
-    if (run.path / "config.json").exists() and run.config != config:
-        raise InputError(f"{run.path} holds a run with another configuration: choose another folder")
-    if not run.finished:
-        _check(job.model, job.images, job.training, processes)
-    return config
+def _train(jobs: Sequence[Job], step: Step, folder: Path, seconds: float | int | None, on_step) -> None:
+    """Bring trainings that share a step to their end, from the start or from where an interruption has left them."""
+    for job in jobs if step.writes else []:
+        write_json(job.run.path / "config.json", describe(job.model, job.images, job.training))
+    if step.processes > 1:
+        distributed.barrier()
+    Loop(step, jobs, folder, seconds, on_step).run()
 
 
-def _check(model: nn.Module, images, training: Training, processes: int) -> None:
-    parts, batch = training.micro_batches, min(training.batch, len(images))
-    least = 2 if training.objective.kind == "total_correlation" else 1
+def check(job: Job, processes: int = 1) -> None:
+    """Raise InputError for what cannot be trained, before anything is written."""
+    model, images, training, _ = job
+    config = job.run.path / "config.json"
+    if config.exists() and job.run.config != describe(model, images, training):
+        raise InputError(f"{job.run.path} holds a run with another configuration: choose another folder")
+    if job.run.finished:
+        return
+    parts, batch, objective = training.micro_batches, min(training.batch, len(images)), training.objective
+    least = 2 if objective.kind == "total_correlation" else 1
     if parts % processes:
         raise InputError(f"{processes} processes cannot share {parts} micro batches: set micro_batches to a multiple")
     if tuple(images.shape) != tuple(getattr(model, "shape", images.shape)):
@@ -102,6 +154,8 @@ def _check(model: nn.Module, images, training: Training, processes: int) -> None
         raise InputError(f"a batch of {batch} has no {least} images for each of its {parts} parts: lower micro_batches")
     if training.samples > 1 and not isinstance(model, VAE):
         raise InputError(f"samples must be 1 for a {type(model).__name__}: only VAEs take several noise samples a step")
+    if (objective.balance or objective.group_kl_anneal) and not hasattr(model, "group_shapes"):
+        raise InputError("balance and group_kl_anneal need a model that names its groups by group_shapes")
     if training.sync_norm and getattr(getattr(model, "config", None), "checkpoint", None) == "norm_act":
         raise InputError("sync_norm recomputes whole cells or nothing: set checkpoint to cell or none")
     if hasattr(getattr(model, "likelihood", None), "check"):
@@ -114,9 +168,109 @@ def device_of(device: torch.device | str | None) -> torch.device:
 
 
 @contextmanager
-def unchanged_noise(device: torch.device) -> Iterator[None]:
-    """Training draws from the global generators, and leaves them as they were."""
+def explained(what: str, device: torch.device) -> Iterator[None]:
+    """A training: `what` is named where memory runs out, and the global generators are left as they were."""
     if device.type == "cpu":
         memory.keep_freed()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    noise = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    with memory.explain_oom(what), noise:
         yield
+
+
+def stacks(job: Job) -> bool:
+    """Whether a training can share one program with others of its kind."""
+    own = job.training
+    plain = not (own.ema or own.grad_skip_factor or own.micro_batches > 1)
+    return type(job.model) is VAE and plain and not (own.objective.balance or own.objective.spectral)
+
+
+def kind(job: Job) -> str:
+    """What stacked trainings have in common: all but the seed and the pressure."""
+    unpressed = replace(job.training.objective, kind="beta", beta=1.0, capacity=0.0)
+    shared = replace(job.training, seed=0, objective=unpressed)
+    return json.dumps(describe(replace(job.model.config, seed=0), job.images, shared), sort_keys=True)
+
+
+def _parts(jobs: Sequence[Job], device: torch.device, at_once: int | None) -> Iterator[tuple[list[Job], Path]]:
+    """Unfinished jobs as they are trained together, and where their state is kept: first those that have one.
+
+    A state that also names models that are not asked for now is of no use once the others were trained without them.
+    """
+    everyone = {Path(job.run_dir).name: job for job in jobs}
+    left = {name: job for name, job in everyone.items() if not job.run.finished}
+    unfinished = set(left)
+    roots = {Path(job.run_dir).parent for job in jobs}
+    known = sorted({path for root in roots for path in root.glob("sweep-*/runs.json")})
+    states = {path.parent: json.loads(path.read_text()) for path in known}
+    for state, names in states.items():
+        if set(names) <= set(everyone) and not set(names) & set(left):  # a kill has left it at the very end
+            _remove(state)
+        elif set(names) <= set(everyone) and checkpoint.load(state) is not None:
+            yield [everyone[name] for name in names], state
+            left = {name: job for name, job in left.items() if name not in names}
+    if left:
+        some = next(iter(left.values()))
+        tc = any(job.training.objective.kind == "total_correlation" for job in left.values())
+        at_once = at_once or models_at_once(some.model, some.training, device, total_correlation=tc)
+        for names in np.array_split(sorted(left), math.ceil(len(left) / at_once)):
+            digest = hashlib.sha256(",".join(names).encode()).hexdigest()[:12]
+            yield [left[name] for name in names], Path(some.run_dir).parent / f"sweep-{digest}"
+    for state in (state for state, names in states.items() if unfinished & set(names)):
+        _remove(state)
+
+
+def _train_stack(jobs: Sequence[Job], folder: Path, device: torch.device, seconds: float | int | None, on_step) -> None:
+    """Train some VAEs as one program; those that diverge are left without a record."""
+    remove_unfinished(folder)
+    write_json(folder / "runs.json", [Path(job.run_dir).name for job in jobs])
+    with explained(f"{len(jobs)} models at once: set at_once below it", device):
+        models, trainings = [job.model for job in jobs], [job.training for job in jobs]
+        try:
+            step = StackStep(models, trainings, jobs[0].images.to(device), device)
+            _train(jobs, step, folder, seconds, on_step)
+        except Diverged:
+            if distributed.world() > 1:
+                raise
+    _remove(folder)
+
+
+def _remove(state: Path) -> None:
+    """Take a stack's state away; what names its models goes last."""
+    checkpoint.remove(state)
+    shutil.rmtree(state, ignore_errors=True)
+
+
+def _fit_side_by_side(jobs: Sequence[Job], device: torch.device, seconds: float | int | None) -> None:
+    """On the cores of a CPU; with CUDA, or under torchrun, they take turns."""
+    waiting = [job for job in jobs if not job.run.finished]
+    if len(waiting) > 1 and memory.usable_cores() > 1 and device.type == "cpu" and distributed.world() == 1:
+        with _watched(waiting):
+            side_by_side(_fit_alone, [(job, seconds) for job in waiting])
+        return
+    for job in waiting:
+        fit(*job, device=device, checkpoint_seconds=seconds)
+
+
+def _fit_alone(job: Job, seconds: float | int | None) -> None:
+    fit(*job, device="cpu", checkpoint_seconds=seconds)
+
+
+@contextmanager
+def _watched(jobs: Sequence[Job]) -> Iterator[None]:
+    """Show by their logs how far trainings in other processes are."""
+    ended = Event()
+
+    def watch(bar) -> None:
+        over = False
+        while not over:
+            over = ended.wait(1)
+            bar.update(sum(job.run.images_seen for job in jobs) - bar.n)
+
+    with progress_bar(f"{len(jobs)} models", sum(job.training.images for job in jobs), 0) as bar:
+        thread = Thread(target=watch, args=(bar,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()

@@ -1,0 +1,67 @@
+"""Work side by side on the cores of a CPU, which stops as one."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Lock, Thread
+from typing import Any
+
+import torch
+from joblib import Parallel, delayed
+
+from vaestudy.stopping import Terminated, stop_requests
+from vaestudy.training import memory
+
+_WORK = Lock()  # held while a process works
+
+
+def side_by_side(function: Callable[..., Any], arguments: Iterable[tuple]) -> list:
+    """`function` of each arguments, each on one thread of a process; with one core or CUDA one after another.
+
+    Measured on a small convolutional network, two cores took 49 ms a step together and 62 alone, so two trainings on a
+    core each end long before two that take turns. SIGTERM and Ctrl-C are passed on, and trainings leave their states.
+    """
+    arguments = list(arguments)
+    cores = 1 if torch.cuda.is_available() else min(len(arguments), memory.usable_cores())
+    if cores < 2:
+        return [function(*each) for each in arguments]
+    with TemporaryDirectory() as shared:
+        stop = Path(shared) / "stop"
+        with stop_requests(stop.touch) as requested:
+            try:
+                tasks = (delayed(_alone)(function, each, os.getpid(), stop) for each in arguments)
+                return Parallel(cores, backend="loky")(tasks)
+            finally:
+                if requested:
+                    raise requested[0](f"stopped {len(arguments)} models: the same command goes on there")
+
+
+def _alone(function: Callable[..., Any], arguments: tuple, parent: int, stop: Path) -> Any:
+    """The same in a process of its own."""
+    torch.set_num_threads(1)
+    _watch(parent, stop)
+    with _WORK, suppress(Terminated, KeyboardInterrupt):
+        return None if stop.exists() or os.getppid() != parent else function(*arguments)
+    return None
+
+
+@cache
+def _watch(parent: int, stop: Path) -> None:
+    """SIGTERM to the work of this process once the file `stop` is there or the process `parent` is not, without which
+    it leaves: joblib's processes would outlive a parent that was killed by minutes."""
+
+    def watch() -> None:
+        told = False
+        while os.getppid() == parent or _WORK.locked():
+            if _WORK.locked() and not told and (stop.exists() or os.getppid() != parent):
+                os.kill(os.getpid(), signal.SIGTERM)
+                told = True
+            time.sleep(0.2)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
