@@ -147,7 +147,7 @@ class ModelStep(Step):
         self.fused = bool(self.optimizer.defaults.get("fused"))
         # What a step changes whether it is wanted or not; a fused optimiser leaves the weights alone.
         self.changed = [*model.buffers(), *self.averaged, *([] if self.fused else self.parameters)]
-        self.changed = [line(tensor) for tensor in self.changed]
+        self.changed, self.lines = [line(tensor) for tensor in self.changed], []
         if self.processes > 1:
             self.net = DistributedDataParallel(model, [device] if device.type == "cuda" else None)
         # What a CPU trains is small enough to be compiled whole, which pays more there.
@@ -201,10 +201,15 @@ class ModelStep(Step):
 
     def moments(self) -> list[Tensor]:
         """Those of an optimiser that is not fused, as lines; none before the first step."""
-        values = [
-            value for state in self.optimizer.state.values() for value in state.values() if torch.is_tensor(value)
-        ]
-        return [] if self.fused else [line(value) for value in values if value.device == self.parameters[0].device]
+        if not self.lines and not self.fused:
+            values = [value for state in self.optimizer.state.values() for value in state.values()]
+            here = [part for part in values if torch.is_tensor(part) and part.device == self.parameters[0].device]
+            self.lines = [line(value) for value in here]
+        return self.lines
+
+    def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state)
+        self.lines = []  # an optimiser takes up new ones
 
     def final_weights(self) -> list[dict[str, Tensor]]:
         return [(self.average or self.model).state_dict()]
