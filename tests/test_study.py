@@ -12,7 +12,7 @@ def test_the_smoke_study_makes_a_site_and_does_not_make_it_twice(tmp_path, dspri
     report.study("smoke", tmp_path, say=said.append)
     folder = tmp_path / "smoke"
     pages = {path.name for path in folder.glob("*.html")}
-    assert pages == {"index.html", "01_vae.html", "02_beta_vae.html", "03_nvae.html"}
+    assert pages == {"index.html", "runs.html", "01_vae.html", "02_beta_vae.html", "03_nvae.html"}
     results = json.loads((folder / "results.json").read_text())
     assert set(results["notebooks"]) == {"01_vae", "02_beta_vae", "03_nvae"}
     judged = {row["quantity"]: row["n"] for row in results["headline"]}
