@@ -9,6 +9,7 @@ import re
 
 import pytest
 
+from vaestudy.claims import verify
 from vaestudy.report import site
 
 PAGES = ("index", "01_vae", "02_beta_vae", "03_nvae", "runs")
@@ -31,6 +32,9 @@ def test_the_smoke_study_makes_a_site_and_does_not_make_it_twice(smoke_report, m
     assert {path.stem for path in smoke_report.glob("*.html")} == set(PAGES)
     results = json.loads((smoke_report / "results.json").read_text())
     assert set(results["notebooks"]) == set(STAGES)
+    judged = {row["quantity"]: row["n"] for row in results["headline"]}
+    assert list(judged.values()) == [2] * 5  # two seeds of gradients, and of each of four β
+    assert verify(results, results).ok
     before = {path: path.stat().st_mtime_ns for path in smoke_report.glob("*.ipynb")}
     site.study("smoke", smoke_report.parent, say=lambda line: None)
     assert {path: path.stat().st_mtime_ns for path in smoke_report.glob("*.ipynb")} == before

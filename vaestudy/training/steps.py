@@ -26,7 +26,7 @@ from vaestudy.training.objective import (
     elbo_loss,
     total_correlation,
 )
-from vaestudy.training.skips import GradientSkips, Undo, line
+from vaestudy.training.skips import GradientSkips, Undo, kinds
 
 
 class Step:
@@ -146,8 +146,8 @@ class ModelStep(Step):
         self.skips, self.undo = GradientSkips(training.grad_skip_factor or math.inf, device), Undo()
         self.fused = bool(self.optimizer.defaults.get("fused"))
         # What a step changes whether it is wanted or not; a fused optimiser leaves the weights alone.
-        self.changed = [*model.buffers(), *self.averaged, *([] if self.fused else self.parameters)]
-        self.changed = [line(tensor) for tensor in self.changed]
+        self.changed = kinds([*model.buffers(), *self.averaged, *([] if self.fused else self.parameters)])
+        self.moments: list[list[Tensor]] = []
         if self.processes > 1:
             self.net = DistributedDataParallel(model, [device] if device.type == "cuda" else None)
         # What a CPU trains is small enough to be compiled whole, which pays more there.
@@ -157,7 +157,7 @@ class ModelStep(Step):
             self.net = torch.compile(self.net)
 
     def __call__(self, step: int, progress: float) -> Float[Tensor, "1 parts"]:
-        self.undo.remember(self.changed, self.moments())  # a forward pass already moves the statistics of batch norm
+        self.undo.remember(self.changed + self.moments)  # a forward pass already moves the statistics of batch norm
         together = self.training.sync_norm and self.processes > 1
         with norms_set(self.model, "gather", distributed.gather) if together else nullcontext():
             return super().__call__(step, progress)
@@ -197,14 +197,19 @@ class ModelStep(Step):
         if self.average is not None:
             with torch.no_grad():  # the first step starts the mean
                 torch._foreach_lerp_(self.averaged, self.current, 1 - self.training.ema if step else 1.0)
-        self.undo.unless(accepted, self.changed, self.moments())
+        self.moments = self.moments or self.find_moments()
+        self.undo.unless(accepted, self.changed + self.moments)
 
-    def moments(self) -> list[Tensor]:
-        """Those of an optimiser that is not fused, as lines; none before the first step."""
+    def find_moments(self) -> list[list[Tensor]]:
+        """What an optimiser that is not fused has beside the weights: nothing before its first step."""
         values = [
             value for state in self.optimizer.state.values() for value in state.values() if torch.is_tensor(value)
         ]
-        return [] if self.fused else [line(value) for value in values if value.device == self.parameters[0].device]
+        return [] if self.fused else kinds([v for v in values if v.device == self.parameters[0].device])
+
+    def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state)
+        self.moments = self.find_moments()
 
     def final_weights(self) -> list[dict[str, Tensor]]:
         return [(self.average or self.model).state_dict()]
