@@ -51,6 +51,7 @@ def test_names_become_labels_and_hyphens_minus_signs():
     assert words.readable("elbo_nats of -3 in vae-2 at 1e-5") == "ELBO, nats of −3 in vae-2 at 1e−5"
     assert [words.counted(n, "seed") for n in (1, 2, 1000)] == ["1 seed", "2 seeds", "1,000 seeds"]
     assert [words.listed("abc"[:n]) for n in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
+    assert words.readable("-0.00 and -0.001") == "0.00 and −0.001"
     assert words.spread(-0.5, 0.049, 2) == "−0.50 ± 0.05"
 
 

@@ -51,6 +51,7 @@ def label(name: Any) -> str:
 
 def readable(text: str) -> str:
     """Text with minus signs for the hyphens before numbers ("vae-2" stays), and words for names of columns."""
+    text = re.sub(r"(?<![\w)])-(?=0\.0+(?![\de]))", "", text)  # what rounds to nothing has no sign
     text = re.sub(r"(?<![\w)])-(?=\d)|(?<=\de)-(?=\d)", "−", text)
     return _RAW.sub(lambda match: LABELS[match[1]], text)
 

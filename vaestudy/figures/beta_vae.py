@@ -101,7 +101,7 @@ def lost_by_frequency(shares: pd.DataFrame, models: int) -> Figure:
     )
     x, y = "spatial frequency, cycles an image", "share lost"
     tidy = charts.wide(shares, x, "code", y)
-    return charts.curves(tidy, x, y, caption, f"Shares lost. {last}.", hue="code", ylim=(0, 1.05))
+    return charts.curves(tidy, x, y, caption, f"Shares lost. {last}.", hue="code", ylim=(0, None))
 
 
 def information(matrices: Mapping[str, Float[np.ndarray, "d k"]], names: Sequence[str]) -> Figure:

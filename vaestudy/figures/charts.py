@@ -47,7 +47,7 @@ def curves(
     for ax, name in zip(grid[0], names, strict=True):
         part = data if panel is None else data[data[panel] == name]
         if log:
-            log_ticks(ax, part[x])
+            log_ticks(ax, part[x], 0.07 * len(names))
         sns.lineplot(part, **look, **line, ax=ax)
         if dots:
             sns.scatterplot(part, **look, s=12, alpha=0.5, legend=False, ax=ax)
@@ -80,12 +80,12 @@ def interval(values: pd.Series) -> tuple[float, float]:
     return np.mean(values) - reach, np.mean(values) + reach
 
 
-def log_ticks(ax: Any, values: pd.Series) -> None:
-    """A logarithmic x axis with ticks at the values that were used, and at no others; named where there is room."""
+def log_ticks(ax: Any, values: pd.Series, room: float) -> None:
+    """A logarithmic x axis with ticks at the values used, and at no others; named if `room` of the axis away."""
     values = sorted(set(values))
     places, named = np.log(values), [0]
     for i, place in enumerate(places):
-        if place - places[named[-1]] > 0.1 * np.ptp(places):
+        if place - places[named[-1]] > room * np.ptp(places):
             named.append(i)
     ax.set_xscale("log")
     ax.set_xticks(values, [f"{value:.3g}" if i in named else "" for i, value in enumerate(values)])

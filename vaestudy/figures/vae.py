@@ -177,7 +177,7 @@ def correlations(matrices: Mapping[str, np.ndarray], scores: Mapping[str, float]
     for name, matrix in matrices.items():
         mean = float(np.abs(matrix[~np.eye(len(matrix), dtype=bool)]).mean())
         rows.append({"code": name, "mean correlation": mean, metric: scores.get(name)})
-        score = f"\n{metric} {fixed(scores[name], 2)}" if name in scores else ""
+        score = f"\n{metric}: {fixed(scores[name], 2)}" if name in scores else ""
         shown[f"{name}{score}"] = pd.DataFrame(np.abs(matrix))
     said = [
         f"{row['code']}: mean {fixed(row['mean correlation'], 2)}"

@@ -47,6 +47,8 @@ def formula(latex: str, display: str = "inline") -> str:
 
     math = convert_to_element(latex.replace("{aligned}", "{split}"), display=display)
     math.set("alttext", latex.strip())
+    if display == "block":
+        math.set("tabindex", "0")  # on a phone it scrolls
     text = tostring(math, encoding="unicode").replace("&amp;#x", "&#x")
     # Browsers set no space around the name of a function, TeX does.
     text = re.sub(rf"({_FUNCTION})(?=<m(?!o|row><mo))", rf"\1{_THIN}", text)
