@@ -56,7 +56,10 @@ def readable(text: str) -> str:
 
 
 def number(value: SupportsFloat, digits: int = 4) -> str:
-    """A number for people: `digits` significant ones, whole from 10^(digits-1) on, a power of ten below 0.001."""
+    """A number for people: `digits` significant ones, two below 0.01, whole from 10^(digits-1) on.
+
+    Below 0.001 a power of ten.
+    """
     if not math.isfinite(value):
         return "undefined" if math.isnan(value) else ("∞" if value > 0 else "−∞")
     if value == 0 or isinstance(value, Integral) or abs(value) >= 10 ** (digits - 1):
@@ -64,7 +67,7 @@ def number(value: SupportsFloat, digits: int = 4) -> str:
     if abs(value) < 1e-3:
         mantissa, exponent = f"{value:.1e}".split("e")
         return readable(f"{mantissa}e{int(exponent)}")
-    return readable(f"{value:#.{digits}g}".rstrip("."))
+    return readable(f"{value:#.{digits if abs(value) >= 0.01 else 2}g}".rstrip("."))
 
 
 def fixed(value: SupportsFloat, decimals: int) -> str:
@@ -91,7 +94,8 @@ def spread(mean: SupportsFloat, std: SupportsFloat, digits: int = 1) -> str:
 
 def column(values: Iterable[Any]) -> int | None:
     """The decimals that all numbers of a column share, or None where one number of digits does not fit them all."""
-    sizes = [abs(value) for value in values if isinstance(value, float) and math.isfinite(value) and value]
+    sizes = [abs(value) for value in values if isinstance(value, float) and math.isfinite(value)]
+    sizes = [size for size in sizes if size > 1e-9]  # less is nothing, and rounding made it
     if not sizes:
         return None
     places = decimals(max(sizes), 3 if max(sizes) < 10 else 4)

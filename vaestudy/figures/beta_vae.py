@@ -96,18 +96,12 @@ def lost_by_frequency(shares: pd.DataFrame, models: int) -> Figure:
     """The share of each spatial frequency's variance that is lost (index: cycles an image), a line a code."""
     caption = f"What codes lose of the variance of each spatial frequency, mean of {counted(models, 'sweep')}."
     last = "; ".join(
-        f"{name}: {of.iloc[0]:.2f} of the lowest, {of.iloc[-1]:.2f} of the highest" for name, of in shares.items()
+        f"{name}: {fixed(of.iloc[0], 2)} of the lowest, {fixed(of.iloc[-1], 2)} of the highest"
+        for name, of in shares.items()
     )
-    tidy = charts.wide(shares, "spatial frequency, cycles an image", "code", "share lost")
-    return charts.curves(
-        tidy,
-        "spatial frequency, cycles an image",
-        "share lost",
-        caption,
-        f"Shares lost. {last}.",
-        hue="code",
-        ylim=(0, 1.05),
-    )
+    x, y = "spatial frequency, cycles an image", "share lost"
+    tidy = charts.wide(shares, x, "code", y)
+    return charts.curves(tidy, x, y, caption, f"Shares lost. {last}.", hue="code", ylim=(0, 1.05))
 
 
 def information(matrices: Mapping[str, Float[np.ndarray, "d k"]], names: Sequence[str]) -> Figure:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,11 @@ def decoder(models: Mapping[str, Any], images: Any) -> Decoder | Statement:
         nats = nats_by_latent(model, images)
         order[name] = {int(i): float(nats[i]) for i in np.argsort(-nats, kind="stable")}
         pictures[name] = png(rgba(model.decode([start]))[0])
-        found[name] = {"shape": list(model.shape), "start": [round(v, 2) for v in start[0].tolist()], **_packed(layers)}
+        found[name] = {
+            "shape": list(model.shape),
+            "start": [round(v, 2) for v in start[0].tolist()],
+            **_packed(layers, math.prod(model.shape)),
+        }
     size = sum(len(model["weights"]) for model in found.values())
     if size > MOST_BYTES:
         return _left_out(f"the weights of {listed(found)} take {size / 1e6:.1f} MB")
@@ -118,15 +123,19 @@ def _layers(model: Any) -> list[tuple[nn.Linear, str]] | None:
     return list(zip(linear, activations, strict=True))
 
 
-def _packed(layers: list[tuple[nn.Linear, str]]) -> dict[str, Any]:
-    """Weights and biases as whole numbers of 16 bits, row by row, with each layer's sizes and steps."""
+def _packed(layers: list[tuple[nn.Linear, str]], values: int) -> dict[str, Any]:
+    """Weights and biases as whole numbers of 16 bits, row by row, with each layer's sizes and steps.
+
+    Of the last layer only the rows of the image's `values`: variances, where there are any, come after the means.
+    """
     about, parts = [], []
     for layer, activation in layers:
-        weights, biases = (tensor.detach().float().cpu().numpy() for tensor in (layer.weight, layer.bias))
+        kept = slice(values if layer is layers[-1][0] else None)
+        weights, biases = (tensor.detach().float().cpu().numpy()[kept] for tensor in (layer.weight, layer.bias))
         steps = [float(np.abs(values).max()) / LEVELS or 1.0 for values in (weights, biases)]
         rows = np.concatenate([weights / steps[0], biases[:, None] / steps[1]], axis=1)
         parts.append(np.rint(rows).astype("<i2").tobytes())
-        sizes = {"inputs": layer.in_features, "outputs": layer.out_features}
+        sizes = {"inputs": layer.in_features, "outputs": len(biases)}
         about.append({**sizes, "steps": steps, "activation": activation})
     return {"layers": about, "weights": base64.b64encode(b"".join(parts)).decode()}
 

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import nn
 
 from vaestudy.errors import InputError
 from vaestudy.files import project_root
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.training.run import Run
+from vaestudy.words import fixed, label
 
 COLUMNS = ("stage", "model", "β", "seed", "data", "images", "seen", "state", "ELBO, nats", "seconds", "folder")
 SETTINGS = ("latent_dim", "network", "channels", "blocks")
@@ -43,12 +45,23 @@ def runs(root: Path | str | None = None) -> pd.DataFrame:
 
 
 def _row(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
-    run = Run(folder, None)
+    run = Run(folder, nn.Module())
     end = run.record.get("training", {}) if run.finished else {}
     seconds = run.record.get("provenance", {}).get("seconds") if run.finished else None
     state = {"seen": run.images_seen, "state": "finished" if run.finished else "unfinished"}
     own = {"stage": folder.name.rpartition("-")[0], **about, **state, "ELBO, nats": end.get("elbo_nats")}
     return {**own, "seconds": seconds, "folder": str(folder)}
+
+
+def scores(folder: Path | str) -> dict[str, str]:
+    """What was measured of a finished run beside its training: its bound on held-out images, and its score card."""
+    record = Run(folder, nn.Module()).record
+    bound = {label(name): fixed(value, 3) for name, value in record.get("test", {}).items()}
+    cards = {}
+    for row in record.get("score_card", []):
+        known = {name: row[name] for name in ("value", "floor", "ceiling") if isinstance(row[name], float)}
+        cards[label(row["metric"])] = ", ".join(f"{name} {fixed(value, 3)}" for name, value in known.items())
+    return {f"held-out {name}": value for name, value in bound.items()} | cards
 
 
 def open_run(run: Run | Path | str) -> Run:
@@ -62,7 +75,7 @@ def open_run(run: Run | Path | str) -> Run:
     folder = Path(run) if Path(run).is_dir() else project_root() / "runs" / str(run)
     if not (folder / "record.json").exists():
         raise InputError(f"{run} is no finished run: `python -m vaestudy runs` lists those that are there")
-    ((kind, config),) = Run(folder, None).config[0].items()
+    ((kind, config),) = Run(folder, nn.Module()).config[0].items()
     config = {name: _tuples(value) for name, value in config.items()}
     if kind == "VAE":
         model = VAE(config.pop("shape"), **config)
