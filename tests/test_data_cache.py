@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from vaestudy.data import cache
 from vaestudy.data.cache import cached_array
 from vaestudy.errors import InputError
 from vaestudy.files import replacing
@@ -15,21 +16,25 @@ from vaestudy.files import replacing
 SHAPE = (6, 5)
 
 
-def numbers(array):
-    array[:] = np.arange(30).reshape(SHAPE)
-    return {"source": "counting"}
+ROWS = np.arange(30, dtype=np.uint8).reshape(SHAPE)
 
 
-def never(*_):
+def numbers(start):
+    yield ROWS[start:4]
+    yield ROWS[max(start, 4) :]
+
+
+def never(_):
     raise AssertionError("made again")
 
 
 def test_what_is_kept_is_opened_without_being_made_again(tmp_path):
     path = tmp_path / "deep" / "numbers.npy"
-    made, about = cached_array(path, SHAPE, numbers)
+    made, about = cached_array(path, SHAPE, numbers, source="counting")
     again, same = cached_array(path, SHAPE, never)
-    assert made.tolist() == again.tolist() == np.arange(30).reshape(SHAPE).tolist()
-    assert about == same == {"source": "counting", "checksum": hashlib.sha256(bytes(range(30))).hexdigest()}
+    assert made.tolist() == again.tolist() == ROWS.tolist()
+    checksum = hashlib.sha256(bytes(range(30))).hexdigest()
+    assert about == same == {"source": "counting", "unreadable": [], "checksum": checksum}
 
 
 def test_writing_to_the_tensor_leaves_the_file_alone(tmp_path):
@@ -38,49 +43,63 @@ def test_writing_to_the_tensor_leaves_the_file_alone(tmp_path):
     assert cached_array(tmp_path / "numbers.npy", SHAPE, never)[0][0, 0] == 0
 
 
-@pytest.mark.parametrize("resume", [False, True])
-def test_a_failure_is_never_taken_for_the_whole(tmp_path, resume):
-    def half(array, *_):
-        array[:3] = 7
-        raise KeyboardInterrupt
+def test_rows_that_cannot_be_had_stay_black_and_are_noted(tmp_path):
+    def pieces(start):
+        yield [ROWS[0], None]
+        yield [None, *ROWS[3:]]
 
-    with pytest.raises(KeyboardInterrupt):
-        cached_array(tmp_path / "numbers.npy", SHAPE, half, resume=resume)
-    assert not (tmp_path / "numbers.npy").exists()
-    assert (tmp_path / "numbers.partial").exists() == resume
+    array, about = cached_array(tmp_path / "rows.npy", SHAPE, pieces)
+    assert about["unreadable"] == [1, 2]
+    assert array.tolist() == [[0 if k in (1, 2) else value for value in row] for k, row in enumerate(ROWS.tolist())]
+    with pytest.raises(InputError, match="none of the 6 images in here can be decoded"):
+        cached_array(tmp_path / "black.npy", SHAPE, lambda start: iter([[None] * 6]), source="here")
+    assert not list(tmp_path.glob("black*"))
 
 
-def test_resuming_goes_on_with_what_was_done(tmp_path):
-    def one_more(array, done):
-        row = int(np.argmin(done))
-        array[row], done[row] = row + 1, 1
-        if not done.all():
+@pytest.mark.parametrize("saved_every", [0, 1000])
+def test_what_was_stopped_is_never_taken_for_the_whole_and_goes_on_where_it_was(tmp_path, monkeypatch, saved_every):
+    monkeypatch.setattr(cache, "SAVED_EVERY", saved_every)
+
+    def two_more(start):
+        begun.append(start)
+        yield from ([None] if row == 3 else ROWS[row : row + 1] for row in range(start, min(start + 2, 6)))
+        if start < 4:
             raise KeyboardInterrupt
-        return {}
 
-    for _ in range(SHAPE[0] - 1):
+    begun = []
+    for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            cached_array(tmp_path / "rows.npy", SHAPE, one_more, resume=True)
-    array, _ = cached_array(tmp_path / "rows.npy", SHAPE, one_more, resume=True)
-    assert array[:, 0].tolist() == [1, 2, 3, 4, 5, 6]
+            cached_array(tmp_path / "rows.npy", SHAPE, two_more)
+        assert not (tmp_path / "rows.npy").exists()
+    array, about = cached_array(tmp_path / "rows.npy", SHAPE, two_more)
+    assert begun == [0, 2, 4]
+    assert about["unreadable"] == [3]
+    assert array[:, 0].tolist() == [0, 5, 10, 0, 20, 25]
     assert sorted(path.suffix for path in tmp_path.iterdir() if path.name[0] != ".") == [".json", ".npy"]
 
 
-@pytest.mark.parametrize("lost", ["rows.partial", "rows.done"])
+@pytest.mark.parametrize("lost", ["rows.partial", "rows.progress"])
 def test_half_of_the_unfinished_pair_is_no_ground_to_resume_from(tmp_path, lost):
-    def stop(array, done):
-        array[:], done[:] = 9, 1
+    def stop(start):
+        yield ROWS[:4] + 1
         raise KeyboardInterrupt
 
-    def check(array, done):
-        assert not array.any()
-        assert not done.any()
-        return {}
-
     with pytest.raises(KeyboardInterrupt):
-        cached_array(tmp_path / "rows.npy", SHAPE, stop, resume=True)
+        cached_array(tmp_path / "rows.npy", SHAPE, stop)
     (tmp_path / lost).unlink()
-    cached_array(tmp_path / "rows.npy", SHAPE, check, resume=True)
+    assert cached_array(tmp_path / "rows.npy", SHAPE, numbers)[0].tolist() == ROWS.tolist()
+
+
+def test_what_cannot_be_read_is_refused_before_any_room_is_taken(tmp_path, monkeypatch):
+    """A published set takes 12 GB: reserved for a file that is none, they would leave nobody else any room."""
+    monkeypatch.setattr(cache, "_reserved", lambda *_: pytest.fail("room was taken"))
+
+    def refuse(start):
+        raise InputError("no such images")
+        yield
+
+    with pytest.raises(InputError, match="no such images"):
+        cached_array(tmp_path / "rows.npy", SHAPE, refuse)
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"<html>"])
@@ -92,7 +111,7 @@ def test_a_damaged_file_is_made_again(tmp_path, damage):
 
 
 def test_another_shape_is_made_again(tmp_path):
-    cached_array(tmp_path / "numbers.npy", (2, 3), lambda array: {})
+    cached_array(tmp_path / "numbers.npy", (2, 3), lambda start: iter([np.zeros((2, 3), np.uint8)]))
     assert cached_array(tmp_path / "numbers.npy", SHAPE, numbers)[0].shape == SHAPE
 
 
@@ -113,12 +132,12 @@ def test_too_little_room_is_told_before_anything_is_written(tmp_path, monkeypatc
 def test_two_that_ask_at_once_make_it_once(tmp_path):
     calls, started, joined = [], threading.Event(), threading.Event()
 
-    def slow(array):
+    def slow(start):
         calls.append(1)
         started.set()
         joined.wait()
         time.sleep(0.1)  # long enough for the other thread to reach the lock
-        return numbers(array)
+        yield from numbers(start)
 
     ask = [threading.Thread(target=cached_array, args=(tmp_path / "numbers.npy", SHAPE, slow)) for _ in range(2)]
     ask[0].start()

@@ -151,15 +151,19 @@ def test_bad_sizes_and_splits_are_one_line(dsprites_dir, wrong):
     assert "\n" not in str(caught.value)
 
 
-def test_archive_is_read_without_its_pickles(tmp_path):
+def test_archive_is_read_without_its_pickles(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 2, (7, 64, 64), dtype=np.uint8)
     pickled = np.array({"never": "opened"}, dtype=object)
     np.savez_compressed(tmp_path / "a.npz", metadata=pickled, imgs=pixels, latents_classes=np.zeros((7, 6)))
-    bits = np.zeros((7, 512), dtype=np.uint8)
-    dsprites.unpack_archive(tmp_path / "a.npz", bits)
-    np.testing.assert_array_equal(np.unpackbits(bits, axis=1).reshape(7, 64, 64), pixels)
+    md5 = hashlib.md5((tmp_path / "a.npz").read_bytes()).hexdigest()
+    monkeypatch.setattr(dsprites, "ARCHIVE_MD5", md5)
+    (tmp_path / "a.npz").rename(tmp_path / dsprites.ARCHIVE)
     with pytest.raises(InputError, match="holds images"):
-        dsprites.unpack_archive(tmp_path / "a.npz", np.zeros((8, 512), dtype=np.uint8))
+        data.load("dsprites", data_dir=tmp_path)
+    monkeypatch.setattr(dsprites, "COUNT", 7)
+    monkeypatch.setattr(dsprites, "SIZES", (7, 1, 1, 1, 1))
+    found = data.load("dsprites", data_dir=tmp_path)
+    np.testing.assert_array_equal(found.batch(slice(None))[:, 0], pixels)
 
 
 def test_damaged_archive_is_refused_and_leaves_nosparseg(tmp_path):

@@ -1,13 +1,15 @@
-"""Arrays of bytes on disk: made once, all or nothing, and opened in an instant afterwards."""
+"""Arrays of bytes on disk: made once, piece by piece, and opened in an instant afterwards."""
 
 import hashlib
 import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,15 @@ import torch
 from filelock import FileLock
 from jaxtyping import UInt8
 from torch import Tensor
+from tqdm import tqdm
 
 from vaestudy.errors import InputError
-from vaestudy.files import replacing
+from vaestudy.files import write_json
+
+SAVED_EVERY = 1.0  # seconds between two notes of how far an array has come
+
+# From a row on, some rows at a time: an array, or a list of one array a row, None for a row that cannot be had.
+Pieces = Callable[[int], Iterator[np.ndarray | list[np.ndarray | None]]]
 
 _only_found = ContextVar("only_found", default=False)
 
@@ -33,20 +41,20 @@ def only_found() -> Iterator[None]:
 
 
 def cached_array(
-    path: Path, shape: tuple[int, ...], fill: Callable[..., dict], *, resume: bool = False
+    path: Path, shape: tuple[int, ...], pieces: Pieces, **about: object
 ) -> tuple[UInt8[Tensor, "..."], dict]:
-    """The uint8 array that stands in `path`, made by `fill` if it does not stand there yet.
+    """The uint8 array that stands in `path`, made of `pieces` if it does not stand there yet.
 
-    `fill(array)` writes into a memory-mapped array, all zero at first, and returns what should be remembered of it.
-    Those details and the sha256 of the bytes ("checksum") stand in a `.json` file beside the array, so opening never
-    reads the array. What a failure leaves unfinished is thrown away. With `resume` it is kept instead, together with
-    one byte of progress for each row, all zero at first, and the next call hands both to `fill(array, done)`.
+    `pieces(start)` yields the rows from `start` on. Room is taken once the first of them is there, so that files
+    which cannot be used are refused before that. A call that was stopped goes on behind the rows that it has left.
+    The details stand in a `.json` file beside the array, so opening never reads the array: `about`, the rows left
+    black ("unreadable") and the sha256 of the bytes ("checksum").
 
     Returns:
         the array as a memory-mapped tensor (writes to it stay private), and the details.
 
     Raises:
-        InputError: the folder cannot be written or has too little room.
+        InputError: the folder cannot be written or has too little room, or no row can be had.
     """
     try:
         if (found := _open(path, shape)) is None:
@@ -56,7 +64,7 @@ def cached_array(
             # Several processes may ask for the same images at once: one makes them, the others wait and open them.
             with FileLock(path.with_name(f".{path.stem}.lock")):
                 if (found := _open(path, shape)) is None:
-                    _make(path, shape, fill, resume)
+                    _make(path, shape, pieces, about)
                     found = _open(path, shape)
     except OSError as error:
         raise InputError(
@@ -66,39 +74,65 @@ def cached_array(
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> tuple[Tensor, dict] | None:
+    # Copy-on-write is the one mapping that torch takes without a warning and that cannot harm the file.
+    array = _mapped(path, shape, "c")
+    with suppress(FileNotFoundError, ValueError):
+        return None if array is None else (torch.from_numpy(array), json.loads(path.with_suffix(".json").read_text()))
+
+
+def _mapped(path: Path, shape: tuple[int, ...], mode: str) -> np.ndarray | None:
     try:
-        # Copy-on-write is the one mapping that torch takes without a warning and that cannot harm the file.
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
-        details = json.loads(path.with_suffix(".json").read_text())
+        array = np.load(path, mmap_mode=mode, allow_pickle=False)
     except (FileNotFoundError, ValueError, EOFError):
         return None
-    return (torch.from_numpy(array), details) if array.shape == shape and array.dtype == np.uint8 else None
+    return array if array.shape == shape and array.dtype == np.uint8 else None
 
 
-def _make(path: Path, shape: tuple[int, ...], fill: Callable[..., dict], resume: bool) -> None:
-    partial, done = path.with_suffix(".partial"), path.with_suffix(".done")
-    arrays = [_unfinished(partial, shape), _unfinished(done, shape[:1])] if resume else []
-    if not arrays or any(array is None for array in arrays):
-        needed, free = math.prod(shape), shutil.disk_usage(path.parent).free
-        if needed > free:  # a full disk would end the process without a word once the mapping is written to
-            raise InputError(f"{path} needs {needed:,} bytes and {free:,} are left: make room there")
-        arrays = [_reserved(partial, shape)] + ([_reserved(done, shape[:1])] if resume else [])
+def _make(path: Path, shape: tuple[int, ...], pieces: Pieces, about: dict) -> None:
+    partial, progress = path.with_suffix(".partial"), path.with_suffix(".progress")
+    array, row, unreadable = _mapped(partial, shape, "r+"), 0, []
+    with suppress(FileNotFoundError, ValueError):
+        row, unreadable = json.loads(progress.read_text()) if array is not None else (row, unreadable)
+    rest = pieces(row)
+    first = list(islice(rest, 1))
+    if array is None:
+        array = _reserved(partial, shape)
+
+    def save() -> None:
+        array.flush()  # before the note: what it counts must be there after a power cut, too
+        write_json(progress, [row, unreadable])
+
+    saved = time.monotonic()
     try:
-        details = fill(*arrays)
-        arrays[0].flush()
-        details["checksum"] = hashlib.sha256(arrays[0]).hexdigest()
-        with replacing(path.with_suffix(".json")) as file:
-            file.write_text(json.dumps(details, indent=1))
+        with tqdm(total=shape[0], initial=row, desc=path.stem, unit=" images", disable=None) as bar:
+            for piece in chain(first, rest):
+                bad = [k for k, image in enumerate(piece) if image is None] if isinstance(piece, list) else []
+                array[row : row + len(piece)] = (
+                    [np.zeros_like(array[0]) if image is None else image for image in piece] if bad else piece
+                )
+                unreadable += [row + k for k in bad]
+                row += len(piece)
+                bar.update(len(piece))
+                if time.monotonic() - saved > SAVED_EVERY:
+                    save()
+                    saved = time.monotonic()
+    finally:
+        save()
+    if len(unreadable) < shape[0]:
+        checksum = hashlib.sha256(array).hexdigest()
+        write_json(path.with_suffix(".json"), {**about, "unreadable": unreadable, "checksum": checksum})
         os.replace(partial, path)
-        done.unlink(missing_ok=True)
-    except BaseException:
-        if not resume:
-            partial.unlink(missing_ok=True)
-        raise
+    for unfinished in (partial, progress):
+        unfinished.unlink(missing_ok=True)
+    if len(unreadable) == shape[0]:
+        raise InputError(f"none of the {shape[0]:,} images in {about['source']} can be decoded")
 
 
 def _reserved(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """An array of zeros whose room on the disk is taken: a quota shows here, not as the end of the process."""
+    """An array of zeros whose room on the disk is taken: a full disk shows here, not as the end of the process."""
+    needed, free = math.prod(shape), shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise InputError(f"{path} needs {needed:,} bytes and {free:,} are left: make room there")
     array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
     if hasattr(os, "posix_fallocate"):
         try:
@@ -108,11 +142,3 @@ def _reserved(path: Path, shape: tuple[int, ...]) -> np.ndarray:
             path.unlink()
             raise
     return array
-
-
-def _unfinished(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    try:
-        array = np.load(path, mmap_mode="r+", allow_pickle=False)
-    except (FileNotFoundError, ValueError, EOFError):
-        return None
-    return array if array.shape == shape else None

@@ -1,21 +1,15 @@
 """CelebA (Liu, Luo, Wang and Tang 2015) with its attributes, in the layouts that people have it in."""
 
-import hashlib
-import warnings
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
-from tqdm import tqdm
 
-from vaestudy.data.cache import cached_array
-from vaestudy.data.decode import Recipe, content_digest, decode, decode_all, list_images, usable_cores
+from vaestudy.data.decode import Recipe, chunk_size, decode_all, decoded, kept, list_images, processes
 from vaestudy.data.imageset import Factors, ImageSet
-from vaestudy.data.paths import cache_path
 from vaestudy.data.photos import members
 from vaestudy.errors import InputError, first_line
 
@@ -155,27 +149,16 @@ def _from_parquet(
             raise KeyError("no column image or no attribute")
         marks = pd.concat([table.read(names).to_pandas() for table in tables], ignore_index=True)
         counts = [table.metadata.num_rows for table in tables]
-        content = content_digest(root, [str(shard.relative_to(root)) for shard in shards], cache_dir)
-        identity = hashlib.sha256(f"{recipe} {content}".encode()).hexdigest()[:16]
-        path = cache_path(cache_dir, f"celeba-{recipe.side}-{identity}.npy")
-        images = (batch for table in tables for batch in table.iter_batches(256, columns=["image"]))
-        shape = (sum(counts), 3, recipe.side, recipe.side)
-        storage, details = cached_array(path, shape, lambda array: _decode_batches(array, images, recipe))
+
+        def pieces(start: int) -> Iterator[list]:
+            batches = (b for table in tables for b in table.iter_batches(chunk_size(recipe), columns=["image"]))
+            images = (image for batch in batches for image in batch.column(0).field("bytes").to_pylist())
+            rest = islice(images, start, None)
+            jobs = iter(lambda: list(islice(rest, chunk_size(recipe))), [])
+            return decoded(jobs, recipe, processes(shards))
+
+        files = [str(shard.relative_to(root)) for shard in shards]
+        storage, details = kept("celeba", root, files, recipe, cache_dir, sum(counts), pieces)
     except (lib.ArrowException, OSError, KeyError) as error:
         raise InputError(f"cannot read the parquet files in {root} ({first_line(error)}): {ADVICE}") from error
     return (marks > 0).astype(np.uint8), np.repeat(splits, counts), storage, details
-
-
-def _decode_batches(array: np.ndarray, batches: Iterable, recipe: Recipe) -> dict:
-    """Decode Arrow record batches of one column, the files' bytes, into an array; the rows left black are noted."""
-    row, bad = 0, []
-    with warnings.catch_warnings(), ThreadPoolExecutor(usable_cores()) as pool:  # PIL releases the interpreter
-        warnings.simplefilter("ignore")
-        for batch in tqdm(batches, total=-(-len(array) // 256), desc="celeba", unit=" batches", disable=None):
-            for pixels in pool.map(decode, batch.column(0).field("bytes").to_pylist(), repeat(recipe)):
-                if pixels is None:
-                    bad.append(row)
-                else:
-                    array[row] = pixels.transpose(2, 0, 1)
-                row += 1
-    return {"source": "parquet files", "crop": recipe.crop, "unreadable": bad}

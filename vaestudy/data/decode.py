@@ -9,8 +9,9 @@ import struct
 import time
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -19,9 +20,8 @@ import joblib
 import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
-from tqdm import tqdm
 
-from vaestudy.data.cache import cached_array
+from vaestudy.data.cache import Pieces, cached_array
 from vaestudy.data.paths import cache_path
 from vaestudy.errors import InputError
 from vaestudy.files import replacing
@@ -37,12 +37,8 @@ SUFFIXES = {
 FOREIGN = {".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".dcm", ".exr", ".jxl"}
 # What PIL's readers raise for bytes that are damaged, beside its own error for bombs.
 DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error, zlib.error)
-DONE, UNREADABLE = 1, 2
-CHUNK = 256  # images that a worker takes at a time, and the most that a kill loses
 POOL_PAYS = 30e6  # bytes of files below which starting processes takes longer than decoding
 SETTLED = 2e9  # ns after which a change must show in a file's times, whatever their resolution
-
-Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -51,13 +47,18 @@ class Recipe:
     resized to `side` pixels by PIL's bilinear filter, in RGB. `version` changes whenever the pixels do."""
 
     side: int
-    crop: Box | None = None
+    crop: tuple[int, int, int, int] | None = None
     version: int = 2
 
 
 def usable_cores() -> int:
     """The number of cores that this process may keep busy, by its affinity and its container's limit."""
     return joblib.cpu_count()
+
+
+def processes(paths: Iterable[Path]) -> int:
+    """How many processes should decode these files."""
+    return 1 if sum(_size_and_change(path)[0] for path in paths) < POOL_PAYS else usable_cores()
 
 
 def list_images(folder: Path) -> list[str]:
@@ -68,31 +69,28 @@ def list_images(folder: Path) -> list[str]:
     Raises:
         InputError: the folder is missing, unreadable or has no image.
     """
-    entered = set()
-
-    def walk(path: str, prefix: str) -> Iterator[str]:
-        about = os.stat(path)
-        if (about.st_dev, about.st_ino) in entered:
-            return
-        entered.add((about.st_dev, about.st_ino))
-        with os.scandir(path) as entries:
-            # Links come last: whether there are any does not change the names of what is reached without them.
-            ordered = sorted(entries, key=lambda entry: (entry.is_symlink(), entry.name))
-        for entry in ordered:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from walk(entry.path, f"{prefix}{entry.name}/")
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES | FOREIGN:
-                yield prefix + entry.name
-
+    entered, found = set(), []
     try:
-        found = sorted(walk(str(folder), ""))
+        for path, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
+            about = os.stat(path)
+            if (about.st_dev, about.st_ino) in entered:
+                folders.clear()
+                continue
+            entered.add((about.st_dev, about.st_ino))
+            # Links come last: whether there are any does not change the names of what is reached without them.
+            inner = ((os.path.islink(os.path.join(path, name)), name) for name in folders if name[0] != ".")
+            folders[:] = [name for _, name in sorted(inner)]
+            images = [name for name in names if name[0] != "." and Path(name).suffix.lower() in SUFFIXES | FOREIGN]
+            found += [Path(os.path.relpath(path, folder), name).as_posix() for name in images]
     except OSError as error:
         raise InputError(f"cannot read the images in {folder}: {error.strerror} ({error.filename})") from error
     if not found:
         raise InputError(f"{folder} holds no images ({' '.join(sorted(SUFFIXES))})")
-    return found
+    return sorted(found)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def content_digest(folder: Path, names: list[str], cache_dir: Path) -> str:
@@ -140,108 +138,104 @@ def decode_all(
 ) -> tuple[UInt8[Tensor, "n 3 side side"], dict]:
     """Some files of a folder as uint8 (n, 3, side, side), with "checksum" and "unreadable" (rows left black).
 
-    The array is kept in `cache_dir` under a name that depends on the files' content and the recipe, so a changed
-    folder is decoded anew. A call that was stopped goes on where it was. `workers` is the number of processes, by
-    default one for each core that this process may use.
+    A call that was stopped goes on where it was. `workers` is the number of processes, by default one for each core
+    that this process may use.
 
     Raises:
         InputError: a file cannot be opened, none can be decoded, or the cache cannot be written.
     """
-    content = content_digest(folder, files, cache_dir)
-    identity = hashlib.sha256(json.dumps([asdict(recipe), content]).encode()).hexdigest()[:16]
-    workers = workers or usable_cores()
 
-    def fill(array: np.ndarray, done: np.ndarray) -> dict:
-        todo = np.flatnonzero(done == 0)
-        few = sum(_size_and_change(folder / files[row])[0] for row in todo) < POOL_PAYS
-        size = min(CHUNK, -(-len(todo) // (4 * workers)) or 1)
-        jobs = [[(int(row), files[row]) for row in todo[i : i + size]] for i in range(0, len(todo), size)]
-        with tqdm(total=len(files), initial=len(files) - len(todo), desc=name, unit=" images", disable=None) as bar:
-            for rows, states in _work(jobs, str(folder), Path(array.filename), recipe, 1 if few else workers):
-                array.flush()  # before the marks: what is marked must be there after a power cut, too
-                done[rows] = states
-                done.flush()
-                bar.update(len(rows))
-        bad = np.flatnonzero(done == UNREADABLE)
-        if len(bad) == len(files):
-            raise InputError(f"none of the {len(files):,} images in {folder} can be decoded")
-        return {"source": f"{len(files):,} files", **asdict(recipe), "unreadable": bad.tolist()}
+    def pieces(start: int) -> Iterator[list]:
+        paths = [folder / file for file in files[start:]]
+        count = workers or processes(paths)
+        size = min(chunk_size(recipe), -(-len(paths) // (4 * count)) or 1)
+        return decoded((paths[i : i + size] for i in range(0, len(paths), size)), recipe, count)
 
-    path = cache_path(cache_dir, f"{name}-{recipe.side}-{identity}.npy")
-    storage, details = cached_array(path, (len(files), 3, recipe.side, recipe.side), fill, resume=True)
+    storage, details = kept(name, folder, files, recipe, cache_dir, len(files), pieces)
     if bad := details["unreadable"]:
         names = ", ".join(files[row] for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
         logger.warning("%s: skipped %d of %d images that cannot be decoded: %s", folder, len(bad), len(files), names)
     return storage, details
 
 
-def _work(jobs: list, folder: str, target: Path, recipe: Recipe, workers: int) -> Iterator[tuple[list, list]]:
+def kept(
+    name: str, folder: Path, files: list[str], recipe: Recipe, cache_dir: Path, count: int, pieces: Pieces
+) -> tuple[UInt8[Tensor, "n 3 side side"], dict]:
+    """The `count` images in some files, kept in `cache_dir` under a name of the files' content and the recipe."""
+    content = content_digest(folder, files, cache_dir)
+    identity = hashlib.sha256(json.dumps([asdict(recipe), content]).encode()).hexdigest()[:16]
+    path = cache_path(cache_dir, f"{name}-{recipe.side}-{identity}.npy")
+    return cached_array(path, (count, 3, recipe.side, recipe.side), pieces, source=str(folder), **asdict(recipe))
+
+
+def chunk_size(recipe: Recipe) -> int:
+    """How many images a worker hands back at a time: at most 32 MB of them."""
+    return max(1, min(256, 2**25 // (3 * recipe.side**2)))
+
+
+def decoded(jobs: Iterable[list[Path | bytes]], recipe: Recipe, workers: int) -> Iterator[list]:
+    """The images of each job in turn, as `decode` gives them, made by so many processes."""
     # loky's processes import neither a script without a main guard nor hold the locks of this one's threads.
-    pool = joblib.Parallel(workers, backend="loky", return_as="generator_unordered", idle_worker_timeout=10)
+    pool = joblib.Parallel(workers, backend="loky", return_as="generator", idle_worker_timeout=10)
     if workers == 1:
         pool = joblib.Parallel(1, return_as="generator")
     try:
-        yield from pool(joblib.delayed(decode_some)(job, folder, target, recipe) for job in jobs)
+        yield from pool(joblib.delayed(decode_some)(job, recipe) for job in jobs)
     except BrokenProcessPool as error:
         raise InputError("a decoding process died (out of memory?); the same call goes on where it was") from error
 
 
-def decode_some(job: list[tuple[int, str]], folder: str, target: Path, recipe: Recipe) -> tuple[list[int], list[int]]:
-    """Decode some files into their rows of the array in `target`: the rows, and `DONE` or `UNREADABLE` for each."""
-    array = np.load(target, mmap_mode="r+")
-    states = []
+def decode_some(sources: list[Path | bytes], recipe: Recipe) -> list[np.ndarray | None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL warns of odd metadata and of large images
-        for row, name in job:
-            pixels = decode(os.path.join(folder, name), recipe)
-            if pixels is not None:
-                array[row] = pixels.transpose(2, 0, 1)
-            states.append(UNREADABLE if pixels is None else DONE)
-    return [row for row, _ in job], states
+        return [decode(source, recipe) for source in sources]
 
 
-def decode(source: str | bytes, recipe: Recipe) -> UInt8[np.ndarray, "side side 3"] | None:
+def decode(source: Path | bytes, recipe: Recipe) -> UInt8[np.ndarray, "3 side side"] | None:
     """One photograph, a path or a file's bytes, as a viewer shows it; None where those are no whole image.
 
     Raises:
         InputError: the file cannot be read at all.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
-    if isinstance(source, str) and (not os.path.isfile(source) or Path(source).suffix.lower() in FOREIGN):
+    if isinstance(source, Path) and (not source.is_file() or source.suffix.lower() in FOREIGN):
         return None
     try:
-        with Image.open(source if isinstance(source, str) else BytesIO(source), formats=FORMATS) as image:
+        with Image.open(source if isinstance(source, Path) else BytesIO(source), formats=FORMATS) as image:
             if recipe.crop is None:
                 # JPEG can skip detail while decoding; what is left is still twice what the filter needs.
                 scale = 2 * recipe.side / min(image.size)
                 image.draft(None, tuple(int(scale * length) + 1 for length in image.size))
             image.load()
-            image = _upright(_rgb(image), image)
-        box = recipe.crop or _middle(image.size)
-        if box[2] > image.width or box[3] > image.height:
+            tags = getattr(image, "tag_v2", {})
+            with suppress(*DAMAGE):  # a damaged note about the image is no damage to the image
+                image = ImageOps.exif_transpose(image)
+            image = _rgb(image, tags)
+        width, height = image.size
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        box = recipe.crop or (left, top, left + side, top + side)
+        if box[2] > width or box[3] > height:
             raise ValueError(f"{image.size} is smaller than the crop")
-        return np.asarray(image.crop(box).resize((recipe.side, recipe.side), Image.Resampling.BILINEAR))
+        small = image.crop(box).resize((recipe.side, recipe.side), Image.Resampling.BILINEAR)
+        return np.asarray(small).transpose(2, 0, 1)
     except (*DAMAGE, Image.DecompressionBombError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's trouble, not the image's
-            raise InputError(f"cannot read {source!r}: {error.strerror}") from error
+            raise InputError(f"cannot read {source}: {error.strerror}") from error
         return None
 
 
-def _middle(size: tuple[int, int]) -> Box:
-    side = min(size)
-    left, top = (size[0] - side) // 2, (size[1] - side) // 2
-    return left, top, left + side, top + side
+def _rgb(image, tags):
+    """Eight bits of red, green and blue: what is transparent on white, wide pixels from their black to their white.
 
-
-def _rgb(image):
-    """Eight bits of red, green and blue: what is transparent on white, wide pixels from their black to their white."""
+    `tags` are those of a TIFF: bits per sample (258), and whether 0 is white (262).
+    """
     from PIL import Image, ImageCms
 
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed white")
     if image.mode.startswith("I"):
-        tags = getattr(image, "tag_v2", {})  # of a TIFF: bits per sample, and whether 0 is white
         white = 4095 if tags.get(258) == (12,) else 65535
         wide = np.asarray(image).astype(np.int64)
         if wide.min() < 0 or wide.max() > white:
@@ -259,16 +253,3 @@ def _rgb(image):
         except (ImageCms.PyCMSError, *DAMAGE):
             logger.debug("a damaged colour profile is left out")
     return image.convert("RGB")
-
-
-def _upright(image, original):
-    """The image turned as its camera noted in the original's EXIF."""
-    from PIL import ExifTags, Image
-
-    turns = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
-    turns |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
-    try:
-        turn = turns.get(original.getexif().get(ExifTags.Base.Orientation, 1))
-    except DAMAGE:  # a damaged note about the image is no damage to the image
-        turn = None
-    return image if turn is None else image.transpose(Image.Transpose[turn])

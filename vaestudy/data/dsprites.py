@@ -9,6 +9,7 @@ may still be off by one pixel. With the original archive in the data folder its 
 """
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vaestudy.data.cache import cached_array
-from vaestudy.data.grids import open_npz
+from vaestudy.data.grids import read_npz
 from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.data.paths import cache_path
 from vaestudy.errors import InputError
@@ -64,7 +65,9 @@ def dsprites(side: int, split: str, data_dir: Path, download: bool = False) -> I
         storage, details = _full(data_dir)
     else:
         path = cache_path(data_dir, f"{_stem(data_dir)}-{side}.npy")
-        storage, details = cached_array(path, (COUNT, 1, side, side), lambda counts: _pool(data_dir, counts))
+        storage, details = cached_array(
+            path, (COUNT, 1, side, side), lambda start: _pooled(data_dir, 64 // side, start), source="pooled"
+        )
     return ImageSet(
         name="dsprites",
         shape=(1, side, side),
@@ -137,34 +140,36 @@ def _stem(data_dir: Path) -> str:
 
 def _full(data_dir: Path) -> tuple[Tensor, dict]:
     path, archive = cache_path(data_dir, f"{_stem(data_dir)}-64.npy"), data_dir / ARCHIVE
-    return cached_array(path, (COUNT, 512), lambda bits: _read(archive, bits) if archive.exists() else _draw(bits))
+    if archive.exists():
+        return cached_array(path, (COUNT, 512), lambda start: _read(archive, start), source=ARCHIVE)
+    return cached_array(path, (COUNT, 512), drawn, source=f"rendered, {len(CORRECTIONS)} pixels corrected")
 
 
-def _pool(data_dir: Path, counts: np.ndarray) -> dict:
-    bits, details = _full(data_dir)
-    for start in range(0, COUNT, 8192):
-        counts[start : start + 8192, 0] = block_counts(bits[start : start + 8192].numpy(), 64 // counts.shape[-1])
-    return details
+def _pooled(data_dir: Path, block: int, start: int) -> Iterator[np.ndarray]:
+    bits = _full(data_dir)[0][start:]
+    for part in bits.split(8192):
+        yield block_counts(part.numpy(), block)[:, None]
 
 
-def _draw(bits: np.ndarray) -> dict:
-    for number, (shape, scale, orientation) in enumerate(np.ndindex(SIZES[:3])):
-        bits[1024 * number : 1024 * (number + 1)] = rasterized(sprite(shape, scale, orientation))
-    if (digest := hashlib.sha256(bits).hexdigest()) != DIGEST:
-        raise InputError(f"the sprites drawn here have a wrong digest ({digest[:8]}): put {ARCHIVE} into data_dir")
-    correct(bits)
-    return {"source": f"rendered, {len(CORRECTIONS)} pixels corrected"}
+def drawn(start: int) -> Iterator[UInt8[np.ndarray, "1024 512"]]:
+    """All images from `start` on; those before are drawn, too, for the digest of the whole."""
+    digest = hashlib.sha256()
+    for number, sprite_values in enumerate(np.ndindex(SIZES[:3])):
+        bits = rasterized(sprite(*sprite_values))
+        digest.update(bits)
+        for values, (row, column), value in CORRECTIONS:
+            if values[:3] == sprite_values:
+                byte, mask = row * 8 + column // 8, np.uint8(128 >> column % 8)
+                place = 32 * values[3] + values[4]
+                bits[place, byte] = bits[place, byte] & ~mask | mask * np.uint8(value)
+        if 1024 * number >= start:
+            yield bits
+    if (found := digest.hexdigest()) != DIGEST:
+        raise InputError(f"the sprites drawn here have a wrong digest ({found[:8]}): put {ARCHIVE} into data_dir")
 
 
-def correct(bits: UInt8[np.ndarray, "737280 512"]) -> None:
-    """Set the nine pixels that are known to differ from the published images, in place."""
-    for values, (row, column), value in CORRECTIONS:
-        byte, mask = row * 8 + column // 8, 128 >> column % 8
-        image = np.ravel_multi_index(values, SIZES)
-        bits[image, byte] = bits[image, byte] & ~np.uint8(mask) | np.uint8(mask * value)
-
-
-def _read(archive: Path, bits: np.ndarray) -> dict:
+def _read(archive: Path, start: int) -> Iterator[UInt8[np.ndarray, "n 512"]]:
+    """The packed bits of the published archive's `imgs`, piece by piece: whole, it takes 3 GB."""
     with open(archive, "rb") as file:
         md5 = hashlib.file_digest(file, "md5").hexdigest()
     if md5 != ARCHIVE_MD5:
@@ -172,14 +177,5 @@ def _read(archive: Path, bits: np.ndarray) -> dict:
             f"{archive} is damaged or not the published file: fetch it again from {ARCHIVE_HOME}, "
             "or remove it and the images are rendered"
         )
-    unpack_archive(archive, bits)
-    return {"source": ARCHIVE}
-
-
-def unpack_archive(archive: Path, bits: UInt8[np.ndarray, "n 512"]) -> None:
-    """Pack the archive's member `imgs` piece by piece: whole, it takes 3 GB."""
-    row = 0
-    with open_npz(archive, (len(bits),), "imgs") as pieces:
-        for pixels in pieces:
-            bits[row : row + len(pixels)] = np.packbits(pixels.reshape(-1, 4096), axis=1)
-            row += len(pixels)
+    for pixels in read_npz(archive, (COUNT,), start, "imgs"):
+        yield np.packbits(pixels.reshape(-1, 4096), axis=1)

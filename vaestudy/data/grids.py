@@ -1,14 +1,13 @@
 """3D Shapes and MPI3D: published arrays of all combinations of their factors, read piece by piece and kept small."""
 
 import math
+import os
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from tqdm import tqdm
 
 from vaestudy.data.cache import cached_array
 from vaestudy.data.decode import content_digest
@@ -56,20 +55,16 @@ def grid_of_images(
     count = math.prod(sizes)
     target = cache_path(data_dir, f"{name}-{side}-{content_digest(data_dir, [file], data_dir)[:16]}.npy")
 
-    def fill(array: np.ndarray) -> dict:
+    def pieces(start: int) -> Iterator[np.ndarray]:
         try:
-            with (open_h5 if path.suffix == ".h5" else open_npz)(path, sizes) as pieces:
-                row = 0
-                for piece in tqdm(pieces, total=-(-count // PIECE), desc=name, unit=" pieces", disable=None):
-                    array[row : row + len(piece)] = block_means(piece, side)
-                    row += len(piece)
+            for piece in (read_h5 if path.suffix == ".h5" else read_npz)(path, sizes, start):
+                yield block_means(piece, side)
         except LOST as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path} is damaged ({first_line(error)}): {advice}") from error
-        return {"source": file}
 
-    storage, details = cached_array(target, (count, 3, side, side), fill)
+    storage, details = cached_array(target, (count, 3, side, side), pieces, source=file)
     return ImageSet(
         name=name,
         shape=(3, side, side),
@@ -86,8 +81,7 @@ def block_means(pixels: UInt8[np.ndarray, "n 64 64 c"], side: int) -> UInt8[np.n
     return np.rint(means).astype(np.uint8).transpose(0, 3, 1, 2)
 
 
-@contextmanager
-def open_h5(path: Path, sizes: tuple[int, ...]) -> Iterator[Iterator[np.ndarray]]:
+def read_h5(path: Path, sizes: tuple[int, ...], start: int) -> Iterator[np.ndarray]:
     """The pieces of `images`, after `labels` (n, factors) has been found to count through the factors row by row."""
     try:
         import h5py
@@ -99,11 +93,11 @@ def open_h5(path: Path, sizes: tuple[int, ...]) -> Iterator[Iterator[np.ndarray]
         ranks = [np.unique(column, return_inverse=True)[1] for column in labels.T]
         if len(ranks) != len(sizes) or not np.array_equal(ranks, np.indices(sizes).reshape(len(sizes), -1)):
             raise InputError(f"the labels of {path} are not in the published order")
-        yield (images[start : start + PIECE] for start in range(0, len(images), PIECE))
+        for row in range(start, len(images), PIECE):
+            yield images[row : row + PIECE]
 
 
-@contextmanager
-def open_npz(path: Path, sizes: tuple[int, ...], member: str = "images") -> Iterator[Iterator[np.ndarray]]:
+def read_npz(path: Path, sizes: tuple[int, ...], start: int, member: str = "images") -> Iterator[np.ndarray]:
     """The pieces of one array of an archive; no other member is opened, and no pickle ever."""
     with zipfile.ZipFile(path) as members, members.open(f"{member}.npy") as file:
         version = np.lib.format.read_magic(file)
@@ -112,14 +106,11 @@ def open_npz(path: Path, sizes: tuple[int, ...], member: str = "images") -> Iter
         _expect(path, shape, dtype, sizes)
         if fortran:
             raise InputError(f"{path} holds its images in another order of the axes")
-
-        def pieces() -> Iterator[np.ndarray]:
-            size = math.prod(shape[1:])
-            for start in range(0, shape[0], PIECE):
-                count = min(PIECE, shape[0] - start)
-                yield np.frombuffer(file.read(count * size), dtype=np.uint8).reshape(count, *shape[1:])
-
-        yield pieces()
+        size = math.prod(shape[1:])
+        file.seek(start * size, os.SEEK_CUR)
+        for row in range(start, shape[0], PIECE):
+            count = min(PIECE, shape[0] - row)
+            yield np.frombuffer(file.read(count * size), dtype=np.uint8).reshape(count, *shape[1:])
 
 
 def _expect(path: Path, shape: tuple[int, ...], dtype: np.dtype, sizes: tuple[int, ...]) -> None:

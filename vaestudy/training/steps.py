@@ -37,7 +37,7 @@ class Step:
 
     Args:
         model: what is trained, on `device`.
-        trainings: a row each: one for a model, or one for each model of a stack.
+        training: how; of many models that of the first, from which the others differ in seed and objective.
         images: an ImageSet on `device`.
         device: where to train.
         static: whether the shapes are, and nothing of Python's decides in `cost`.
@@ -48,13 +48,11 @@ class Step:
     micro_batches = range(1)  # which parts of a batch this process takes
     saved: tuple[str, ...] = ()  # attributes whose state goes into a checkpoint
 
-    def __init__(
-        self, model: nn.Module, trainings: Sequence[Training], images, device: torch.device, static: bool = True
-    ):
-        self.images, self.device, self.trainings, self.training = images, device, trainings, trainings[0]
+    def __init__(self, model: nn.Module, training: Training, images, device: torch.device, static: bool = True):
+        self.images, self.device, self.training = images, device, training
         self.net, self.parameters = model, [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(self.training, self.parameters)
-        self.cast = autocast(self.training, model, device)
+        self.optimizer = make_optimizer(training, self.parameters)
+        self.cast = autocast(training, model, device)
         self.inputs: tuple[Tensor, ...] = ()
         self.totals: Tensor | None = None
         self.gradients = Captured(self.backward, static and device.type == "cuda")
@@ -136,7 +134,7 @@ class ModelStep(Step):
         self.sampler = EpochSampler(len(images), training.batch, training.seed, device)
         equal_parts = self.sampler.batch % training.micro_batches == 0
         self.static = getattr(model, "capturable", False) and equal_parts and self.processes == 1
-        super().__init__(model, [training], images, device, self.static)
+        super().__init__(model, training, images, device, self.static)
 
         self.groups = len(getattr(model, "group_shapes", [()]))
         self.penalty = SpectralPenalty(model) if objective.spectral else None
@@ -229,7 +227,7 @@ class StackStep(Step):
 
     def __init__(self, models: Sequence[VAE], trainings: Sequence[Training], images, device: torch.device):
         self.stack = Stack(models).to(device)
-        super().__init__(self.stack, trainings, images, device)
+        super().__init__(self.stack, trainings[0], images, device)
         self.objectives = [own.objective for own in trainings]
         seeds = [own.seed for own in trainings]
         self.samplers = {seed: EpochSampler(len(images), self.training.batch, seed, device) for seed in seeds}

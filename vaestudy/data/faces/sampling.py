@@ -6,12 +6,12 @@ identity: a nuisance that follows from i too, and no factor.
 """
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from tqdm import tqdm
 
 from vaestudy.data.cache import cached_array
 from vaestudy.data.faces.render import NAMES, SIZES, VARIATIONS, VERSION, check, render, uniform
@@ -54,22 +54,18 @@ def faces(
     values = sampled(index, variation)
     name = "faces" if variation == "full" else f"faces_{variation}"
     path = cache_path(data_dir or default_dir(), f"{name}-{VERSION}-{side}-{split}-{count}.npy")
-    storage, _ = cached_array(path, (count, 3, side, side), lambda pixels: _fill(pixels, values, index, variation))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    block = 2**24 // (3 * side**2)
+
+    def pieces(start: int) -> Iterator[np.ndarray]:
+        for first in range(start, count, block):
+            rows = slice(first, first + block)
+            yield render(values[rows], side, variation, identity=index[rows], device=device).cpu().numpy()
+
+    storage, _ = cached_array(path, (count, 3, side, side), pieces, source=f"rendered on {device}")
     # Of what is drawn and not of the pixels, whose last bit may differ from one processor to the next.
     plan = hashlib.sha256(f"{name} {VERSION} {split}".encode() + values.tobytes()).hexdigest()
     return ImageSet(name, (3, side, side), storage, factors_of_rows=Factors(NAMES, SIZES, values), checksum=plan)
-
-
-def _fill(pixels: np.ndarray, values: np.ndarray, index: np.ndarray, variation: str) -> dict:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    block = 2**24 // pixels[0].nbytes
-    with tqdm(total=len(pixels), desc="drawing faces", unit=" images", disable=None) as bar:
-        for start in range(0, len(pixels), block):
-            rows = slice(start, start + block)
-            drawn = render(values[rows], pixels.shape[-1], variation, identity=index[rows], device=device)
-            pixels[rows] = drawn.cpu().numpy()
-            bar.update(len(drawn))
-    return {"source": f"rendered on {device}"}
 
 
 def sampled(index: Int[np.ndarray, " n"], variation: str = "full") -> Int[np.ndarray, "n k"]:
