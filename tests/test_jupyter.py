@@ -57,5 +57,31 @@ def test_bad_input_takes_one_line(kernel):
     assert "\n" not in lines[0]
 
 
+def test_a_notebook_says_which_project_it_is_in_and_stops_where_there_is_none(kernel, tmp_path):
+    said = []
+
+    def see(message):
+        content = message["content"]
+        said.append(content.get("text") or f"{content.get('ename')}: {content.get('evalue')}")
+
+    code = "import os; here = os.getcwd(); from vaestudy import experiments\n"
+    code += 'experiments.from_notebook("vae", {"profile": "smoke"});\n'
+    code += f'os.chdir({str(tmp_path)!r}); experiments.from_notebook("vae", {{"profile": "smoke"}})'
+    kernel.execute_interactive(code, allow_stdin=True, output_hook=see, timeout=120)
+    kernel.execute_interactive("os.chdir(here)", timeout=120)
+    text = "\n".join(said)
+    assert "profile smoke: toy sizes, the models will have learnt nothing" in text
+    assert f"InputError: {tmp_path} is in no vaestudy project" in text
+
+
+def test_a_run_is_chosen_from_a_list_or_named(kernel):
+    code = "from vaestudy import explore; from vaestudy.errors import InputError\n"
+    code += "try: explore('no-such-run')\nexcept InputError as error: print(error)"
+    said = []
+    see = lambda message: said.append(message["content"].get("text"))  # noqa: E731
+    kernel.execute_interactive(code, allow_stdin=True, output_hook=see, timeout=120)
+    assert any("no-such-run is no finished run" in (text or "") for text in said)
+
+
 def test_where_nobody_moves_them_there_are_none(kernel):
     assert run(kernel, SETUP + "sliders", person=False) == []

@@ -22,10 +22,27 @@ def prepare(stage: str, **given: Any) -> Settings:
 
 
 def from_notebook(stage: str, namespace: dict[str, Any]) -> Settings:
-    """`prepare` for the parameters in a notebook's namespace, whose draws follow from the seed from then on."""
+    """`prepare` for the parameters in a notebook's namespace, whose draws follow from the seed from then on.
+
+    Tells a person which project it works in, and where its sizes are too small to learn anything.
+
+    Raises:
+        InputError: as `prepare`, or the notebook is in no project, so that its runs would land beside it.
+    """
     import torch
 
+    from vaestudy.errors import InputError
+    from vaestudy.experiments.common import sizes
+    from vaestudy.files import project_root
+    from vaestudy.training.progress import has_person
+
+    root = project_root()
+    if not (root / "vaestudy" / "data").is_dir():
+        raise InputError(f"{root} is in no vaestudy project: open the notebook in its clone, as `make lab` does")
     resolved = _settings.from_notebook(stage, namespace)
     STAGES[stage].check(resolved)
     torch.manual_seed(resolved.seed)
+    if has_person():
+        toy = ": toy sizes, the models will have learnt nothing" if sizes(resolved).get("exploratory") else ""
+        print(f"project {root}, profile {resolved.profile}{toy}")  # noqa: T201
     return resolved
