@@ -28,7 +28,8 @@ test: $(READY) ## lint, then the tests
 test-long: $(READY) ## the tests that take minutes: processes killed at many moments
 	$(BIN)/python -m pytest -n 2 -m long
 
-lab: $(READY) ## open JupyterLab on the notebooks
+lab: $(READY) ## open JupyterLab on the notebooks, whose outputs stay out of git
+	@git config filter.notebook-outputs.clean "$(BIN)/jupyter nbconvert --clear-output --to notebook --stdin --stdout --log-level=ERROR" || true
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. notebooks/01_vae.ipynb
 
 bench: $(READY) ## measure speed and memory against their peers and limits

@@ -52,6 +52,11 @@ def test_it_is_valid_and_clean(path):
             assert cell.execution_count is None, cell.source
 
 
+def test_it_is_written_as_the_filter_of_git_writes_it(path):
+    """`nbconvert --clear-output`, through which git sees a notebook after `make lab`, changes nothing in a clean one."""
+    assert path.read_text(encoding="utf-8") == nbformat.writes(read(path)) + "\n"
+
+
 def test_its_name_says_its_stage(path):
     assert re.fullmatch(rf"\d\d_{stage(path)}", path.stem)
 

@@ -47,7 +47,7 @@ def test_a_parameter(copy, tmp_path):
 
 def test_a_data_set(copy):
     out = copy("-m", "vaestudy", "train", "vae", "--dataset", "stripes", "--profile", "smoke", title="a data set")
-    assert "elbo_nats" in out
+    assert "held-out ELBO, nats" in out
 
 
 def test_a_metric(copy):
