@@ -5,6 +5,8 @@ import json
 import pytest
 
 from vaestudy.__main__ import main
+from vaestudy.errors import InputError
+from vaestudy.training.listing import open_run
 
 
 @pytest.mark.parametrize(
@@ -71,8 +73,28 @@ def test_a_stage_is_trained_and_scored_once(capsys, tmp_path, dsprites_dir):
     assert result["test"]["elbo_nats"] < 0
     assert {score["metric"] for score in result["score_card"]} >= {"higgins", "mig", "factor_vae"}
     weights = (folder / "model.safetensors").stat().st_mtime_ns
-    assert main(command) == 0
+    capsys.readouterr()
+    assert main([*command, "--json"]) == 0
     assert (folder / "model.safetensors").stat().st_mtime_ns == weights
+    assert str(folder) in [run["folder"] for run in json.loads(capsys.readouterr().out)]
+    assert main(["runs", "--runs-dir", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:5] == ["stage", "model", "β", "seed", "data"]
+    (line,) = [line for line in lines if line.endswith(str(folder))]
+    for part in ("VAE (latents 10, network mlp", "1.00", "dsprites 16x16", "finished"):
+        assert part in line
+    assert open_run(folder).model.config.latent_dim == 10
+
+
+def test_a_damaged_run_is_listed_as_such_and_an_unfinished_one_is_not_opened(capsys, tmp_path):
+    (tmp_path / "vae-1").mkdir()
+    (tmp_path / "vae-1" / "config.json").write_text("[1")
+    assert main(["runs", "--runs-dir", str(tmp_path)]) == 0
+    assert "damaged" in capsys.readouterr().out
+    with pytest.raises(InputError, match="is no finished run"):
+        open_run(tmp_path / "vae-1")
+    assert main(["runs", "--runs-dir", str(tmp_path / "none")]) == 2
+    assert "there are no runs" in capsys.readouterr().err
 
 
 def report(folder, **changes):

@@ -53,7 +53,7 @@ def test_it_is_valid_and_clean(path):
 
 
 def test_it_is_written_as_the_filter_of_git_writes_it(path):
-    """`nbconvert --clear-output`, through which git sees a notebook after `make lab`, changes nothing in a clean one."""
+    """`nbconvert --clear-output`, through which git sees notebooks after `make lab`, changes nothing in clean ones."""
     assert path.read_text(encoding="utf-8") == nbformat.writes(read(path)) + "\n"
 
 

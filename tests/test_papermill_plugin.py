@@ -191,11 +191,13 @@ def test_an_output_that_a_pipe_writes_anew_is_papermills_own(project):
 
 def test_a_terminal_shows_the_cell_and_how_far_its_training_is(project):
     log = ["import time\n", "from pathlib import Path\n", "Path('runs/vae-1').mkdir(parents=True)\n"]
+    config = [{"VAE": {}}, {}, {"objective": {"beta": 4.0}}]
+    log += [f"Path('runs/vae-1/config.json').write_text('{json.dumps(config)}')\n"]
     log += ["Path('runs/vae-1/metrics.jsonl').write_text('{\"images_seen\": 64000}\\n')\n", "time.sleep(4)"]
     write(project / "notebooks" / "03_nvae.ipynb", cells=["# Small", ["1 + 1"], log])
     status, shown = typed(project, "notebooks/03_nvae.ipynb", "-p", "profile", "smoke")
     assert status == 0, shown
-    assert re.search(r"cell 4 of 4, \d s: vae-1, 64,000 images \| import time", shown)
+    assert re.search(r"cell 4 of 4, \d s: VAE, β = 4, 64,000 images \| import time", shown)
 
 
 @pytest.mark.parametrize(

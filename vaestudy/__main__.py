@@ -51,7 +51,7 @@ def _runs(runs_dir: str, as_json: bool) -> int:
     if as_json:
         print(found.to_json(orient="records", force_ascii=False, indent=2))
     else:
-        _print_runs(found["folder"])
+        _print_runs(list(found["folder"]))
     return 0
 
 

@@ -200,11 +200,13 @@ def _progress(cells: int, runs: Path, shown: bool, requested: list) -> Iterator[
 
 
 def newest_training(runs: Path, since: float) -> str:
-    """Which run has written into its log last, and how many images it has seen; empty if none has since then."""
-    with suppress(OSError):  # a run may be moved or removed meanwhile
+    """The model and β that wrote into a log last, and how many images it has seen; empty if none has since then."""
+    with suppress(OSError, ValueError, LookupError):  # a run may be moved or removed meanwhile
         changed, log = max(((path.stat().st_mtime, path) for path in runs.glob("*/metrics.jsonl")), default=(0, runs))
         seen = re.findall(r'"images_seen": (\d+)', log.read_text()) if changed >= since else []
-        return f"{log.parent.name}, {int(seen[-1]):,} images" if seen else ""
+        model, _, recipe = json.loads((log.parent / "config.json").read_text())
+        name = f"{next(iter(model))}, β = {recipe['objective']['beta']:g}"
+        return f"{name}, {int(seen[-1]):,} images" if seen else ""
     return ""
 
 

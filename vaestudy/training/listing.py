@@ -54,8 +54,9 @@ def _row(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def scores(folder: Path | str) -> dict[str, str]:
-    """What was measured of a finished run beside its training: its bound on held-out images, and its score card."""
-    record = Run(folder, nn.Module()).record
+    """What was measured of a finished run beside its training: the bound on held-out images and the score card."""
+    run = Run(folder, nn.Module())
+    record = run.record if run.finished else {}
     bound = {label(name): fixed(value, 3) for name, value in record.get("test", {}).items()}
     cards = {}
     for row in record.get("score_card", []):

@@ -1,9 +1,20 @@
 """Who watches, and how far a training is."""
 
 import sys
+from collections.abc import Sequence
 from multiprocessing import parent_process
+from typing import Any
 
 from tqdm.auto import tqdm
+
+
+def label(models: Sequence[tuple[Any, float]]) -> str:
+    """What a bar calls the models that are trained: their kind and, with each, its β."""
+    kinds = dict.fromkeys(type(model).__name__ for model, _ in models)
+    betas = sorted({beta for _, beta in models})
+    span = f"{betas[0]:g}" if len(betas) == 1 else f"{betas[0]:g} to {betas[-1]:g}"
+    count = f"{len(models)} models: " if len(models) > 1 else ""
+    return f"{count}{' and '.join(kinds)}, β = {span}"
 
 
 def progress_bar(name: str, images: int, done: int) -> tqdm:

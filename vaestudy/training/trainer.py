@@ -24,7 +24,7 @@ from vaestudy.training.config import Training
 from vaestudy.training.cost import models_at_once
 from vaestudy.training.loop import Diverged, Loop
 from vaestudy.training.parallel import side_by_side
-from vaestudy.training.progress import progress_bar
+from vaestudy.training.progress import label, progress_bar
 from vaestudy.training.run import Job, Run, describe, owned
 from vaestudy.training.steps import ModelStep, StackStep, Step
 
@@ -266,7 +266,8 @@ def _watched(jobs: Sequence[Job]) -> Iterator[None]:
             over = ended.wait(1)
             bar.update(sum(job.run.images_seen for job in jobs) - bar.n)
 
-    with progress_bar(f"{len(jobs)} models", sum(job.training.images for job in jobs), 0) as bar:
+    named = label([(job.model, job.training.objective.beta) for job in jobs])
+    with progress_bar(named, sum(job.training.images for job in jobs), 0) as bar:
         thread = Thread(target=watch, args=(bar,), daemon=True)
         thread.start()
         try:
