@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from vaestudy.data import celeba, dsprites, grids, photos, torchvision_sets
-from vaestudy.data.faces import sampling
-from vaestudy.data.faces.render import FACTORS, SIDES
+from vaestudy.data.faces.render import COUNTS, FACTORS, SIDES, faces
 from vaestudy.data.imageset import ImageSet
 from vaestudy.data.labels import read_labels
 from vaestudy.data.paths import default_dir, resolve
@@ -77,11 +76,11 @@ def _listed(sizes: Sequence[int]) -> str:
 def _faces(name: str, variation: str) -> DataSetInfo:
     return DataSetInfo(
         name=name,
-        loader=partial(sampling.faces, variation=variation),
+        loader=partial(faces, variation=variation),
         image_sizes=SIDES,
         default_image_size=64,
         channels=3,
-        splits=sampling.COUNTS[variation],
+        splits=COUNTS[variation],
         labels="factors",
         factors=FACTORS,
         how_to_get="drawn here",
