@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 
 import joblib
@@ -37,6 +38,7 @@ SUFFIXES = {
 FOREIGN = {".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".dcm", ".exr", ".jxl"}
 # What PIL's readers raise for bytes that are damaged, beside its own error for bombs.
 DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error, zlib.error)
+PIECE = 64  # images that are written at a time
 POOL_PAYS = 30e6  # bytes of files below which starting processes takes longer than decoding
 SETTLED = 2e9  # ns after which a change must show in a file's times, whatever their resolution
 
@@ -51,14 +53,9 @@ class Recipe:
     version: int = 2
 
 
-def usable_cores() -> int:
-    """The number of cores that this process may keep busy, by its affinity and its container's limit."""
-    return joblib.cpu_count()
-
-
 def processes(paths: Iterable[Path]) -> int:
-    """How many processes should decode these files."""
-    return 1 if sum(_size_and_change(path)[0] for path in paths) < POOL_PAYS else usable_cores()
+    """How many processes should decode these files: no more than this one's affinity and its container allow cores."""
+    return 1 if sum(_size_and_change(path)[0] for path in paths) < POOL_PAYS else joblib.cpu_count()
 
 
 def list_images(folder: Path) -> list[str]:
@@ -147,9 +144,7 @@ def decode_all(
 
     def pieces(start: int) -> Iterator[list]:
         paths = [folder / file for file in files[start:]]
-        count = workers or processes(paths)
-        size = min(chunk_size(recipe), -(-len(paths) // (4 * count)) or 1)
-        return decoded((paths[i : i + size] for i in range(0, len(paths), size)), recipe, count)
+        return decoded(paths, recipe, workers or processes(paths))
 
     storage, details = kept(name, folder, files, recipe, cache_dir, len(files), pieces)
     if bad := details["unreadable"]:
@@ -168,27 +163,17 @@ def kept(
     return cached_array(path, (count, 3, recipe.side, recipe.side), pieces, source=str(folder), **asdict(recipe))
 
 
-def chunk_size(recipe: Recipe) -> int:
-    """How many images a worker hands back at a time: at most 32 MB of them."""
-    return max(1, min(256, 2**25 // (3 * recipe.side**2)))
-
-
-def decoded(jobs: Iterable[list[Path | bytes]], recipe: Recipe, workers: int) -> Iterator[list]:
-    """The images of each job in turn, as `decode` gives them, made by so many processes."""
+def decoded(sources: Iterable[Path | bytes], recipe: Recipe, workers: int) -> Iterator[list]:
+    """Photographs as `decode` gives them, some at a time, made by so many processes."""
     # loky's processes import neither a script without a main guard nor hold the locks of this one's threads.
-    pool = joblib.Parallel(workers, backend="loky", return_as="generator", idle_worker_timeout=10)
-    if workers == 1:
-        pool = joblib.Parallel(1, return_as="generator")
+    options = {"backend": "loky", "idle_worker_timeout": 10} if workers > 1 else {}
+    pool = joblib.Parallel(workers, return_as="generator", **options)
+    images = pool(joblib.delayed(decode)(source, recipe) for source in sources)
     try:
-        yield from pool(joblib.delayed(decode_some)(job, recipe) for job in jobs)
+        while piece := list(islice(images, PIECE)):
+            yield piece
     except BrokenProcessPool as error:
         raise InputError("a decoding process died (out of memory?); the same call goes on where it was") from error
-
-
-def decode_some(sources: list[Path | bytes], recipe: Recipe) -> list[np.ndarray | None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL warns of odd metadata and of large images
-        return [decode(source, recipe) for source in sources]
 
 
 def decode(source: Path | bytes, recipe: Recipe) -> UInt8[np.ndarray, "3 side side"] | None:
@@ -201,8 +186,9 @@ def decode(source: Path | bytes, recipe: Recipe) -> UInt8[np.ndarray, "3 side si
 
     if isinstance(source, Path) and (not source.is_file() or source.suffix.lower() in FOREIGN):
         return None
+    file = source if isinstance(source, Path) else BytesIO(source)
     try:
-        with Image.open(source if isinstance(source, Path) else BytesIO(source), formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
             if recipe.crop is None:
                 # JPEG can skip detail while decoding; what is left is still twice what the filter needs.
                 scale = 2 * recipe.side / min(image.size)

@@ -68,15 +68,8 @@ def dsprites(side: int, split: str, data_dir: Path, download: bool = False) -> I
         storage, details = cached_array(
             path, (COUNT, 1, side, side), lambda start: _pooled(data_dir, 64 // side, start), source="pooled"
         )
-    return ImageSet(
-        name="dsprites",
-        shape=(1, side, side),
-        storage=storage,
-        levels=(64 // side) ** 2,
-        packed=side == 64,
-        factors_of_rows=Factors(NAMES, SIZES),
-        checksum=details["checksum"],
-    )
+    shape, levels, known = (1, side, side), (64 // side) ** 2, Factors(NAMES, SIZES)
+    return ImageSet("dsprites", shape, storage, levels, side == 64, known, checksum=details["checksum"])
 
 
 def outline(shape: int) -> Float[np.ndarray, "vertices 2"]:

@@ -48,7 +48,7 @@ class Factors:
 
     def values(self, index: Index) -> Int64[np.ndarray, "n factors"]:
         """Factor values of some images."""
-        index = np.arange(len(self))[index] if isinstance(index, slice) else _as_numpy(index)
+        index = np.arange(len(self))[index] if isinstance(index, slice) else torch.as_tensor(index).long().cpu().numpy()
         if self.table is not None:
             return self.table[index].astype(np.int64)
         return np.stack(np.unravel_index(index, self.sizes), axis=1).astype(np.int64)
@@ -247,9 +247,3 @@ class ImageSet:
 def _bits_of_bytes(device: torch.device) -> Tensor:
     places = torch.arange(7, -1, -1, device=device)
     return (torch.arange(256, device=device)[:, None] >> places & 1).float()
-
-
-def _as_numpy(index: Index) -> np.ndarray:
-    if isinstance(index, Tensor):
-        index = index.cpu().numpy()
-    return np.asarray(index, dtype=np.int64)

@@ -20,7 +20,7 @@ from torch import Tensor
 from vaestudy.data.cache import cached_array
 from vaestudy.data.faces.portrait import draw
 from vaestudy.data.imageset import Factors, ImageSet
-from vaestudy.data.paths import cache_path, default_dir
+from vaestudy.data.paths import cache_path
 from vaestudy.errors import InputError
 
 FACTORS = {
@@ -63,7 +63,7 @@ HAIR_STYLES = {
 }
 
 COUNTS = {"full": {"train": 40_000, "test": 4_000}, "mild": {"train": 20_000, "test": 2_000}}
-MOST = 10_000_000  # faces of a split
+FIRST_TEST = 10_000_000  # its number; the faces to train on are counted from 0
 
 # What makes an identity, each uniform in [-1, 1] and 0 for the average face.
 TRAITS = (
@@ -98,37 +98,20 @@ VARIATIONS = {
 }
 
 
-def faces(
-    side: int = 64,
-    split: str = "train",
-    data_dir: Path | None = None,
-    download: bool = False,
-    *,
-    variation: str = "full",
-    count: int | None = None,
-) -> ImageSet:
+def faces(side: int, split: str, data_dir: Path, download: bool = False, *, variation: str) -> ImageSet:
     """A fixed set of rendered faces, three channels, drawn once and then opened from `data_dir`.
 
-    Args:
-        side: of the pictures, 16 to 256 pixels.
-        split: "train" (40,000 faces, 20,000 mild ones) or "test" (a tenth as many others).
-        data_dir: where the pictures are kept, `default_dir()` if None.
-        download: without effect.
-        variation: "full", or "mild" with muted walls, heads that fill the frame, larger features,
-            narrower poses and fewer glasses.
-        count: the first so many faces of the split, or more of them.
+    "train" has 40,000 faces, 20,000 mild ones, "test" a tenth as many others. "mild" faces have muted walls, heads that
+    fill the frame, larger features, narrower poses and fewer glasses.
 
     Raises:
-        InputError: a size, variation or count that does not exist, or a folder that cannot be written.
+        InputError: a folder that cannot be written.
     """
-    check(side, variation)
-    count = COUNTS[variation][split] if count is None else count
-    if not 0 < count <= MOST:
-        raise InputError(f"count must be 1 to {MOST:,} faces, not {count}")
-    index = np.arange(count) + (MOST if split == "test" else 0)
+    count = COUNTS[variation][split]
+    index = np.arange(count) + (FIRST_TEST if split == "test" else 0)
     values = sampled(index, variation)
     name = "faces" if variation == "full" else f"faces_{variation}"
-    path = cache_path(data_dir or default_dir(), f"{name}-{VERSION}-{side}-{split}-{count}.npy")
+    path = cache_path(data_dir, f"{name}-{VERSION}-{side}-{split}-{count}.npy")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     block = 2**24 // (3 * side**2)
 
@@ -167,7 +150,10 @@ def render(
     Raises:
         InputError: factor values that do not exist, a side that is not 16 to 256, or another variation.
     """
-    check(image_size, variation)
+    if image_size not in SIDES:
+        raise InputError(f"faces are drawn with image_size {SIDES[0]} to {SIDES[-1]}, not {image_size}")
+    if variation not in VARIATIONS:
+        raise InputError(f"faces have the variations {' and '.join(VARIATIONS)}, not {variation!r}")
     if values.shape[1] != len(SIZES) or (values < 0).any() or (values >= SIZES).any():
         raise InputError(f"factor values must have {len(SIZES)} columns from 0 to below {', '.join(map(str, SIZES))}")
     device = torch.device(device)
@@ -187,13 +173,6 @@ def render(
             return torch.cat(list(pool.map(part, range(0, len(values), chunk))))
     finally:
         torch.set_num_threads(threads)
-
-
-def check(image_size: int, variation: str) -> None:
-    if image_size not in SIDES:
-        raise InputError(f"faces are drawn with image_size {SIDES[0]} to {SIDES[-1]}, not {image_size}")
-    if variation not in VARIATIONS:
-        raise InputError(f"faces have the variations {' and '.join(VARIATIONS)}, not {variation!r}")
 
 
 def uniform(index: np.ndarray, stream: int, columns: int) -> Float[np.ndarray, "n {columns}"]:
