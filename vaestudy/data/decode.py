@@ -102,8 +102,14 @@ def content_digest(folder: Path, names: list[str], cache_dir: Path) -> str:
     if known.exists():
         return known.read_text()
     whole = hashlib.sha256()
-    for name in names:
-        whole.update(os.fsencode(name) + b"\0" + _digest(folder / name))
+    try:
+        for name in names:
+            whole.update(os.fsencode(name) + b"\0")
+            if (path := folder / name).is_file():
+                with open(path, "rb") as file:
+                    whole.update(hashlib.file_digest(file, "sha256").digest())
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
     if started - max(change for _, change in stamps) > SETTLED:
         with replacing(known) as file:
             file.write_text(whole.hexdigest())
@@ -118,16 +124,6 @@ def _size_and_change(path: Path) -> tuple[int, int]:
         return -1, 0
     # The change of the inode counts, too: a copy or an archive brings old times along.
     return (about.st_size if stat.S_ISREG(about.st_mode) else -1), max(about.st_mtime_ns, about.st_ctime_ns)
-
-
-def _digest(path: Path) -> bytes:
-    if not path.is_file():
-        return b""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
 def decode_all(
@@ -160,7 +156,11 @@ def kept(
     content = content_digest(folder, files, cache_dir)
     identity = hashlib.sha256(json.dumps([asdict(recipe), content]).encode()).hexdigest()[:16]
     path = cache_path(cache_dir, f"{name}-{recipe.side}-{identity}.npy")
-    return cached_array(path, (count, 3, recipe.side, recipe.side), pieces, source=str(folder), **asdict(recipe))
+    shape = (count, 3, recipe.side, recipe.side)
+    try:
+        return cached_array(path, shape, pieces, source=str(folder), **asdict(recipe))
+    except BrokenProcessPool as error:
+        raise InputError("a decoding process died (out of memory?); the same call goes on where it was") from error
 
 
 def decoded(sources: Iterable[Path | bytes], recipe: Recipe, workers: int) -> Iterator[list]:
@@ -169,11 +169,8 @@ def decoded(sources: Iterable[Path | bytes], recipe: Recipe, workers: int) -> It
     options = {"backend": "loky", "idle_worker_timeout": 10} if workers > 1 else {}
     pool = joblib.Parallel(workers, return_as="generator", **options)
     images = pool(joblib.delayed(decode)(source, recipe) for source in sources)
-    try:
-        while piece := list(islice(images, PIECE)):
-            yield piece
-    except BrokenProcessPool as error:
-        raise InputError("a decoding process died (out of memory?); the same call goes on where it was") from error
+    while piece := list(islice(images, PIECE)):
+        yield piece
 
 
 def decode(source: Path | bytes, recipe: Recipe) -> UInt8[np.ndarray, "3 side side"] | None:

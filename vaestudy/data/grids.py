@@ -25,7 +25,6 @@ MPI3D = {
     "horizontal_axis": 40,
     "vertical_axis": 40,
 }
-MPI3D_COMPLEX = {**MPI3D, "object_color": 4, "object_shape": 4}
 SIDES = (64, 32, 16, 8)
 PIECE = 2048  # images read at a time: 25 MB of colour
 LOST = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)

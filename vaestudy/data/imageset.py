@@ -185,13 +185,10 @@ class ImageSet:
         known = self.factors_of_rows
         if known is None or not known.is_grid or self.rows is not None:
             return self
-        every = [1] * len(known.sizes)
-        left = list(known.sizes)
-        while math.prod(left) > max(limit, 1):
-            largest = left.index(max(left))
-            every[largest] *= 2
-            left[largest] = len(range(0, known.sizes[largest], every[largest]))
-        return self.strided(every) if max(every) > 1 else self
+        sizes, every = np.array(known.sizes), np.ones(len(known.sizes), dtype=int)
+        while (left := -(-sizes // every)).prod() > max(limit, 1):
+            every[left.argmax()] *= 2
+        return self.strided(every.tolist()) if every.max() > 1 else self
 
     def train_test_split(self, held_out: int) -> "tuple[ImageSet, ImageSet]":
         """The set without `held_out` images, drawn once and for all, and those images in random order."""

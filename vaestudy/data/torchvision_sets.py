@@ -33,7 +33,7 @@ ADVICE = {
 ADVICE = {name: f"{text} in data_dir, or pass download=True" for name, text in ADVICE.items()}
 
 # What reading lets through when a file is missing, cut short or something else.
-DAMAGE = (RuntimeError, OSError, EOFError, ValueError, zlib.error, tarfile.TarError)
+DAMAGE = (RuntimeError, OSError, EOFError, ValueError, TypeError, IndexError, zlib.error, tarfile.TarError)
 
 
 def mnist(side: int, split: str, data_dir: Path, download: bool = False, *, name: str = "mnist") -> ImageSet:
