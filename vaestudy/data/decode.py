@@ -36,6 +36,7 @@ SUFFIXES = {
 }
 # Images that need a converter: they are named and left out, also where PIL would take a thumbnail for the whole.
 FOREIGN = {".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".dcm", ".exr", ".jxl"}
+LISTED = SUFFIXES | FOREIGN
 # What PIL's readers raise for bytes that are damaged, beside its own error for bombs.
 DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error, zlib.error)
 PIECE = 64  # images that are written at a time
@@ -68,7 +69,7 @@ def list_images(folder: Path) -> list[str]:
     """
     entered, found = set(), []
     try:
-        for path, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
+        for path, folders, names in os.walk(str(folder), followlinks=True, onerror=_raise):
             about = os.stat(path)
             if (about.st_dev, about.st_ino) in entered:
                 folders.clear()
@@ -77,8 +78,9 @@ def list_images(folder: Path) -> list[str]:
             # Links come last: whether there are any does not change the names of what is reached without them.
             inner = ((os.path.islink(os.path.join(path, name)), name) for name in folders if name[0] != ".")
             folders[:] = [name for _, name in sorted(inner)]
-            images = [name for name in names if name[0] != "." and Path(name).suffix.lower() in SUFFIXES | FOREIGN]
-            found += [Path(os.path.relpath(path, folder), name).as_posix() for name in images]
+            prefix = "" if path == str(folder) else f"{Path(os.path.relpath(path, folder)).as_posix()}/"
+            images = (name for name in names if name[0] != "." and os.path.splitext(name)[1].lower() in LISTED)
+            found += [prefix + name for name in images]
     except OSError as error:
         raise InputError(f"cannot read the images in {folder}: {error.strerror} ({error.filename})") from error
     if not found:
