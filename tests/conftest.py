@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 from factor_grid import full_grid
+from filelock import FileLock
 
 from vaestudy import data
 from vaestudy.metrics import factor_codes
@@ -49,3 +50,17 @@ def grid():
 def truth(grid):
     """The perfect code: the factors themselves."""
     return factor_codes(grid)
+
+
+@pytest.fixture(scope="session")
+def smoke_report(tmp_path_factory):
+    """The folder of a smoke study, run once for all tests of all workers."""
+    from vaestudy.report import site
+
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    root = tmp_path_factory.getbasetemp().parent if is_worker else tmp_path_factory.mktemp("study")
+    with FileLock(root / "smoke.lock"), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "2")
+        if not (root / "smoke" / "index.html").exists():
+            site.study("smoke", root, say=lambda line: None)
+    return root / "smoke"

@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vaestudy import claims, figures, settings
+from vaestudy import claims, figures, settings, words
 from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae, evidence
-from vaestudy.figures.claims import how_sure, verdict_in_words
 
 
 def sweep(rise, seeds=8, noise=0.02):
@@ -58,7 +57,7 @@ def test_the_table_shows_every_claim_with_its_verdict_and_keeps_the_rows(page):
 def test_changed_parameters_and_toy_sizes_make_verdicts_exploratory():
     for given in ({"profile": "laptop", "network": "conv"}, {"profile": "laptop", "seed": 3}, {"profile": "smoke"}):
         found = evidence.judge(settings.resolve("beta_vae", **given), sweep(0.4))
-        assert verdict_in_words(found[0]) == "supported (exploratory)", given
+        assert words.verdict(found[0]) == "supported (exploratory)", given
 
 
 def test_the_published_verdict_stands_beside(tmp_path, monkeypatch):
@@ -73,16 +72,16 @@ def test_the_published_verdict_stands_beside(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("claim", "words"),
+    ("claim", "said"),
     [
         ({"verdict": "supported", "decidable": True}, "the same on every machine"),
         ({"verdict": "contradicted", "decidable": False}, "a tendency"),
-        ({"verdict": "undecided", "decidable": False, "reason": None, "smallest_visible": 0.25}, "an effect of 0.250"),
+        ({"verdict": "undecided", "decidable": False, "reason": None, "smallest_visible": 0.25}, "an effect of 0.25"),
         ({"verdict": "not tested", "decidable": False, "reason": "laptop: no model"}, "laptop: no model"),
     ],
 )
-def test_how_sure_a_verdict_is(claim, words):
-    assert words in how_sure(claim)
+def test_how_sure_a_verdict_is(claim, said):
+    assert said in words.how_sure(claim)
 
 
 def test_what_are_no_claims_is_refused():

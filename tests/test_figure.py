@@ -19,7 +19,7 @@ from PIL import Image
 
 from vaestudy import figures
 from vaestudy.errors import InputError
-from vaestudy.figures.draw import interval
+from vaestudy.figures.charts import interval
 from vaestudy.figures.figure import as_json
 from vaestudy.figures.table import cell
 
@@ -159,25 +159,6 @@ def test_a_statement_is_built_from_its_numbers():
 def test_a_statement_that_does_not_fit_is_refused(text):
     with pytest.raises(InputError, match="does not fit its numbers"):
         figures.statement(text, beta=4.0)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.123456, "0.1235"),
-        (0.99999, "1.000"),
-        (-41.2345, "−41.23"),
-        (-0.0, "0"),
-        (1234.5678, "1,235"),
-        (-737280, "−737,280"),
-        (0.00012, "1.2e−4"),
-        (np.float32(2.5), "2.500"),
-        (float("nan"), "undefined"),
-        (float("-inf"), "−∞"),
-    ],
-)
-def test_numbers_read_well(value, text):
-    assert figures.number(value) == text
 
 
 def test_a_table_shows_every_cell_and_escapes():

@@ -9,9 +9,10 @@ torch.set_num_threads(2)
 from vaestudy import figures
 from vaestudy.data import ImageSet
 from vaestudy.models import VAE
+from vaestudy.training import Run
 model = VAE((1, 8, 8), latent_dim=3, network="linear")
 images = ImageSet("dark", (1, 8, 8), torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
-sliders = figures.latent_sliders(model, images)
+sliders = figures.explore(Run("", model), images)
 """
 
 

@@ -14,7 +14,7 @@ ROOT = Path(vaestudy.__file__).parent
 # From the ground up; rooms on one floor do not know each other.
 FLOORS = (
     ("errors",),
-    ("files", "stopping"),
+    ("files", "stopping", "words"),
     ("data", "models", "metrics"),
     ("training",),
     ("trainer", "figures", "claims", "settings", "published"),

@@ -4,8 +4,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from vaestudy import profiles, settings
+from vaestudy import experiments, profiles, settings
 from vaestudy.errors import InputError
 
 
@@ -76,6 +77,14 @@ def test_a_notebook_refuses_a_name_that_it_does_not_declare():
     assert settings.from_notebook("vae", ours).beta == 4.0
     with pytest.raises(InputError, match="the notebook has no parameter 'betta': did you mean 'beta'"):
         settings.from_notebook("vae", ours | {"betta": 4})
+
+
+def test_what_a_notebook_draws_follows_from_its_seed():
+    draws = []
+    for seed in (3, 3, 4):
+        experiments.from_notebook("vae", {"profile": "smoke", "seed": seed})
+        draws.append(torch.rand(4).tolist())
+    assert draws[0] == draws[1] != draws[2]
 
 
 def test_only_the_metadata_make_a_notebook_ours(tmp_path):

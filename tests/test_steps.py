@@ -39,15 +39,17 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("first", [0, 2])
+@pytest.mark.parametrize(("first", "loaded"), [(0, False), (2, False), (2, True)])
 @pytest.mark.parametrize("name", STEPS)
-def test_a_refused_step_changes_nothing(name, first, monkeypatch):
+def test_a_refused_step_changes_nothing(name, first, loaded):
     """Weights, statistics of batch norm, moments, counters and averages are those of before, to the last bit."""
     images = noise()
     step = STEPS[name](images)
     for number in range(first):
         step(number, 0.1)
     before = copy.deepcopy(step.state_dict())
+    if loaded:
+        step.load_state_dict(copy.deepcopy(before))
     step.images = Poisoned(images, range(10))
     step(first, 0.1)
     after = step.state_dict()

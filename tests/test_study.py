@@ -1,27 +1,97 @@
-"""The main job at its smallest: three notebooks into a site, once."""
+"""The main job at its smallest: three notebooks into a site, once; and what every page of it keeps to."""
 
+import base64
+import csv
+import html
+import io
 import json
+import re
+
+import pytest
 
 from vaestudy.claims import verify
-from vaestudy.report import site as report
+from vaestudy.report import site
+
+PAGES = ("index", "01_vae", "02_beta_vae", "03_nvae", "runs")
+STAGES = PAGES[1:4]
+# Names of columns and of Python, which no reader should meet outside of code.
+RAW = re.compile(r"\b(?!β_norm|z_diff)[a-z]+(?:_[a-z0-9]+)+\b")
+MINUS = re.compile(r"(?<![\w)\]./-])-\d")
+DIGITS = re.compile(r"\d\.\d{6,}")
+PLACEHOLDER = re.compile(r"\{\w*(?::[^}]*)?\}|\bnan\b|\bNone\b|\bNaN\b|undefined|\ue000|\ue002")
 
 
-def test_the_smoke_study_makes_a_site_and_does_not_make_it_twice(tmp_path, dsprites_dir, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    said = []
-    report.study("smoke", tmp_path, say=said.append)
-    folder = tmp_path / "smoke"
-    pages = {path.name for path in folder.glob("*.html")}
-    assert pages == {"index.html", "01_vae.html", "02_beta_vae.html", "03_nvae.html"}
-    results = json.loads((folder / "results.json").read_text())
-    assert set(results["notebooks"]) == {"01_vae", "02_beta_vae", "03_nvae"}
+def seen(text):
+    """The words of a page: no code, no scripts, no formulas, no embedded data; with alternative texts."""
+    text = re.sub(r"<(script|style|math|pre|code|noscript)\b.*?</\1>", " ", text, flags=re.S)
+    said = re.findall(r'(?:aria-label|aria-valuetext|alt)="([^"]*)"', text)
+    return html.unescape(" ".join([re.sub(r"<[^>]+>", " ", text), *said]))
+
+
+def test_the_smoke_study_makes_a_site_and_does_not_make_it_twice(smoke_report, monkeypatch):
+    assert {path.stem for path in smoke_report.glob("*.html")} == set(PAGES)
+    results = json.loads((smoke_report / "results.json").read_text())
+    assert set(results["notebooks"]) == set(STAGES)
     judged = {row["quantity"]: row["n"] for row in results["headline"]}
     assert list(judged.values()) == [2] * 5  # two seeds of gradients, and of each of four β
     assert verify(results, results).ok
-    for page in pages:
-        text = (folder / page).read_text()
-        assert "<script src" not in text
-        assert "https://cdn" not in text
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.ipynb")}
-    report.study("smoke", tmp_path, say=said.append)
-    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.ipynb")} == before
+    before = {path: path.stat().st_mtime_ns for path in smoke_report.glob("*.ipynb")}
+    site.study("smoke", smoke_report.parent, say=lambda line: None)
+    assert {path: path.stat().st_mtime_ns for path in smoke_report.glob("*.ipynb")} == before
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_speak_to_people(page, smoke_report):
+    text = seen((smoke_report / f"{page}.html").read_text())
+    for pattern in (RAW, MINUS, DIGITS, PLACEHOLDER):
+        found = [text[max(0, match.start() - 50) : match.end() + 50] for match in pattern.finditer(text)]
+        assert not found
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_are_small_and_need_no_network(page, smoke_report):
+    text = (smoke_report / f"{page}.html").read_text()
+    assert len(text) < 3e6
+    assert "<script src" not in text
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', re.sub(r'<a [^>]*href="https?:[^>]*>', "", text))
+
+
+@pytest.mark.parametrize("page", STAGES)
+def test_pages_open_with_their_answer_and_close_with_it(page, smoke_report):
+    text = (smoke_report / f"{page}.html").read_text()
+    title, answer, picture = (text.index(part) for part in ("<h1", "<b>The answer.</b>", 'class="picture"'))
+    assert title < answer < picture < text.index("<h2")
+    assert text.index("What would change it.") > text.index('class="claims"')
+    assert "these models have learnt nothing" in text[:picture]
+    said = re.findall(r"<b>The answer.</b> (.*?)</p>", text)
+    assert len(said) == 2
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("page", STAGES)
+def test_every_figure_has_an_address_its_data_and_its_call(page, smoke_report):
+    text = (smoke_report / f"{page}.html").read_text()
+    found = re.findall(r'<figure class="(?!picture)\w+" id="([^"]+)">(.*?)</figure>', text, re.S)
+    assert len(found) > 8
+    for name, inner in found:
+        assert f'href="#{name}"' in inner
+        assert "<summary>call</summary>" in inner
+        data = re.search(rf'download="{name}.csv" href="data:text/csv;base64,([^"]*)"', inner)[1]
+        assert len(list(csv.reader(io.StringIO(base64.b64decode(data).decode())))) > 1
+
+
+def test_letters_in_figures_are_large_enough_on_a_phone(smoke_report):
+    """A figure that is wider than a phone scrolls: 11 pixels at its least width, and the region takes the focus."""
+    for page in STAGES:
+        for svg in re.findall(r"<svg viewBox.*?</svg>", (smoke_report / f"{page}.html").read_text(), re.S):
+            width, least = (float(re.search(what, svg)[1]) for what in (r'viewBox="0 0 ([\d.]+)', r"min-width:(\d+)px"))
+            sizes = [float(size) for size in re.findall(r"font: ([\d.]+)px", svg)]
+            sizes += [float(size) for size in re.findall(r"font-size: ?([\d.]+)px", svg)]
+            assert sizes or "<text" not in svg
+            assert all(size * least / width > 10.9 for size in sizes), page
+
+
+def test_the_index_links_every_claim_that_an_answer_names(smoke_report):
+    text = (smoke_report / "01_vae.html").read_text()
+    for name in re.findall(r'href="#(claim-[\d.]+)"', text):
+        assert f'id="{name}"' in text

@@ -173,6 +173,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(images, tmp_path):
         (dense, noise(count=3), {"micro_batches": 4}, "lower micro_batches"),
         (dense, noise(), {"batch": 1, "objective": Objective(kind="total_correlation")}, "2 images for each"),
         (lambda: deep(checkpoint="norm_act"), noise(), {"sync_norm": True}, "set checkpoint to cell or none"),
+        (dense, noise(), {"objective": Objective(balance=True)}, "names its groups by group_shapes"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(make, images, changes, message, tmp_path):

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,39 @@ def _train(stage: str, dry_run: bool, as_json: bool, **given: Any) -> int:
         return 0
     distributed.start()
     trained = experiments.STAGES[stage].train_and_score(chosen)
-    for run in trained if distributed.rank() == 0 else []:
-        print(f"{run.path}\n{json.dumps({**run.record, 'config': '...'}, indent=2)}")
+    if distributed.rank() == 0 and trained:
+        if as_json:
+            print(json.dumps([{"folder": str(run.path), **run.record} for run in trained], indent=2))
+        else:
+            _print_runs([run.path for run in trained])
     return 0
+
+
+def _runs(runs_dir: str, as_json: bool) -> int:
+    from vaestudy.training import listing
+
+    folder = project_root() / runs_dir
+    found = listing.runs(folder)
+    if not len(found):
+        raise InputError(f"there are no runs in {folder}: train a stage, or name their folder with --runs-dir")
+    if as_json:
+        print(found.to_json(orient="records", force_ascii=False, indent=2))
+    else:
+        _print_runs(found["folder"])
+    return 0
+
+
+def _print_runs(folders: Sequence[Path | str]) -> None:
+    """A line a run: what it is, how far it has come, how well and how fast; then what was measured of it."""
+    import pandas as pd
+
+    from vaestudy.training import listing
+
+    table = pd.concat([listing.runs(folder) for folder in folders], ignore_index=True)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:,.2f}", na_rep="–"))
+    for folder in folders if len(folders) < 5 else []:
+        for name, value in listing.scores(folder).items():
+            print(f"  {name}: {value}")
 
 
 def _study(profile: str, out: str) -> int:
@@ -80,6 +111,10 @@ def _parser() -> argparse.ArgumentParser:
     verify.set_defaults(run=_verify)
     verify.add_argument("report", nargs="?", default="reports/laptop", help="a report's folder or results.json")
     verify.add_argument("--against", default="", help="the report to compare with (default: the published one)")
+    runs = commands.add_parser("runs", help="list the runs that are there: settings, state, score, folder")
+    runs.set_defaults(run=_runs)
+    runs.add_argument("--runs-dir", default="runs", help="folder of the runs, relative to the project")
+    runs.add_argument("--json", action="store_true", dest="as_json", help="as JSON")
     train = commands.add_parser("train", help="train and score one stage")
     stages = train.add_subparsers(required=True, metavar="STAGE", dest="stage")
     for name, cls in settings.STAGES.items():
@@ -91,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
             spellings = dict.fromkeys([f"--{field.name}", f"--{field.name.replace('_', '-')}"])
             stage.add_argument(*spellings, dest=field.name, type=field.type, help=said)
         stage.add_argument("--dry-run", action="store_true", help="say what would be trained, with its costs, and stop")
-        stage.add_argument("--json", action="store_true", dest="as_json", help="with --dry-run: as JSON")
+        stage.add_argument("--json", action="store_true", dest="as_json", help="the plan or the results as JSON")
     return parser
 
 

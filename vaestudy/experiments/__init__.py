@@ -22,7 +22,10 @@ def prepare(stage: str, **given: Any) -> Settings:
 
 
 def from_notebook(stage: str, namespace: dict[str, Any]) -> Settings:
-    """`prepare` for the parameters in a notebook's namespace."""
+    """`prepare` for the parameters in a notebook's namespace, whose draws follow from the seed from then on."""
+    import torch
+
     resolved = _settings.from_notebook(stage, namespace)
     STAGES[stage].check(resolved)
+    torch.manual_seed(resolved.seed)
     return resolved

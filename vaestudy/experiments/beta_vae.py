@@ -18,6 +18,7 @@ from vaestudy.models import VAE
 from vaestudy.settings import BetaVAESettings
 from vaestudy.training import Grid, Job, Run, distributed, fit_many
 from vaestudy.training import sweep as sweeps
+from vaestudy.words import spread
 
 ICA_FITS = 3
 WIDE = 200  # columns of a code
@@ -238,6 +239,18 @@ def paper_table(
     return reports
 
 
+def beside_small_runs(table: pd.DataFrame, beta: float) -> list[dict]:
+    """A row a score: ours at one β of the sweep, mean and spread over seeds in percent, beside published runs."""
+    models, tried = table[table["beta"] == beta], table["beta"].nunique()
+    rows = []
+    for name, title in (("higgins", "Higgins score"), ("factor_vae", "FactorVAE score"), ("mig", "MIG")):
+        scores = 100 * models[name]
+        ours = spread(scores.mean(), scores.std())
+        about = f"β = {beta:g}, the best of {tried}; {len(models)} seeds of {models['images'].iloc[0]:,.0f} images"
+        rows.append({"score": title, "ours": ours, **published.SMALL_RUNS[name], "our protocol": about})
+    return rows
+
+
 def choices_of_beta(
     settings: BetaVAESettings, examined: Examined, table: pd.DataFrame, runs: Sequence[Run]
 ) -> dict[str, dict[float, float]]:
@@ -299,11 +312,11 @@ def headline(
     published_at, rows = {1.0: published.HIGGINS["VAE"], beta: published.HIGGINS["β-VAE"]}, []
     for own, models in table.groupby("beta"):
         theirs, scores = published_at.get(own), (100 * models["higgins"]).tolist()
-        row = {"quantity": f"{name}, β = {own:g}, %", "ours": f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f}"}
+        row = {"quantity": f"{name}, β = {own:g}, %", "ours": spread(np.mean(scores), np.std(scores, ddof=1))}
         rows.append(row | {"published": theirs, "source": source if theirs else None, "values": scores, "digits": 1})
     for of in ("PCA", "true factors"):
         report = reports[of][settings.pairs]
-        ours = f"{100 * report.mean:.1f} ± {100 * report.std:.1f}"
+        ours = spread(100 * report.mean, 100 * report.std)
         rows.append(
             {"quantity": f"{name}, {of}, %", "ours": ours, "published": published.HIGGINS[of], "source": source}
         )

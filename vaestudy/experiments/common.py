@@ -8,6 +8,7 @@ from vaestudy.data import ImageSet
 from vaestudy.files import project_root
 from vaestudy.settings import STAGES, Settings
 from vaestudy.training import Run
+from vaestudy.training.listing import settings_of
 
 
 def sizes(settings: Settings) -> dict[str, Any]:
@@ -38,5 +39,5 @@ def runs_root(settings: Settings) -> Path:
 
 
 def provenance(runs: list[Run]) -> list[dict]:
-    """Rows of the table of what made the numbers."""
-    return [run.summary() for run in runs]
+    """Rows of the table of what made the numbers: each run with its settings, cost and folder."""
+    return [run.summary() | settings_of(run.config) for run in runs]

@@ -214,6 +214,11 @@ def _verdict(claim: dict) -> str:
     return given or "not tested"
 
 
+def beside_published(settings: NVAESettings) -> list[dict]:
+    """Published likelihoods of the same images, each with its protocol; none where nobody has reported any."""
+    return [number._asdict() for number in published.LIKELIHOODS.get(dataset(settings), ())]
+
+
 def headline(settings: NVAESettings, bounds: pd.DataFrame, bits: int) -> list[dict]:
     """The stage's rows on the report's first page."""
     theirs = published.nvae(dataset(settings))

@@ -1,12 +1,14 @@
 """What a stage would do, before it does any of it: for `python -m vaestudy train STAGE --dry-run`."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
 import torch
 
 from vaestudy import data
@@ -102,20 +104,14 @@ def _seconds(counted: Cost, rates: Any, halved: bool) -> float:
     return counted.steps * counted.step_seconds(rates, halved)
 
 
-def _rates(device: torch.device, halved: bool, known: dict = {}) -> Any:  # noqa: B006
-    if (key := (str(device), halved)) not in known:
-        known[key] = measured(device, halved)
-    return known[key]
+_rates = functools.cache(measured)
 
 
 def text(planned: dict[str, Any]) -> str:
     """The plan for a person."""
-    chosen = {
-        name: value for name, value in planned.items() if name in common.STAGES[planned["stage"]].__dataclass_fields__
-    }
-    about = planned["data"]
+    about, names = planned["data"], common.STAGES[planned["stage"]].__dataclass_fields__
     lines = [f"{planned['stage']}, profile {planned['profile']}: nothing is trained", "", "settings"]
-    lines += [f"  {name:<14} {value!r}" for name, value in chosen.items()]
+    lines += [f"  {name:<14} {planned[name]!r}" for name in names]
     shape = "x".join(map(str, about["shape"]))
     lines += ["", "data", f"  {about['name']}, {about['images']:,} images of {shape}"]
     if not about["found"]:
@@ -129,24 +125,21 @@ def text(planned: dict[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
-    heads = ("training", "models", "images", "batch", "parameters", "multiply-adds", "memory", "time here", "on a GPU")
-    cells = [heads]
-    for row in rows:
-        at_once = " at once" if row["as_one_program"] else ""
-        sizes = (
-            f"{row['models']}{at_once}",
-            f"{row['images']:,}",
-            f"{row['batch']}",
-            f"{row['parameters'] / 1e6:.2f} M",
-        )
-        work = (f"{row['multiply_adds_per_step'] / 1e9:,.1f} G/step", f"{row['memory_gb']:.2f} GB")
-        cells.append((row["training"], *sizes, *work, _time(row["here_seconds"]), _time(row["gpu_seconds"])))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  "
-        + "  ".join([a.ljust(w) if i == 0 else a.rjust(w) for i, (a, w) in enumerate(zip(line, widths, strict=True))])
-        for line in cells
+    cells = [
+        {
+            "training": row["training"],
+            "models": f"{row['models']}{' at once' if row['as_one_program'] else ''}",
+            "images": f"{row['images']:,}",
+            "batch": row["batch"],
+            "parameters": f"{row['parameters'] / 1e6:.2f} M",
+            "multiply-adds": f"{row['multiply_adds_per_step'] / 1e9:,.1f} G/step",
+            "memory": f"{row['memory_gb']:.2f} GB",
+            "time here": _time(row["here_seconds"]),
+            "on a GPU": _time(row["gpu_seconds"]),
+        }
+        for row in rows
     ]
+    return ["  " + line for line in pd.DataFrame(cells).to_string(index=False).splitlines()]
 
 
 def _time(seconds: float) -> str:

@@ -5,17 +5,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from jaxtyping import Float, Integer
 
 from vaestudy.errors import InputError
 from vaestudy.figures import charts, draw
 from vaestudy.figures.figure import Figure, Statement
 from vaestudy.figures.table import Table, table
+from vaestudy.words import counted, fixed, spread
 
 __all__ = [
     "factors_over_beta", "information", "latent_responses", "lost_by_frequency", "novelty_table", "objectives",
-    "reconstruction_against_score", "score_over_beta", "score_over_pairs", "score_table", "spread", "weak_labels",
+    "reconstruction_against_score", "score_over_beta", "score_over_pairs", "score_table", "weak_labels",
     "what_pairs_do",
 ]  # fmt: skip
 
@@ -23,56 +23,60 @@ Rows = pd.DataFrame | Iterable[Mapping[str, Any]]  # one trained model a row
 OBJECTIVES = {"beta": "β-VAE", "capacity": "annealed capacity", "total_correlation": "β-TCVAE"}
 
 
-@draw.style()
 def score_over_beta(rows: Rows, scores: Mapping[str, str], chance: Mapping[str, float] | None = None) -> Figure:
-    """Scores over β and over β_norm, a line for each latent size (Higgins et al., 2017, fig. 6).
+    """Scores over β or, where latent sizes differ, over β_norm, a line a size (Higgins et al., 2017, fig. 6).
 
-    `chance` is the score of guessing, for the scores that have one.
+    `chance` is the score of guessing, for the scores that have one; their ceiling is 1.
     """
     models = pd.DataFrame(rows).sort_values("latent_dim", kind="stable")
-    size = models["latent_dim"].map("M = {}".format)
-    look = {"hue": size, "palette": draw.colours(size.nunique())}
-    fig, axes = draw.canvas(len(scores), 2, width=7.6, height=2.6 * len(scores), sharey="row", squeeze=False)
+    models["latent size"] = models["latent_dim"].map("M = {}".format)
+    sizes = models["latent size"].nunique()
+    x = "beta" if sizes == 1 else "beta_norm"
     best = []
-    for line, (name, title) in zip(axes, scores.items(), strict=True):
-        for ax, by in zip(line, ("beta", "beta_norm"), strict=True):
-            ax.set_xscale("log")
-            draw.curves(ax, models, x=by, y=name, **look)
-            sns.scatterplot(models, x=by, y=name, s=9, alpha=0.5, legend=False, ax=ax, **look)
-            draw.chance(ax, (chance or {}).get(name))
-            ax.set(ylabel=title, xlabel="β_norm = β M / N")
-        draw.log_ticks(line[0], models["beta"], "β")
-        # Two or three seeds have wide intervals: the axis is for the models, and cuts them.
-        seen = [*models[name], (chance or {}).get(name, models[name].iloc[0])]
-        line[0].set_ylim(min(seen) - 0.15 * np.ptp(seen) - 1e-3, max(seen) + 0.15 * np.ptp(seen) + 1e-3)
+    for name, title in scores.items():
         for m, mean in models.groupby(["latent_dim", "beta"])[name].mean().groupby(level=0):
-            best.append(f"{title}, M = {m}: best {mean.max():.2f} at β = {mean.idxmax()[1]:g}")
-    draw.legend(fig)
-    seeds = draw.counted(models["seed"].nunique(), "seed")
-    caption = f"Scores over the pressure β: means and 95 % intervals over {seeds}; dots: the single models."
-    return Figure(fig, caption, "; ".join(best) + ".", models)
+            best.append(f"{title}, M = {m}: best {fixed(mean.max(), 2)} at β = {mean.idxmax()[1]:g}")
+    tidy = models.melt(["latent size", "beta", "beta_norm", "seed"], [*scores], "score", "value")
+    levels = {name: {"chance": level, "ceiling": 1.0} for name, level in (chance or {}).items()}
+    trained = words_of(sorted(models["beta"].unique()))
+    caption = (
+        f"Scores over the pressure β: means and 95 % intervals over {counted(models['seed'].nunique(), 'seed')}; dots: "
+        f"the {len(models):,} single models. Trained: β = {trained}."
+    )
+    axes = {"hue": "latent size", "panel": "score", "titles": dict(scores), "levels": levels, "ylabel": "score"}
+    return charts.curves(tidy, x, "value", caption, "; ".join(best) + ".", log=True, dots=True, height=3.4, **axes)
+
+
+def words_of(betas: Iterable[float]) -> str:
+    """Values of β in a row."""
+    return ", ".join(f"{beta:g}" for beta in betas)
 
 
 def score_over_pairs(curves: Mapping[str, Float[np.ndarray, " pairs"]], pairs: Sequence[int], chance: float) -> Figure:
     """The Higgins score of several codes against the number L of pairs that a difference is averaged over."""
     scores = pd.DataFrame(curves, index=list(pairs))
     few = scores.iloc[[0, len(pairs) // 2, -1]]
-    lines = [f"{name}: {', '.join(f'{score:.2f}' for score in few[name])}" for name in few]
+    lines = [f"{name}: {', '.join(fixed(score, 2) for score in few[name])}" for name in few]
     alt = f"Scores at L = {', '.join(map(str, few.index))}. {'; '.join(lines)}."
-    caption = "The same codes, examined with different L. Dotted: guessing."
-    axes = {"x": "pairs L averaged for one difference", "ylabel": "Higgins score", "ylim": (0, 1.02)}
-    return charts.lines(scores, caption, alt, chance=chance, height=3.8, **axes)
+    x, y = "pairs L averaged for one difference", "Higgins score"
+    axes = {"levels": {"chance": chance}, "height": 4.2, "ylim": (0, 1.04)}
+    caption = "The same codes, examined with different L; one code of each kind."
+    return charts.curves(charts.wide(scores, x, "code", y), x, y, caption, alt, hue="code", **axes)
 
 
 def reconstruction_against_score(rows: Rows, name: str, title: str, chance: float | None = None) -> Figure:
     """Each model's reconstruction and its score, coloured by β."""
     models = pd.DataFrame(rows).sort_values("beta")
-    beta = models["beta"].map("{:g}".format).rename("β")
     best = models.loc[models["nll_nats"].idxmin(), name]
-    alt = f"The best reconstruction scores {best:.2f}; the best score is {models[name].max():.2f}."
-    caption = "One dot a model: how well it reconstructs, and how well it disentangles."
-    axes = {"x": "reconstruction −log p(x|z), nats per image", "y": title, "palette": draw.ramp(beta.nunique())}
-    return charts.dots(models, "nll_nats", name, beta, caption, alt, chance=chance, **axes)
+    alt = f"The best reconstruction scores {fixed(best, 2)}; the best score is {fixed(models[name].max(), 2)}."
+    caption = f"How well each of {counted(len(models), 'model')} reconstructs, and how well it disentangles."
+    shown = models[["nll_nats", name]].assign(β=models["beta"].map("{:g}".format))
+    axes = {"levels": _chance(chance), "ordered": True, "ylabel": title}
+    return charts.dots(shown, "nll_nats", name, "β", caption, alt, **axes)
+
+
+def _chance(level: float | None) -> dict[str, float]:
+    return {} if level is None else {"chance": level}
 
 
 def factors_over_beta(known: Mapping[float, Float[np.ndarray, " k"]], names: Sequence[str]) -> Figure:
@@ -83,35 +87,36 @@ def factors_over_beta(known: Mapping[float, Float[np.ndarray, " k"]], names: Seq
     alt = f"Half of what was known is lost: {'; '.join(lost) or 'of no factor'}."
     if not found.all():
         alt += f" Known at no β: {', '.join(r2.columns[~found])}."
-    caption = "What the code knows of each factor, read by nearest neighbours wherever it stands in the code."
-    return charts.lines(r2, caption, alt, x="β", ylabel="R² of the factor", ylim=(-0.03, 1.03))
+    caption = "What the code knows of each factor, read by nearest neighbours wherever it stands in the code; means."
+    tidy = charts.wide(r2, "beta", "factor", "R² of the factor")
+    return charts.curves(tidy, "beta", "R² of the factor", caption, alt, hue="factor", ylim=(-0.03, 1.03))
 
 
 def lost_by_frequency(shares: pd.DataFrame, models: int) -> Figure:
     """The share of each spatial frequency's variance that is lost (index: cycles an image), a line a code."""
-    caption = f"What codes lose of the variance of each spatial frequency, mean of {draw.counted(models, 'sweep')}."
+    caption = f"What codes lose of the variance of each spatial frequency, mean of {counted(models, 'sweep')}."
     last = "; ".join(
-        f"{name}: {of.iloc[0]:.2f} of the lowest, {of.iloc[-1]:.2f} of the highest" for name, of in shares.items()
+        f"{name}: {fixed(of.iloc[0], 2)} of the lowest, {fixed(of.iloc[-1], 2)} of the highest"
+        for name, of in shares.items()
     )
-    axes = {"x": "spatial frequency, cycles an image", "ylabel": "share lost", "ylim": (0, 1.05)}
-    return charts.lines(shares, caption, f"Shares lost. {last}.", **axes)
+    x, y = "spatial frequency, cycles an image", "share lost"
+    tidy = charts.wide(shares, x, "code", y)
+    return charts.curves(tidy, x, y, caption, f"Shares lost. {last}.", hue="code", ylim=(0, 1.05))
 
 
-@draw.style()
 def information(matrices: Mapping[str, Float[np.ndarray, "d k"]], names: Sequence[str]) -> Figure:
     """Mutual information of each latent with each factor, as a share of the factor's entropy."""
-    fig, axes = draw.canvas(1, len(matrices), width=7.8, height=3.2, squeeze=False, sharey=True)
-    strongest = []
-    for ax, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
-        shares = pd.DataFrame(matrix, [f"z{i}" for i in range(len(matrix))], list(names))
-        shown = draw.heatmap(ax, shares)
-        ax.set(title=title, xlabel="factor")
-        ax.tick_params("x", rotation=30)
-        ax.tick_params("y", rotation=0)
-        strongest.append(f"{title}: " + ", ".join(f"{name} in {latent}" for name, latent in shares.idxmax().items()))
-    fig.colorbar(shown, ax=axes[0], label="I(z; v) / H(v)", shrink=0.8)
+    shares = {
+        title: pd.DataFrame(matrix, [f"z{i}" for i in range(len(matrix))], list(names))
+        for title, matrix in matrices.items()
+    }
+    strongest = [
+        f"{title}: " + ", ".join(f"{name} in {latent}" for name, latent in of.idxmax().items())
+        for title, of in shares.items()
+    ]
     caption = "What each latent tells of each factor: mutual information as a share of the factor's entropy."
-    return Figure(fig, caption, "; ".join(strongest) + ".", {"factors": names, "information": matrices})
+    data, alt = pd.concat(shares, names=["code", "latent"]).reset_index(), "; ".join(strongest) + "."
+    return charts.heatmaps(shares, "I(z; v) / H(v)", caption, alt, data, columns=2, height=3.4)
 
 
 @draw.style()
@@ -133,32 +138,36 @@ def latent_responses(
     if len(shown) < 4:
         raise InputError(f"latent_responses needs a data set of 4 known factors or more, not {len(names)}")
     across, down, turn, each = shown
-    fig, axes = draw.canvas(2, len(latents), width=7.8, height=3.2, sharey="row", squeeze=False)
-    swing = {}
+    fig, axes = draw.canvas(2, len(latents), width=7.8, height=3.6, sharey="row", squeeze=False)
+    swing = []
     for place, latent in enumerate(latents):
+        above, below = axes[:, place]
         z = known.assign(mean=codes[:, latent])
         plane = z.pivot_table(index=down, columns=across, values="mean")
         turned = z.groupby([each, turn])["mean"].mean().unstack(each)
-        scale = draw.heatmap(
-            axes[0, place], plane, vmin=-2, vmax=2, cmap="coolwarm", xticklabels=False, yticklabels=False
-        )
-        draw.curves(axes[1, place], turned, markers=False, linewidth=1.2, legend=False)
-        axes[0, place].set(title=f"z{latent}", xlabel=across, ylabel="" if place else down)
-        axes[1, place].set(xticks=[], xlabel=turn, ylabel="" if place else "mean")
-        swing[f"z{latent}"] = {across: np.ptp(plane.mean(axis=0)), turn: np.ptp(turned, axis=0).max()}
+        scale = charts.heatmap(above, plane, vmin=-2, vmax=2, cmap="coolwarm", ticks=False)
+        for value, colour in zip(turned, draw.colours(turned.shape[1]), strict=True):
+            below.plot(turned.index, turned[value], lw=1.3, color=colour, ls=("-", "--", ":")[value % 3])
+        above.set(title=f"z{latent}", xlabel=across, ylabel="" if place else down)
+        below.set(xticks=[], xlabel=turn, ylabel="" if place else "mean")
+        of = {across: np.ptp(plane.mean(axis=0)), turn: np.ptp(turned, axis=0).max()}
+        swing.append({"latent": f"z{latent}", **of})
     fig.colorbar(scale, ax=axes[0], label="mean")
     fig.legend(axes[1, 0].lines, turned.columns, title=each, loc="outside lower center", ncols=len(turned.columns))
     caption = f"Mean of each latent over {across} and {down} (above), and over {turn}, a line for each {each} (below)."
-    turning = [name for name, by in swing.items() if by[turn] > 0.5]
-    return Figure(fig, caption, f"Latents that swing with {turn}: {', '.join(turning) or 'none'}.", swing)
+    turning = [of["latent"] for of in swing if of[turn] > 0.5]
+    alt = f"Latents that swing with {turn}: {', '.join(turning) or 'none'}."
+    return Figure(fig, caption, alt, pd.DataFrame(swing))
 
 
 def weak_labels(chosen: Mapping[str, Mapping[float, float]], chance: float | None = None) -> Figure:
     """The score of each β as judged by all labels and by few, on one axis."""
     scores = pd.DataFrame(chosen)
     picks = [f"{name} choose β = {beta:g}" for name, beta in scores.idxmax().items()]
-    caption = "The same sweep judged with every label and with a few: the mean over seeds."
-    return charts.lines(scores, caption, "; ".join(picks) + ".", x="β", ylabel="Higgins score", chance=chance)
+    caption = "The same sweep judged with every label, with a few and with none: means over seeds."
+    tidy = charts.wide(scores, "beta", "judged by", "score")
+    axes = {"hue": "judged by", "levels": _chance(chance)}
+    return charts.curves(tidy, "beta", "score", caption, "; ".join(picks) + ".", **axes)
 
 
 def objectives(rows: Rows, name: str, title: str, chance: float | None = None) -> Figure | Statement:
@@ -166,13 +175,13 @@ def objectives(rows: Rows, name: str, title: str, chance: float | None = None) -
     models = pd.DataFrame(rows)
     if not len(models):
         return _not_trained("the three objectives")
-    objective = models["kind"].map(OBJECTIVES).rename("objective")
+    shown = models[["kl_nats", name]].assign(objective=models["kind"].map(OBJECTIVES))
     pressure = models["beta"].where(models["kind"] != "capacity", models.get("capacity"))
-    best = models.groupby([objective, pressure], sort=False)[name].mean().groupby(level=0, sort=False).max()
-    caption = f"One dot a model: {title} against the rate that it settled at, for three ways to press."
-    alt = "Best mean score: " + "; ".join(f"{label} {value:.2f}" for label, value in best.items()) + "."
-    axes = {"x": "KL, nats per image", "y": title}
-    return charts.dots(models, "kl_nats", name, objective, caption, alt, chance=chance, **axes)
+    best = shown.groupby(["objective", pressure], sort=False)[name].mean().groupby(level=0, sort=False).max()
+    caption = f"{title} against the rate that each of {counted(len(models), 'model')} settled at; three ways to press."
+    alt = "Best mean score: " + "; ".join(f"{label} {fixed(value, 2)}" for label, value in best.items()) + "."
+    axes = {"levels": _chance(chance), "ylabel": title}
+    return charts.dots(shown, "kl_nats", name, "objective", caption, alt, **axes)
 
 
 def what_pairs_do(curves: Mapping[str, np.ndarray], pairs: Sequence[int], used: int) -> Statement:
@@ -180,11 +189,12 @@ def what_pairs_do(curves: Mapping[str, np.ndarray], pairs: Sequence[int], used: 
     place = int(np.argmin(np.abs(np.array(pairs) - used)))
     (_, whole), (absent, missing), (turned, rotated) = list(curves.items())[:3]
     lost, at = whole[place] - missing[place], f"L = {pairs[place]}"
+    two = [fixed(value, 2) for value in (rotated[place], rotated[-1], whole[-1], missing[place], abs(lost))]
     text = (
-        f"Entangled codes ({turned}) score {rotated[place]:.2f} at {at} and {rotated[-1]:.2f} at L = {pairs[-1]}, "
-        f"where the true factors score {whole[-1]:.2f}. A code {absent} scores {missing[place]:.2f} at {at}, "
-        f"{lost:.2f} below the true factors: the score {'hardly notices' if lost < 0.1 else 'notices'} a missing "
-        f"factor. This page uses L = {used} and shows FactorVAE's score and the mutual information gap beside it."
+        f"Entangled codes ({turned}) score {two[0]} at {at} and {two[1]} at L = {pairs[-1]}, where the true factors "
+        f"score {two[2]}. A code {absent} scores {two[3]} at {at}, {two[4]} {'below' if lost >= 0 else 'above'} the "
+        f"true factors: the score {'hardly notices' if lost < 0.1 else 'notices'} a missing factor. This page uses "
+        f"L = {used} and shows FactorVAE's score and the mutual information gap beside it."
     )
     data = {"rotated": rotated[[place, -1]], "missing": missing[place], "true": whole[[place, -1]]}
     return Statement(text, text, {"pairs": pairs[place], **data})
@@ -223,8 +233,3 @@ def score_table(reports: Mapping[str, Mapping[int, Any]], published: Mapping[str
         "(Higgins et al., 2017, table 2) keeps the best half and does not state its L; no score here: not trained."
     )
     return table(rows, caption)
-
-
-def spread(mean: float, std: float, digits: int = 1) -> str:
-    """A mean and its standard deviation in words."""
-    return f"{mean:.{digits}f} ± {std:.{digits}f}"

@@ -1,20 +1,16 @@
-"""How everything is drawn: colours that read on light and on dark paper, the canvas, and what the stages share."""
+"""How everything is drawn: colours that read on light and on dark paper, the canvas, and images as pixels."""
 
 import base64
 import io
 import math
-from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import matplotlib
 import numpy as np
-import pandas as pd
-import seaborn as sns
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
-from scipy import stats
 
 from vaestudy.errors import InputError
 
@@ -26,21 +22,22 @@ GREY = PALETTE[5]
 # Stand for the page's own text and paper: the SVG names them, the page decides.
 INK, PAPER = "#0b0c0d", "#fdfcfb"
 
+SMALLEST = 10  # of all letters, in points: a page shows a point as 1.1 pixels or more
 _INKED = ("axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "grid.color", "patch.edgecolor", "text.color")
 STYLE = {
     **dict.fromkeys((*_INKED, "xtick.color", "ytick.color"), INK),
     **dict.fromkeys(("axes.facecolor", "figure.facecolor", "savefig.facecolor", "image.interpolation"), "none"),
     **dict.fromkeys(("axes.spines.right", "axes.spines.top", "image.composite_image", "legend.frameon"), False),
-    **dict.fromkeys(("legend.fontsize", "legend.title_fontsize", "xtick.labelsize", "ytick.labelsize"), 8),
+    **dict.fromkeys(("legend.fontsize", "legend.title_fontsize", "xtick.labelsize", "ytick.labelsize"), SMALLEST),
     "axes.axisbelow": True,
     "axes.grid": True,
     "grid.alpha": 0.15,
     "grid.linewidth": 0.7,
     "lines.linewidth": 1.8,
     "axes.titlelocation": "left",
-    "axes.titlesize": 10,
+    "axes.titlesize": 11,
     "font.family": "DejaVu Sans",
-    "font.size": 9.5,
+    "font.size": 10.5,
     "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar sign in somebody's label is no formula
@@ -64,70 +61,6 @@ def ramp(count: int) -> list[tuple[float, ...]]:
     """Colours for an ordered family (several β): teal to vermilion, legible on light and on dark."""
     scale = LinearSegmentedColormap.from_list("ramp", ["#00a08a", "#5b7fe0", "#a848c0", "#c03a10"])
     return [scale(i / max(count - 1, 1)) for i in range(count)]
-
-
-def interval(values: pd.Series) -> tuple[float, float]:
-    """The 95 % Student t interval of the mean of `values`; of a single value, no interval."""
-    if len(values) < 2:
-        return math.nan, math.nan
-    reach = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
-    return np.mean(values) - reach, np.mean(values) + reach
-
-
-def curves(ax: Any, data: pd.DataFrame, *, hue: Any = None, palette: Any = None, **options: Any) -> None:
-    """seaborn's line plot: means and 95 % intervals, a colour and a marker for each value of `hue` (or each column).
-
-    Markers, not dashes, tell apart the curves whose colour comes twice.
-    """
-    count = data.shape[1] if hue is None else (data[hue] if isinstance(hue, str) else hue).nunique()
-    look = {"markers": True, "dashes": False, "markersize": 6, "markeredgecolor": PAPER}
-    look |= {"errorbar": None if hue is None else interval, "palette": palette or colours(count)}
-    sns.lineplot(data, hue=hue, style=hue, ax=ax, **look | options)
-
-
-def bars(ax: Any, data: pd.DataFrame, x: str, y: str, hue: str, palette: Any = None) -> None:
-    """seaborn's bar plot, a colour for each value of `hue`, or for each key of a palette."""
-    look = {"palette": palette or colours(data[hue].nunique()), "hue_order": palette, "saturation": 1}
-    sns.barplot(data, x=x, y=y, hue=hue, ax=ax, **look)
-
-
-def heatmap(ax: Any, values: Any, *, ticks: bool = True, cmap: str = "cividis", **options: Any) -> Any:
-    """seaborn's heat map as pixels, from 0 to 1 unless `vmin`, `vmax` say so; returns what a colour bar needs."""
-    look = {"vmin": 0, "vmax": 1, "cbar": False, "rasterized": True, "xticklabels": ticks, "yticklabels": ticks}
-    sns.heatmap(values, cmap=cmap, ax=ax, **look | options)
-    ax.grid(visible=False)
-    return ax.collections[0]
-
-
-def log_ticks(ax: Any, values: Iterable[float | int], label: str) -> None:
-    """A logarithmic x axis with ticks at the values that were used, and at no others."""
-    values = sorted(set(values))
-    ax.set(xscale="log", xlabel=label)
-    ax.set_xticks(values, [f"{value:g}" for value in values])
-    ax.set_xticks([], minor=True)
-
-
-def legend(fig: Canvas, title: str | None = None) -> None:
-    """One legend beside the axes, of what stands in the first of them; none where there is nothing to tell apart."""
-    handles, labels = fig.axes[0].get_legend_handles_labels()
-    for ax in fig.axes:
-        if ax.legend_ is not None:
-            ax.legend_.remove()
-    if len(labels) > 1:
-        fig.legend(handles, labels, title=title, loc="outside right center")
-
-
-def chance(ax: Any, level: float | None) -> None:
-    """A dotted line at the score of guessing, where there is one."""
-    if level is not None:
-        ax.axhline(level, color=GREY, lw=1.2, ls=":")
-        place = {"xy": (1, level), "xycoords": ("axes fraction", "data")}
-        ax.annotate("chance", **place, xytext=(0, 2), textcoords="offset points", ha="right", fontsize=8)
-
-
-def counted(number: int, noun: str) -> str:
-    """A number and its noun: "1 seed", "3 seeds"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def tile(images: Any, columns: int, gap: int | None = None) -> np.ndarray:

@@ -15,9 +15,11 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.collections import PathCollection, QuadMesh
+from matplotlib.text import Text
 
 from vaestudy.errors import InputError
 from vaestudy.figures.draw import INK, PAPER, STYLE, Canvas
+from vaestudy.words import readable
 
 __all__ = ["MIME", "Figure", "Statement", "statement"]
 
@@ -45,7 +47,7 @@ class Output(ABC):
             text = getattr(self, name)
             if not text.strip():
                 raise InputError(f"a {self.kind} needs a caption and an alternative text: give both")
-            object.__setattr__(self, name, with_minus(text))
+            object.__setattr__(self, name, readable(text))
 
     @abstractmethod
     def _repr_html_(self) -> str:
@@ -87,6 +89,8 @@ class Figure(Captioned):
         for artist in self.fig.findobj(lambda artist: isinstance(artist, PathCollection | QuadMesh)):
             if np.size(artist.get_array()) > 1000 or len(artist.get_offsets()) > 1000:
                 artist.set_rasterized(True)
+        for text in self.fig.findobj(Text):  # a name as long as a line would leave the axes no room
+            text.set_text("\n".join(_short(line) for line in text.get_text().split("\n")))
         buffer = io.StringIO()
         with matplotlib.rc_context({**STYLE, "svg.hashsalt": ""}):
             self.fig.savefig(buffer, format="svg", dpi=160, metadata=dict.fromkeys(("Date", "Creator")))
@@ -94,6 +98,10 @@ class Figure(Captioned):
 
     def body(self) -> str:
         return f'<div class="wide" style="overflow-x:auto">{self.svg}</div>'
+
+
+def _short(name: str, most: int = 44) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _inline(svg: str, caption: str, alt: str) -> str:
@@ -110,7 +118,7 @@ def _inline(svg: str, caption: str, alt: str) -> str:
     svg = re.sub(r"\s*\n", " ", svg).replace("> <", "><")
     svg = svg.replace(INK, "currentColor").replace(PAPER, "var(--paper, Canvas)")
     width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())
-    size = f"width:100%;max-width:{width * 1.4:.0f}px;min-width:{min(width, 400):.0f}px;height:auto"
+    size = f"width:100%;max-width:{width * 1.4:.0f}px;min-width:{width * 1.1:.0f}px;height:auto"
     head = (
         f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(alt)}" '
         f'style="{size};stroke-linejoin:round;stroke-linecap:butt" '
@@ -142,11 +150,6 @@ def statement(text: str, **data: Any) -> Statement:
     except (KeyError, IndexError, ValueError, TypeError) as error:
         raise InputError(f"the sentence {text!r} does not fit its numbers: {error!r}") from error
     return Statement(sentence, sentence, data)
-
-
-def with_minus(text: str) -> str:
-    """The text with minus signs for the hyphens that stand before numbers, in exponents too; "vae-2" stays."""
-    return re.sub(r"(?<![\w)])-(?=\d)|(?<=\de)-(?=\d)", "−", text)
 
 
 def as_json(data: Any) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vaestudy.figures import charts, draw
 from vaestudy.figures.figure import Figure, Statement
+from vaestudy.words import counted, fixed
 
 __all__ = [
     "architecture", "below_a_fixed_top", "interpolation", "kl_by_group", "nats_by_group", "nearest_in_training",
@@ -34,7 +35,7 @@ def architecture(config: Any) -> Figure:
     fig, ax = draw.canvas(width=6.6, height=1.2 + 0.42 * count)
     for (title, left, width, words), colour in zip(columns, draw.PALETTE, strict=False):
         boxes = ax.barh([-i for i in range(len(words))], width, 0.6, left=left, fc="none", ec=colour, lw=1.4)
-        ax.bar_label(boxes, words, label_type="center", fontsize=8.5)
+        ax.bar_label(boxes, words, label_type="center", fontsize=draw.SMALLEST)
         ax.text(left + width / 2, 0.6, title, ha="center")
     across = [((2.8, 0), (4, 0)), ((7.6, 0.12), (6.4, 0.12)), ((6.4, -0.12), (7.6, -0.12))]
     down = [((1.4, -0.7), (1.4, -0.3)), ((9, -0.3), (9, -0.7))]
@@ -43,33 +44,26 @@ def architecture(config: Any) -> Figure:
         ax.annotate("", (to_x, to_y - row), (x, y - row), arrowprops=look)
     ax.margins(0.01)
     ax.set_axis_off()
-    groups, total = draw.counted(count, "latent group"), sum(map(math.prod, shapes))
-    caption = f"{groups}, {draw.counted(total, 'latent variable')}. Channels × height × width of the maps."
+    groups, total = counted(count, "latent group"), sum(map(math.prod, shapes))
+    caption = f"{groups}, {counted(total, 'latent variable')}. Channels × height × width of the maps."
     alt = f"Two towers joined by {groups}, from {sizes[0]} at the top to {sizes[-2]} at the bottom."
     return Figure(fig, caption, alt, {"group_shapes": shapes, "widths": widths})
 
 
-@draw.style()
 def kl_by_group(runs: Mapping[str, Sequence[np.ndarray]], active_above: float = 0.1) -> Figure:
     """KL of each latent group (n, z, h, w), and how many of its channels carry more than `active_above` nats."""
-    found, tables = {}, {}
+    rows = []
     for name, groups in runs.items():
-        channels = [group.sum((2, 3)).mean(0) for group in groups]
-        kl, active = [c.sum() for c in channels], [int((c > active_above).sum()) for c in channels]
-        found[name] = {"kl_nats": kl, "active_channels": active, "channels": [len(c) for c in channels]}
-        labels = [f"{i}\n{' × '.join(map(str, group.shape[1:]))}" for i, group in enumerate(groups, 1)]
-        tables[name] = pd.DataFrame({"group": labels, "KL, nats per image": kl, "active channels": active})
-    bars = pd.concat(tables, names=["run"]).reset_index("run")
-    fig, axes = draw.canvas(1, 2, width=7.6, height=2.8)
-    for ax, title in zip(axes, bars.columns[2:], strict=True):
-        draw.bars(ax, bars, "group", title, "run")
-        ax.set(title=title, xlabel="latent group, top first", ylabel="")
-        ax.tick_params("x", labelsize=7)
-    axes[1].locator_params(axis="y", integer=True)
-    draw.legend(fig)
-    lines = [f"{name}: {', '.join(f'{v:.1f}' for v in f['kl_nats'])} nats" for name, f in found.items()]
+        for i, group in enumerate(groups, 1):
+            channels = group.sum((2, 3)).mean(0)
+            place = f"{i}\n{' × '.join(map(str, group.shape[1:]))}"
+            of = {"KL, nats per image": channels.sum(), "active channels": int((channels > active_above).sum())}
+            rows.append({"model": name, "latent group, top first": place, **of})
+    data = pd.DataFrame(rows)
+    said = data.groupby("model", sort=False)["KL, nats per image"].agg(lambda kl: ", ".join(fixed(v, 1) for v in kl))
+    alt = "; ".join(f"{name}: {nats} nats" for name, nats in said.items()) + "."
     caption = f"What each latent group costs. A channel is active above {active_above:g} nats, summed over its map."
-    return Figure(fig, caption, "; ".join(lines) + ".", found)
+    return charts.bars(data, "latent group, top first", [*data.columns[2:]], "model", caption, alt)
 
 
 @torch.no_grad()
@@ -142,7 +136,6 @@ def nearest_in_training(samples: Tensor, images: Any, batch: int = 2000) -> Figu
     return charts.image_rows(rows, caption, {"index": index, "root_mean_squared_difference": distances})
 
 
-@draw.style()
 def nats_by_group(records: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """Where the code is: nats of each group over β, a panel a schedule; means over models with 95 % intervals.
 
@@ -151,26 +144,23 @@ def nats_by_group(records: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         titles: of the panels, by schedule.
     """
     columns = {f"{group}_nats": group for group in ("top", "second", "third")}
-    settings = ["schedule", "beta", "seed"]
-    long = records[[*settings, *columns]].rename(columns=columns).melt(settings, None, "latent group", "nats")
-    shown = [schedule for schedule in titles if (long["schedule"] == schedule).any()]
-    fig, axes = draw.canvas(1, len(shown), width=7.6, height=2.9, sharey=True, squeeze=False)
-    for ax, schedule in zip(axes[0], shown, strict=True):
-        part = long[long["schedule"] == schedule]
-        draw.log_ticks(ax, part["beta"], "β")
-        draw.curves(ax, part, x="beta", y="nats", hue="latent group", palette=list(draw.PALETTE[:3]))
-        ax.set(title=titles[schedule], ylabel="nats per image", ylim=(0, None))
-    draw.legend(fig, "latent group")
-    means = records.groupby(["schedule", "beta"])[list(columns)].mean().rename(columns=columns)
+    tidy = records[["schedule", "beta", "seed", *columns]].rename(columns=columns)
+    tidy = tidy.melt(["schedule", "beta", "seed"], [*columns.values()], "latent group", "nats per image")
+    means = records.groupby(["schedule", "beta"])[list(columns)].mean()
     parts = []
-    for schedule in shown:
+    for schedule in (name for name in titles if name in means.index):
         of = means.loc[schedule]
-        low, high = ("/".join(f"{nats:.1f}" for nats in of.loc[beta]) for beta in (of.index.min(), of.index.max()))
+        low, high = ("/".join(fixed(nats, 1) for nats in of.loc[beta]) for beta in (of.index.min(), of.index.max()))
         betas = f"β = {of.index.min():g} and {low}", f"β = {of.index.max():g} {high}"
         parts.append(f"{titles[schedule]}: at {betas[0]}, at {betas[1]}")
-    models = draw.counted(int(records["seed"].nunique()), "seed")
-    caption = f"Nats of the top, second and third latent group by β and by what is charged in the warm-up; {models}."
-    return Figure(fig, caption, f"Nats top/second/third. {'; '.join(parts)}.", means.reset_index())
+    seeds = counted(int(records["seed"].nunique()), "seed")
+    caption = (
+        "Nats of the top, second and third latent group by β and by what is charged in the warm-up; means and 95 % "
+        f"intervals over {seeds} a setting."
+    )
+    axes = {"hue": "latent group", "panel": "schedule", "titles": titles, "share": True, "ylim": (0, None)}
+    alt = f"Nats top/second/third. {'; '.join(parts)}."
+    return charts.curves(tidy, "beta", "nats per image", caption, alt, **axes)
 
 
 def where_the_code_gathers(records: pd.DataFrame, titles: Mapping[str, str]) -> Statement:
@@ -182,9 +172,9 @@ def where_the_code_gathers(records: pd.DataFrame, titles: Mapping[str, str]) -> 
     nats = highest.groupby("schedule")[["top_nats", "second_nats", "third_nats"]].mean()
     data = {schedule: nats.loc[schedule].to_dict() for schedule in titles if schedule in nats.index}
     gathered = [
-        f"{titles[name]}: in the {nats.loc[name].idxmax().removesuffix('_nats')} group, {nats.loc[name].max():.1f} of "
-        f"{nats.loc[name].sum():.1f} nats"
-        for name in data
+        f"{titles[name]}: in the {of.idxmax().removesuffix('_nats')} group, {fixed(of.max(), 1)} of "
+        f"{fixed(of.sum(), 1)} nats"
+        for name, of in nats.reindex(list(data)).iterrows()
     ]
     filled = highest[highest["top_live"] > 0]
     text = f"At β = {records['beta'].max():g} the code gathers, by schedule: {'; '.join(gathered)}. "
@@ -192,7 +182,7 @@ def where_the_code_gathers(records: pd.DataFrame, titles: Mapping[str, str]) -> 
         score, rotated = (filled[f"top_higgins_5_{kind}"].mean() for kind in ("draws", "rotated"))
         text += (
             f"Where the top group is in use its draws score {score:.2f}, and random rotations of them {rotated:.2f} "
-            f"(Higgins, L = 5; {draw.counted(len(filled), 'model')})."
+            f"(Higgins, L = 5; {counted(len(filled), 'model')})."
         )
         data |= {"draws": score, "rotated": rotated, "models": len(filled)}
     else:

@@ -10,7 +10,8 @@ import numpy as np
 
 from vaestudy.errors import InputError
 from vaestudy.figures.draw import png, rgba
-from vaestudy.figures.figure import Captioned, with_minus
+from vaestudy.figures.figure import Captioned
+from vaestudy.words import readable
 
 __all__ = ["Player", "player"]
 
@@ -56,10 +57,16 @@ class Player(Captioned):
             f"background-size:{frames * 100}% {strips * 100}%;"
             f"background-position:calc(var(--f)*{100 / max(frames - 1, 1):.6g}%) "
         )
+        # On paper, all frames of a strip in a row.
+        roll = (
+            f"display:none;aspect-ratio:{frames * w}/{h};background-image:var(--sheet);image-rendering:pixelated;"
+            f"background-size:100% {strips * 100}%;"
+        )
         cells = "".join(
             f'<div style="flex:0 1 {_SIDE}px;text-align:center;font-size:.8em">'
-            f'<div style="{view}{100 * row / max(strips - 1, 1):.6g}%"></div>{html.escape(label)}</div>'
-            for row, label in enumerate(self.labels)
+            f'<div class="view" style="{view}{at}%"></div><div class="roll" style="{roll}background-position:0 {at}%">'
+            f"</div>{html.escape(label)}</div>"
+            for at, label in zip(np.linspace(0, 100, strips).round(4), self.labels, strict=True)
         )
         steps, first = [html.escape(step) for step in self.steps], self.opening
         return (
@@ -93,5 +100,5 @@ def player(
         raise InputError(f"frames {shape} must be ({len(labels)} labels, {len(steps)} steps, c, h, w)")
     pixels = rgba(frames.reshape(-1, *shape[2:]))
     pixels = pixels.reshape(*shape[:2], *pixels.shape[1:])
-    labels, steps = (tuple(map(with_minus, texts)) for texts in (labels, steps))
+    labels, steps = (tuple(map(readable, texts)) for texts in (labels, steps))
     return Player(pixels, caption, alt, data, labels, steps, slider)

@@ -1,21 +1,23 @@
-"""Tables of numbers, and the two that a report gathers from its notebooks: the headline and the provenance."""
+"""Tables of numbers, and those that a report gathers from its notebooks: claims, headline and provenance."""
 
 import html
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
+from vaestudy import words
 from vaestudy.errors import InputError
-from vaestudy.figures.figure import Captioned, with_minus
+from vaestudy.figures.figure import Captioned
 
-__all__ = ["HEADLINE", "Headline", "Provenance", "Table", "headline", "number", "provenance", "table"]
+__all__ = ["HEADLINE", "Headline", "Provenance", "Table", "claims", "headline", "provenance", "table"]
 
 HEADLINE = ("quantity", "ours", "published", "source")
+CLAIM = {"id", "claim", "source", "n", "effect", "interval", "verdict", "decidable", "unit", "exploratory", "reason"}
 Rows = pd.DataFrame | Iterable[Mapping]
 
 
@@ -30,10 +32,15 @@ class Table(Captioned):
     kind: ClassVar[str] = "table"
 
     @property
+    def shown(self) -> list[dict]:
+        """The rows that the page shows."""
+        return self.data
+
+    @property
     def cells(self) -> pd.DataFrame:
-        """The table's text."""
-        frame = pd.DataFrame(self.data, dtype=object)
-        return frame.apply(lambda column: column.map(lambda value: cell(value, self.formats.get(column.name))))
+        """The table's text; the numbers of a column have the same decimals."""
+        frame = pd.DataFrame(self.shown, dtype=object)
+        return frame.apply(_texts, formats=self.formats).rename(columns=words.label)
 
     def body(self) -> str:
         text = self.cells
@@ -60,27 +67,64 @@ class Headline(Table):
 
     kind: ClassVar[str] = "headline"
 
-    def body(self) -> str:
-        return Table([{name: row[name] for name in HEADLINE} for row in self.data], self.caption, self.alt).body()
+    @property
+    def shown(self) -> list[dict]:
+        return [{name: row[name] for name in HEADLINE} for row in self.data]
+
+
+class Claims(Table):
+    """Claims with their verdicts; `data` holds them as `vaestudy.claims.evaluate` gives them."""
+
+    kind: ClassVar[str] = "claims"
+
+    @property
+    def shown(self) -> list[dict]:
+        return [
+            {
+                "claim": f"{claim['id']} {claim['claim']}",
+                "verdict": words.verdict(claim),
+                "effect, 95 % interval": words.effect(claim),
+                "models": claim["n"],
+                "how sure": words.how_sure(claim),
+                "published": claim.get("published"),
+                "source": claim["source"],
+            }
+            for claim in self.data
+        ]
 
 
 class Provenance(Table):
-    """What made the numbers, one row per run: at the foot of its page and on the report's first page."""
+    """What made the numbers, a row a run: what they share is said once, so that a column stands for a difference."""
 
     kind: ClassVar[str] = "provenance"
 
     def body(self) -> str:
-        # What all runs share is said once, so that a column stands for a difference.
-        shared = {k: v for k, v in self.data[0].items() if all(row.get(k) == v for row in self.data)}
-        own = [{k: v for k, v in row.items() if k not in shared} for row in self.data]
-        text = " · ".join(html.escape(f"{k} {cell(v)}") for k, v in shared.items() if v is not None)
-        table = Table(own, self.caption, self.alt, self.formats).body() if any(own) else ""
-        return f'<p class="shared">{text}</p>{table}'
+        own = [{k: v for k, v in row.items() if k not in self.shared} for row in self.data]
+        return self.said() + (Table(own, self.caption, self.alt).body() if any(own) else "")
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What all runs have in common."""
+        return {k: v for k, v in self.data[0].items() if all(row.get(k) == v for row in self.data)}
+
+    def said(self) -> str:
+        """The paragraph of what all runs have in common."""
+        text = " · ".join(html.escape(f"{k} {cell(v)}") for k, v in self.shared.items() if v is not None)
+        return f'<p class="shared">{text}</p>'
 
 
 def table(rows: Rows, caption: str, alt: str = "", formats: Mapping[str, str] | None = None) -> Table:
-    """A table from dicts or a DataFrame. A number shows four significant digits unless `formats` says ".1f", say."""
+    """A table from dicts or a DataFrame. The digits of a column follow from its values, unless `formats` says ".1f"."""
     return _make(Table, rows, caption, alt, formats)
+
+
+def claims(rows: Sequence[dict[str, Any]], caption: str = "") -> Claims:
+    """The claims of a page from `vaestudy.claims.evaluate`, and under "published" what the published evidence says."""
+    rows = [dict(row) for row in rows]
+    if not rows or any(not set(row) >= CLAIM for row in rows):
+        raise InputError(f"claims are rows with the keys {', '.join(sorted(CLAIM))}")
+    caption = caption or "The claims of this page, each by the test that was fixed before the run."
+    return _make(Claims, rows, caption, words.verdicts(rows))
 
 
 def headline(rows: Rows, caption: str = "This stage's headline numbers.") -> Headline:
@@ -112,20 +156,15 @@ def _make(kind: type, rows: Rows, caption: str, alt: str = "", formats: Mapping 
     return kind(rows, caption, alt or caption, formats or {})
 
 
-def number(value: float | int | np.number, digits: int = 4) -> str:
-    """A number for people: `digits` significant ones, whole from 10^(digits-1) on, a power of ten below 0.001."""
-    if not math.isfinite(value):
-        return "undefined" if math.isnan(value) else ("∞" if value > 0 else "−∞")
-    if value == 0 or isinstance(value, int | np.integer) or abs(value) >= 10 ** (digits - 1):
-        return with_minus(f"{value + 0:,.0f}")  # + 0 turns −0 into 0
-    if abs(value) < 1e-3:
-        mantissa, exponent = f"{value:.1e}".split("e")
-        return with_minus(f"{mantissa}e{int(exponent)}")
-    return with_minus(f"{value:#.{digits}g}".rstrip("."))
+def _texts(column: pd.Series, formats: Mapping[str, str]) -> pd.Series:
+    """The cells of a column: by its format, or with the decimals that fit all of its numbers."""
+    places = words.column(column)
+    spec = formats.get(column.name, "" if places is None else f",.{places}f")
+    return column.map(lambda value: cell(value, spec if isinstance(value, float) or column.name in formats else ""))
 
 
-def cell(value: Any, spec: str | None = None) -> str:
-    """The text of one cell: numbers by `spec` or by `number`, dicts spelt out, checksums by their head."""
+def cell(value: Any, spec: str = "") -> str:
+    """The text of one cell: numbers by `spec` or by `words.number`, dicts spelt out, checksums by their head."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {cell(item)}" for name, item in value.items())
     if isinstance(value, bool | np.bool_):
@@ -134,8 +173,8 @@ def cell(value: Any, spec: str | None = None) -> str:
     if value is None or (is_number and math.isnan(value)):
         return "–"
     if is_number:
-        return with_minus(format(value, spec)) if spec else number(value)
-    return with_minus(str(value)[:12] if re.fullmatch("[0-9a-f]{32,}", str(value)) else str(value))
+        return words.readable(format(value, spec)) if spec and math.isfinite(value) else words.number(value)
+    return words.readable(str(value)[:12] if re.fullmatch("[0-9a-f]{32,}", str(value)) else str(value))
 
 
 def _is_number(text: str) -> bool:

@@ -88,7 +88,9 @@ def write(profile: str, folder: Path, also: Path | None = None) -> Path:
     from vaestudy.report import html
 
     nodes = {path.stem: html.read(path) for path in find(folder)}
-    links = {"index": "Overview"} | {name: html.short_title(node) for name, node in nodes.items()}
+    links = (
+        {"index": "Overview"} | {name: html.short_title(node) for name, node in nodes.items()} | {"runs": "Every run"}
+    )
     notebooks = {
         name: {
             "stage": node.metadata.vaestudy.stage,
@@ -106,7 +108,8 @@ def write(profile: str, folder: Path, also: Path | None = None) -> Path:
     write_json(folder / "results.json", {**results, "notebooks": notebooks})
     extra = {also.stem: html.read(also)} if also and also.exists() else {}
     for name, node in (extra | nodes).items():
-        _replace(folder / f"{name}.html", html.page(node, links=links, here=name))
+        _replace(folder / f"{name}.html", html.page(node, links=links, here=name, command=command(node)))
+    _replace(folder / "runs.html", html.runs_page(extra | nodes, links=links))
     text = html.index(
         nodes,
         title=TITLE,
@@ -116,6 +119,14 @@ def write(profile: str, folder: Path, also: Path | None = None) -> Path:
         unfinished={path.name: html.stopped(path) for path in sorted(folder.glob("*.partial.ipynb"))},
     )
     return _replace(folder / "index.html", text)
+
+
+def command(node: Any) -> str:
+    """What makes a page again."""
+    given, notebook = node.metadata.papermill.parameters, Path(node.metadata.papermill.input_path).name
+    if set(given) <= {"profile"}:
+        return f"make study PROFILE={given.get('profile', 'auto')}"
+    return f"papermill notebooks/{notebook} " + " ".join(f"-p {k} {execute.in_words(v)}" for k, v in given.items())
 
 
 def _summed_up(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,6 +88,8 @@ class Loop:
                     due = time.perf_counter()
                     due += max(self.checkpoint_seconds, (due - now) / self.checkpoint_share)
                 if stops:
+                    if self.take_step.processes > 1:  # torchrun ends all once one has left, and one still saves
+                        distributed.barrier()
                     raise stops(f"stopped after {self.step * self.batch:,} images: the same command goes on there")
                 if self.on_step is not None:
                     self.on_step(self.step)

@@ -1,10 +1,10 @@
 """Gradient skipping: a step whose gradient is one to leave out changes nothing, without a word to the host."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 
 _LARGEST = 1 << 26  # elements that are chosen between at once: few beside a large model
@@ -53,36 +53,30 @@ class Undo:
         self.before: list[Tensor] = []
 
     @torch.no_grad()
-    def remember(self, *lists: Sequence[Tensor]) -> None:
-        """Copy what lists of `line`s hold now."""
-        self.before = [torch.cat(piece) for piece in _pieces(lists)]
+    def remember(self, kinds: Sequence[list[Tensor]]) -> None:
+        """Copy what the tensors of some `kinds` hold now."""
+        self.before = [torch.cat(lines) for lines in kinds]
 
     @torch.no_grad()
-    def unless(self, accepted: Tensor, *lists: Sequence[Tensor]) -> None:
-        """Where the flag is False give the lines back what they held, those of a list that was not there yet zeros.
+    def unless(self, accepted: Tensor, kinds: Sequence[list[Tensor]]) -> None:
+        """Where the flag is False give them back what they held, and zeros to those that were not there yet.
 
         By a choice between old and new: a product with 0 would keep what is not a number.
         """
-        for piece, before in zip_longest(_pieces(lists), self.before):
-            now = torch.cat(piece)
+        for lines, before in zip_longest(kinds, self.before):
+            now = torch.cat(lines)
             chosen = torch.where(accepted, now, torch.zeros_like(now) if before is None else before)
-            torch._foreach_copy_(piece, chosen.split([len(part) for part in piece]))
+            torch._foreach_copy_(lines, chosen.split([len(part) for part in lines]))
 
 
-def line(tensor: Tensor) -> Shaped[Tensor, " elements"]:
-    """A view of a dense tensor in the order of its memory."""
-    return tensor.detach().permute(sorted(range(tensor.ndim), key=tensor.stride, reverse=True)).view(-1)
-
-
-def _pieces(lists: Sequence[Sequence[Tensor]]) -> Iterator[list[Tensor]]:
-    """The lines of each list that are of one type, of at most so many elements together."""
-    for lines in lists:
-        for kind in dict.fromkeys(part.dtype for part in lines):
-            piece, size = [], 0
-            for part in (part for part in lines if part.dtype == kind):
-                if piece and size + len(part) > _LARGEST:
-                    yield piece
-                    piece, size = [], 0
-                piece.append(part)
-                size += len(part)
-            yield piece
+def kinds(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Dense tensors by type, of at most so many elements together, as views of their memory from end to end."""
+    found: list[list[Tensor]] = []
+    size, dtype = 0, None
+    for tensor in sorted(tensors, key=lambda tensor: str(tensor.dtype)):
+        if tensor.dtype != dtype or size + tensor.numel() > _LARGEST:
+            found.append([])
+            size, dtype = 0, tensor.dtype
+        size += tensor.numel()
+        found[-1].append(tensor.detach().permute(sorted(range(tensor.ndim), key=tensor.stride, reverse=True)).view(-1))
+    return found

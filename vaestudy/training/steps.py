@@ -26,7 +26,7 @@ from vaestudy.training.objective import (
     elbo_loss,
     total_correlation,
 )
-from vaestudy.training.skips import GradientSkips, Undo, line
+from vaestudy.training.skips import GradientSkips, Undo, kinds
 
 
 class Step:
@@ -37,7 +37,7 @@ class Step:
 
     Args:
         model: what is trained, on `device`.
-        trainings: a row each: one for a model, or one for each model of a stack.
+        training: how; of many models that of the first, from which the others differ in seed and objective.
         images: an ImageSet on `device`.
         device: where to train.
         static: whether the shapes are, and nothing of Python's decides in `cost`.
@@ -48,13 +48,11 @@ class Step:
     micro_batches = range(1)  # which parts of a batch this process takes
     saved: tuple[str, ...] = ()  # attributes whose state goes into a checkpoint
 
-    def __init__(
-        self, model: nn.Module, trainings: Sequence[Training], images, device: torch.device, static: bool = True
-    ):
-        self.images, self.device, self.trainings, self.training = images, device, trainings, trainings[0]
+    def __init__(self, model: nn.Module, training: Training, images, device: torch.device, static: bool = True):
+        self.images, self.device, self.training = images, device, training
         self.net, self.parameters = model, [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(self.training, self.parameters)
-        self.cast = autocast(self.training, model, device)
+        self.optimizer = make_optimizer(training, self.parameters)
+        self.cast = autocast(training, model, device)
         self.inputs: tuple[Tensor, ...] = ()
         self.totals: Tensor | None = None
         self.gradients = Captured(self.backward, static and device.type == "cuda")
@@ -136,7 +134,7 @@ class ModelStep(Step):
         self.sampler = EpochSampler(len(images), training.batch, training.seed, device)
         equal_parts = self.sampler.batch % training.micro_batches == 0
         self.static = getattr(model, "capturable", False) and equal_parts and self.processes == 1
-        super().__init__(model, [training], images, device, self.static)
+        super().__init__(model, training, images, device, self.static)
 
         self.groups = len(getattr(model, "group_shapes", [()]))
         self.penalty = SpectralPenalty(model) if objective.spectral else None
@@ -146,8 +144,8 @@ class ModelStep(Step):
         self.skips, self.undo = GradientSkips(training.grad_skip_factor or math.inf, device), Undo()
         self.fused = bool(self.optimizer.defaults.get("fused"))
         # What a step changes whether it is wanted or not; a fused optimiser leaves the weights alone.
-        self.changed = [*model.buffers(), *self.averaged, *([] if self.fused else self.parameters)]
-        self.changed = [line(tensor) for tensor in self.changed]
+        self.changed = kinds([*model.buffers(), *self.averaged, *([] if self.fused else self.parameters)])
+        self.moments: list[list[Tensor]] = []
         if self.processes > 1:
             self.net = DistributedDataParallel(model, [device] if device.type == "cuda" else None)
         # What a CPU trains is small enough to be compiled whole, which pays more there.
@@ -157,7 +155,7 @@ class ModelStep(Step):
             self.net = torch.compile(self.net)
 
     def __call__(self, step: int, progress: float) -> Float[Tensor, "1 parts"]:
-        self.undo.remember(self.changed, self.moments())  # a forward pass already moves the statistics of batch norm
+        self.undo.remember(self.changed + self.moments)  # a forward pass already moves the statistics of batch norm
         together = self.training.sync_norm and self.processes > 1
         with norms_set(self.model, "gather", distributed.gather) if together else nullcontext():
             return super().__call__(step, progress)
@@ -197,14 +195,19 @@ class ModelStep(Step):
         if self.average is not None:
             with torch.no_grad():  # the first step starts the mean
                 torch._foreach_lerp_(self.averaged, self.current, 1 - self.training.ema if step else 1.0)
-        self.undo.unless(accepted, self.changed, self.moments())
+        self.moments = self.moments or self.find_moments()
+        self.undo.unless(accepted, self.changed + self.moments)
 
-    def moments(self) -> list[Tensor]:
-        """Those of an optimiser that is not fused, as lines; none before the first step."""
+    def find_moments(self) -> list[list[Tensor]]:
+        """What an optimiser that is not fused has beside the weights: nothing before its first step."""
         values = [
             value for state in self.optimizer.state.values() for value in state.values() if torch.is_tensor(value)
         ]
-        return [] if self.fused else [line(value) for value in values if value.device == self.parameters[0].device]
+        return [] if self.fused else kinds([v for v in values if v.device == self.parameters[0].device])
+
+    def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state)
+        self.moments = self.find_moments()
 
     def final_weights(self) -> list[dict[str, Tensor]]:
         return [(self.average or self.model).state_dict()]
@@ -224,7 +227,7 @@ class StackStep(Step):
 
     def __init__(self, models: Sequence[VAE], trainings: Sequence[Training], images, device: torch.device):
         self.stack = Stack(models).to(device)
-        super().__init__(self.stack, trainings, images, device)
+        super().__init__(self.stack, trainings[0], images, device)
         self.objectives = [own.objective for own in trainings]
         seeds = [own.seed for own in trainings]
         self.samplers = {seed: EpochSampler(len(images), self.training.batch, seed, device) for seed in seeds}

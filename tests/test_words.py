@@ -1,0 +1,119 @@
+"""Names, numbers and verdicts in words, and the answers that are made of them."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from vaestudy import claims, figures, words
+from vaestudy.errors import InputError
+from vaestudy.figures.answer import FORMS
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.123456, "0.1235"),
+        (0.99999, "1.000"),
+        (-41.2345, "−41.23"),
+        (-0.0, "0"),
+        (1234.5678, "1,235"),
+        (-737280, "−737,280"),
+        (0.00012, "1.2e−4"),
+        (np.float32(2.5), "2.500"),
+        (np.int64(7), "7"),
+        (float("nan"), "undefined"),
+        (float("-inf"), "−∞"),
+    ],
+)
+def test_numbers_read_well(value, text):
+    assert words.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "text"),
+    [
+        (0.14123, (-0.0550, 0.222), "0.14 [−0.06, 0.22]"),
+        (4.0123, (3.92, 4.11), "4.01 [3.92, 4.11]"),
+        (-123.456, (-160.1, -90.2), "−123 [−160, −90]"),
+        (-0.0004, (-0.0312, 0.0301), "−0.000 [−0.031, 0.030]".replace("−0.000", "0.000")),
+        (2.0, (2.0, 2.0), "2.00 [2.00, 2.00]"),
+    ],
+)
+def test_an_effect_has_the_digits_that_its_interval_carries(value, interval, text):
+    assert words.with_interval(value, interval) == text
+
+
+def test_names_become_labels_and_hyphens_minus_signs():
+    assert words.label("elbo_nats") == "ELBO, nats"
+    assert words.label("some_new_score") == "some new score"
+    assert words.label("What anyone calls it_self") == "What anyone calls it_self"
+    assert words.readable("elbo_nats of -3 in vae-2 at 1e-5") == "ELBO, nats of −3 in vae-2 at 1e−5"
+    assert [words.counted(n, "seed") for n in (1, 2, 1000)] == ["1 seed", "2 seeds", "1,000 seeds"]
+    assert [words.listed("abc"[:n]) for n in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
+    assert words.spread(-0.5, 0.049, 2) == "−0.50 ± 0.05"
+
+
+@pytest.mark.parametrize(
+    ("values", "places"),
+    [
+        ([0.774, 0.5], 3),
+        ([109.83, 40.5], 1),
+        ([5.25, 0.3], 2),
+        ([13303.0, 0.5], None),
+        ([1, 2], None),
+        ([None, 0.25], 3),
+    ],
+)
+def test_the_numbers_of_a_column_share_their_decimals(values, places):
+    assert words.column(values) == places
+
+
+def claim(name, verdict, **changes):
+    row = {"id": name, "claim": "It helps", "source": "us", "n": 10, "effect": 0.1412, "interval": (0.021, 0.259)}
+    row |= {"verdict": verdict, "decidable": False, "unit": "score", "exploratory": False, "reason": None}
+    return row | {"smallest_visible": 0.25, "published": None} | changes
+
+
+PRIMARY = {entry.id for entry in claims.CATALOGUE if entry.primary}
+
+
+def test_every_primary_claim_has_its_three_sentences():
+    assert set(FORMS) == PRIMARY
+    for forms in FORMS.values():
+        assert len(set(forms)) == 3
+        assert "open" in forms[2]
+        assert not any(form.endswith(".") or "{" in form for form in forms)
+
+
+@pytest.mark.parametrize(("name", "place"), list(itertools.product(sorted(PRIMARY), range(3))))
+def test_an_answer_says_what_a_claim_came_to(name, place):
+    verdict = ("supported", "contradicted", "undecided")[place]
+    said = figures.answer([claim(name, verdict)])
+    assert said.data["sentences"] == [
+        f"{FORMS[name][place]} (claim {name}; 0.14 [0.02, 0.26] score; 10 models a setting"
+        f"{'; a tendency' if place < 2 else ''})."
+    ]
+    (change,) = said.data["change"]
+    assert ("tendency" if place < 2 else "an effect of 0.25 would have shown") in change
+    text = said._repr_html_()
+    for part in ("The question.", "The answer.", "How sure.", "What would change it."):
+        assert f"<b>{part}</b>" in text
+    assert f"1 {verdict}; none of the verdicts" in text
+
+
+def test_an_answer_has_four_sentences_at_most_and_says_what_was_not_tested():
+    rows = [claim(name, "supported", decidable=True) for name in ("2.1", "2.2", "2.3")]
+    rows += [
+        claim("2.4", "not tested", effect=None, interval=None),
+        claim("2.5", "not tested", published="contradicted"),
+    ]
+    said = figures.answer(rows)
+    assert len(said.data["sentences"]) == 4
+    assert "by the published evidence: not tested in this run" in said.data["sentences"][1]
+    assert said.data["sentences"][-1] == "Not tested here: claim 2.4."
+    assert "More seeds or another machine would not change 2.1 and 2.2" in said.data["change"][0]
+    assert said.data["change"][-1] == "The night profile trains the models for 2.4."
+    assert "toy sizes" in figures.answer([claim("2.1", "supported", exploratory=True)]).data["sure"]
+    with pytest.raises(InputError, match="primary claims"):
+        figures.answer([claim("9.9", "supported")])

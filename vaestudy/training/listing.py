@@ -1,0 +1,92 @@
+"""The runs that are there: a table of their folders, and each of them opened again without the code that trained it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from vaestudy.errors import InputError
+from vaestudy.files import project_root
+from vaestudy.models import NVAE, VAE, NVAEConfig
+from vaestudy.training.run import Run
+from vaestudy.words import fixed, label
+
+COLUMNS = ("stage", "model", "β", "seed", "data", "images", "seen", "state", "ELBO, nats", "seconds", "folder")
+SETTINGS = ("latent_dim", "network", "channels", "blocks")
+
+
+def settings_of(config: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a run's configuration says in a few words: model, β, seed, data and images to train on."""
+    (kind, model), (_, images) = (next(iter(part.items())) for part in config[:2])
+    recipe = config[2]
+    sizes = [
+        f"{name.replace('_dim', 's')} {model[name]}" for name in SETTINGS if isinstance(model, dict) and name in model
+    ]
+    side = "x".join(map(str, images["shape"][1:])) if isinstance(images, dict) else ""
+    name = images["name"] if isinstance(images, dict) else "own images"
+    about = {"model": f"{kind} ({', '.join(sizes)})" if sizes else kind, "β": float(recipe["objective"]["beta"])}
+    return about | {"seed": recipe["seed"], "data": f"{name} {side}".strip(), "images": recipe["images"]}
+
+
+def runs(root: Path | str | None = None) -> pd.DataFrame:
+    """A row a run below a folder, the project's `runs` unless another is named; the newest first."""
+    folders = sorted(Path(root or project_root() / "runs").rglob("config.json"), key=lambda path: -path.stat().st_mtime)
+    rows = []
+    for path in folders:
+        try:
+            config = json.loads(path.read_text())
+            rows.append(_row(path.parent, settings_of(config)))
+        except (OSError, ValueError, LookupError, TypeError, StopIteration, AttributeError):
+            rows.append({"state": "damaged", "folder": str(path.parent)})
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _row(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
+    run = Run(folder, nn.Module())
+    end = run.record.get("training", {}) if run.finished else {}
+    seconds = run.record.get("provenance", {}).get("seconds") if run.finished else None
+    state = {"seen": run.images_seen, "state": "finished" if run.finished else "unfinished"}
+    own = {"stage": folder.name.rpartition("-")[0], **about, **state, "ELBO, nats": end.get("elbo_nats")}
+    return {**own, "seconds": seconds, "folder": str(folder)}
+
+
+def scores(folder: Path | str) -> dict[str, str]:
+    """What was measured of a finished run beside its training: its bound on held-out images, and its score card."""
+    record = Run(folder, nn.Module()).record
+    bound = {label(name): fixed(value, 3) for name, value in record.get("test", {}).items()}
+    cards = {}
+    for row in record.get("score_card", []):
+        known = {name: row[name] for name in ("value", "floor", "ceiling") if isinstance(row[name], float)}
+        cards[label(row["metric"])] = ", ".join(f"{name} {fixed(value, 3)}" for name, value in known.items())
+    return {f"held-out {name}": value for name, value in bound.items()} | cards
+
+
+def open_run(run: Run | Path | str) -> Run:
+    """A run by itself, by its folder, or by the folder's name below `runs`, with its finished weights.
+
+    Raises:
+        InputError: there is no such run, it is not finished, or its model is none of this library's.
+    """
+    if isinstance(run, Run):
+        return run
+    folder = Path(run) if Path(run).is_dir() else project_root() / "runs" / str(run)
+    if not (folder / "record.json").exists():
+        raise InputError(f"{run} is no finished run: `python -m vaestudy runs` lists those that are there")
+    ((kind, config),) = Run(folder, nn.Module()).config[0].items()
+    config = {name: _tuples(value) for name, value in config.items()}
+    if kind == "VAE":
+        model = VAE(config.pop("shape"), **config)
+    elif kind == "NVAE":
+        model = NVAE(NVAEConfig(**config))
+    else:
+        raise InputError(f"{folder} holds a {kind}, which this library cannot build: call fit again and pass its run")
+    opened = Run(folder, model)
+    opened.load()
+    return opened
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

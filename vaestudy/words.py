@@ -1,0 +1,143 @@
+"""Names, numbers and verdicts in words: the one place where pages, figures, tables and the command line find them."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
+from typing import Any, SupportsFloat
+
+LABELS = {
+    "beta": "β",
+    "beta_norm": "β_norm = β M / N",
+    "batch_size": "batch size",
+    "beta_vae": "β-VAE",
+    "bits_per_dim": "bits per dimension",
+    "celeba_hq": "CelebA-HQ",
+    "cifar10": "CIFAR-10",
+    "elbo": "ELBO, nats",
+    "elbo_nats": "ELBO, nats",
+    "explicitness": "explicitness",
+    "faces_mild": "rendered faces (mild)",
+    "factor_vae": "FactorVAE score",
+    "fashion_mnist": "Fashion-MNIST",
+    "higgins": "Higgins score",
+    "higgins_1": "Higgins score, L = 1",
+    "higgins_5": "Higgins score, L = 5",
+    "higgins_64": "Higgins score, L = 64",
+    "images_seen": "images seen",
+    "irs": "IRS",
+    "kl_nats": "KL(q(z|x) ‖ p(z)), nats",
+    "latent_dim": "latents M",
+    "live": "live latents",
+    "mig": "MIG",
+    "mig_sup": "MIG-sup",
+    "nats": "nats in the code",
+    "nll_nats": "reconstruction −log p(x|z), nats",
+    "sap": "SAP",
+    "top_first": "top first",
+    "train_size": "training images",
+    "udr": "UDR",
+}
+# Those that no sentence would hold by chance.
+_RAW = re.compile(rf"\b({'|'.join(sorted((name for name in LABELS if '_' in name), key=len, reverse=True))})\b")
+
+
+def label(name: Any) -> str:
+    """The heading or axis label for a column, with its unit; a name that is not known keeps its words."""
+    name = str(name)
+    return LABELS.get(name) or (name.replace("_", " ") if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", name) else name)
+
+
+def readable(text: str) -> str:
+    """Text with minus signs for the hyphens before numbers ("vae-2" stays), and words for names of columns."""
+    text = re.sub(r"(?<![\w)])-(?=\d)|(?<=\de)-(?=\d)", "−", text)
+    return _RAW.sub(lambda match: LABELS[match[1]], text)
+
+
+def number(value: SupportsFloat, digits: int = 4) -> str:
+    """A number for people: `digits` significant ones, two below 0.01, whole from 10^(digits-1) on.
+
+    Below 0.001 a power of ten.
+    """
+    if not math.isfinite(value):
+        return "undefined" if math.isnan(value) else ("∞" if value > 0 else "−∞")
+    if value == 0 or isinstance(value, Integral) or abs(value) >= 10 ** (digits - 1):
+        return readable(f"{value + 0:,.0f}")  # + 0 turns −0 into 0
+    if abs(value) < 1e-3:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return readable(f"{mantissa}e{int(exponent)}")
+    return readable(f"{value:#.{digits if abs(value) >= 0.01 else 2}g}".rstrip("."))
+
+
+def fixed(value: SupportsFloat, decimals: int) -> str:
+    """A number with so many decimals; what rounds to nothing has no sign."""
+    return readable(f"{round(float(value), decimals) + 0.0:,.{decimals}f}")
+
+
+def decimals(width: SupportsFloat, digits: int = 2) -> int:
+    """How many decimals show `digits` significant digits of an interval's width, six at most."""
+    return 2 if not (math.isfinite(width) and width > 0) else min(6, max(0, digits - 1 - math.floor(math.log10(width))))
+
+
+def with_interval(value: SupportsFloat, interval: Sequence[SupportsFloat], unit: str = "") -> str:
+    """A value and its interval, with the digits that the interval's width carries: "0.14 [−0.05, 0.22] score"."""
+    low, high = interval
+    places = decimals(high - low)
+    return f"{fixed(value, places)} [{fixed(low, places)}, {fixed(high, places)}] {unit}".strip()
+
+
+def spread(mean: SupportsFloat, std: SupportsFloat, digits: int = 1) -> str:
+    """A mean and its standard deviation."""
+    return f"{fixed(mean, digits)} ± {fixed(std, digits)}"
+
+
+def column(values: Iterable[Any]) -> int | None:
+    """The decimals that all numbers of a column share, or None where one number of digits does not fit them all."""
+    sizes = [abs(value) for value in values if isinstance(value, float) and math.isfinite(value)]
+    sizes = [size for size in sizes if size > 1e-9]  # less is nothing, and rounding made it
+    if not sizes:
+        return None
+    places = decimals(max(sizes), 3 if max(sizes) < 10 else 4)
+    return places if min(sizes) >= 10**-places else None
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and its noun: "1 seed", "3 seeds"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(items: Iterable[str]) -> str:
+    """Words in a row: "a, b and c"."""
+    *some, last = items
+    return f"{', '.join(some)} and {last}" if some else last
+
+
+def verdict(claim: Mapping[str, Any]) -> str:
+    """The verdict; that of a run with changed parameters or toy sizes is exploratory."""
+    decided = claim["verdict"] != "not tested"
+    return f"{claim['verdict']} (exploratory)" if claim["exploratory"] and decided else claim["verdict"]
+
+
+def effect(claim: Mapping[str, Any]) -> str | None:
+    """The effect with its interval and unit, None where nothing was tested."""
+    return None if claim["effect"] is None else with_interval(claim["effect"], claim["interval"], claim["unit"])
+
+
+def how_sure(claim: Mapping[str, Any]) -> str:
+    """Whether another machine would say the same; else the smallest effect that would have shown, or the reason."""
+    if claim["decidable"]:
+        return "the same on every machine"
+    if claim["verdict"] in ("supported", "contradicted"):
+        return "a tendency: another machine may not repeat it"
+    least = claim.get("smallest_visible")
+    return claim["reason"] or ("" if least is None else f"an effect of {number(least, 2)} would have shown")
+
+
+def verdicts(claims: Iterable[Mapping[str, Any]]) -> str:
+    """How many claims came out how, and how many of the verdicts another machine would repeat."""
+    claims = list(claims)
+    counts = Counter(claim["verdict"] for claim in claims)
+    sure = sum(claim["decidable"] for claim in claims)
+    said = f"Of {counted(len(claims), 'claim')}: {', '.join(f'{count} {name}' for name, count in counts.most_common())}"
+    return f"{said}; {sure or 'none'} of the verdicts would come out the same on another machine."
