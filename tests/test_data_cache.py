@@ -78,6 +78,16 @@ def test_what_was_stopped_is_never_taken_for_the_whole_and_goes_on_where_it_was(
     assert sorted(path.suffix for path in tmp_path.iterdir() if path.name[0] != ".") == [".json", ".npy"]
 
 
+def test_files_that_turn_out_to_be_no_use_leave_nothing_of_theirs(tmp_path):
+    def cut(start):
+        yield ROWS[:4]
+        raise InputError("the file ends here")
+
+    with pytest.raises(InputError, match="ends here"):
+        cached_array(tmp_path / "rows.npy", SHAPE, cut)
+    assert [path.name for path in tmp_path.iterdir()] == [".rows.lock"]
+
+
 @pytest.mark.parametrize("lost", ["rows.partial", "rows.progress"])
 def test_half_of_the_unfinished_pair_is_no_ground_to_resume_from(tmp_path, lost):
     def stop(start):

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 
 from vaestudy import data
 from vaestudy.data import decode
-from vaestudy.data.decode import Recipe, decode_all, list_images, usable_cores
+from vaestudy.data.decode import Recipe, decode_all, list_images
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def test_bytes_are_read_once_while_nothing_changes(album, monkeypatch):
     grey(album / "a.png", 50)
     monkeypatch.setattr(decode, "SETTLED", -1)  # as if the file had changed long ago
     first = decode.content_digest(album, ["a.png"], album.parent)
-    monkeypatch.setattr(decode, "_digest", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("read again"))
     assert decode.content_digest(album, ["a.png"], album.parent) == first
 
 
@@ -238,7 +238,7 @@ def test_a_script_without_a_main_guard_gets_its_images(album, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\nfrom vaestudy import data\nfrom vaestudy.data import decode\n"
-        "decode.POOL_PAYS, decode.usable_cores = 0, lambda: 2\n"
+        "decode.processes = lambda paths: 2\n"
         "print('started')\nprint(len(data.load('folder', image_size=16, data_dir=sys.argv[1])))\n"
     )
     said = subprocess.run([sys.executable, script, album], capture_output=True, text=True, timeout=120, check=True)
@@ -250,7 +250,7 @@ def test_cores_are_those_that_this_process_may_use():
     script = (
         "import os\nif hasattr(os, 'sched_setaffinity'):\n"
         "    os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])\n"
-        "from vaestudy.data.decode import usable_cores\nprint(usable_cores())\n"
+        "from vaestudy.data import decode\ndecode.POOL_PAYS = 0\nprint(decode.processes([]))\n"
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert int(said.stdout) <= (1 if hasattr(os, "sched_setaffinity") else usable_cores())
+    assert int(said.stdout) <= (1 if hasattr(os, "sched_setaffinity") else os.cpu_count())

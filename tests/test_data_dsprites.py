@@ -130,27 +130,6 @@ def test_strided_grid_is_a_grid_of_every_second_value(dsprites_dir):
     assert (sparse.batch(some) == small.batch(same)).all()
 
 
-def test_held_out_region_and_the_rest_share_nosparseg(images):
-    rest, held = images.hold_out(shape=[2], x=range(16, 32))
-    assert len(held) == 6 * 40 * 16 * 32
-    assert len(rest) + len(held) == len(images)
-    values = held.factors.values(slice(None))
-    assert set(values[:, 0]) == {2}
-    assert values[:, 3].min() == 16
-    other = rest.factors.values(slice(None))
-    assert not ((other[:, 0] == 2) & (other[:, 3] >= 16)).any()
-    assert rest.describe() != held.describe()
-
-
-@pytest.mark.parametrize("wrong", [{"image_size": 63}, {"image_size": 0}, {"split": "test"}])
-def test_bad_sizes_and_splits_are_one_line(dsprites_dir, wrong):
-    with pytest.raises(
-        InputError, match=r"^dsprites has (image_size 64 or 32 or 16 or 8, not|the split train, not)"
-    ) as caught:
-        data.load("dsprites", data_dir=dsprites_dir, **wrong)
-    assert "\n" not in str(caught.value)
-
-
 def test_archive_is_read_without_its_pickles(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 2, (7, 64, 64), dtype=np.uint8)
     pickled = np.array({"never": "opened"}, dtype=object)
@@ -164,10 +143,3 @@ def test_archive_is_read_without_its_pickles(tmp_path, monkeypatch):
     monkeypatch.setattr(dsprites, "SIZES", (7, 1, 1, 1, 1))
     found = data.load("dsprites", data_dir=tmp_path)
     np.testing.assert_array_equal(found.batch(slice(None))[:, 0], pixels)
-
-
-def test_damaged_archive_is_refused_and_leaves_nosparseg(tmp_path):
-    (tmp_path / dsprites.ARCHIVE).write_bytes(b"<html>quota exceeded</html>")
-    with pytest.raises(InputError, match=r"damaged.*fetch it again.*or remove it"):
-        data.load("dsprites", image_size=16, data_dir=tmp_path)
-    assert not [path for path in tmp_path.iterdir() if path.suffix in (".npy", ".json", ".partial")]

@@ -51,6 +51,7 @@ def no_network(monkeypatch):
 @pytest.mark.parametrize(("name", "kind"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
 def test_idx_files_give_their_pixels_and_classes(tmp_path, no_network, name, kind, pack):
     made = write_idx(tmp_path, kind, pack)
+    published = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     for split, part in (("train", "train"), ("test", "t10k")):
         images = data.load(name, split=split, data_dir=tmp_path)
         assert images.shape == (1, 28, 28)
@@ -59,6 +60,7 @@ def test_idx_files_give_their_pixels_and_classes(tmp_path, no_network, name, kin
         assert (images.factors.names, images.factors.sizes) == (("class",), (10,))
         assert images.checksum == hashlib.sha256(made[part][0]).hexdigest()
         assert images.describe()["split"] == split
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == published  # nothing is unpacked
 
 
 def test_held_out_images_are_of_the_official_test_split(tmp_path):
@@ -73,20 +75,6 @@ def test_padding_to_32_puts_two_black_pixels_around(tmp_path):
     wide = data.load("mnist", image_size=32, data_dir=tmp_path).storage[:, 0]
     np.testing.assert_array_equal(wide[:, 2:-2, 2:-2], pixels)
     assert wide.sum() == pixels.sum()
-
-
-@pytest.mark.parametrize(
-    ("name", "wrong", "hint"),
-    [
-        ("mnist", {"image_size": 63}, "28 or 32"),
-        ("fashion_mnist", {"split": "valid"}, "train, test"),
-        ("cifar10", {"image_size": 64}, "32"),
-        ("cifar10", {"split": "all"}, "train, test"),
-    ],
-)
-def test_bad_sizes_and_splits_list_the_good_ones(tmp_path, name, wrong, hint):
-    with pytest.raises(InputError, match=hint):
-        data.load(name, data_dir=tmp_path, **wrong)
 
 
 @pytest.mark.parametrize(
@@ -171,31 +159,6 @@ def test_a_page_in_place_of_a_download_is_not_kept(tmp_path, server):
     assert not [path for path in (tmp_path / "MNIST" / "raw").iterdir() if path.suffix != ".lock"]
 
 
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("train-images-idx3-ubyte", b"<!DOCTYPE html><html>moved</html>"),
-        ("train-images-idx3-ubyte", b""),
-        ("train-images-idx3-ubyte", idx(np.zeros((12, 28, 28), np.uint8))[:-100]),
-        ("train-images-idx3-ubyte", idx(np.zeros((12, 27, 28), np.uint8))),
-        ("train-labels-idx1-ubyte", idx(np.zeros(11, np.uint8))),
-        ("train-labels-idx1-ubyte.gz", b"not a gzip file"),
-        ("train-labels-idx1-ubyte.gz", gzip.compress(idx(np.zeros(12, np.uint8)), mtime=0)[:-9]),
-        ("train-labels-idx1-ubyte.gz", gzip.compress(bytes(10**8), mtime=0)),
-    ],
-)
-def test_damaged_idx_files_are_one_line(tmp_path, file, content):
-    write_idx(tmp_path, "MNIST")
-    raw = tmp_path / "MNIST" / "raw"
-    if file.endswith(".gz"):
-        (raw / file.removesuffix(".gz")).unlink()
-    (raw / file).write_bytes(content)
-    with pytest.raises(InputError, match=r"lecun\.com") as caught:
-        data.load("mnist", data_dir=tmp_path)
-    assert "\n" not in str(caught.value)
-    assert sorted(path.name for path in raw.iterdir() if path.name.startswith(".")) == []
-
-
 @pytest.fixture
 def cifar(tmp_path, monkeypatch):
     """Five small batches and their digests in place of the published ones."""
@@ -256,26 +219,10 @@ def test_the_cifar_archive_is_read_without_being_unpacked(cifar, monkeypatch):
     assert [path.name for path in root.iterdir()] == ["cifar-10-python.tar.gz"]
 
 
-def climb(tar):
-    tar.addfile(tarfile.TarInfo("../../climbed"))
-
-
 def link(tar):
     entry = tarfile.TarInfo("cifar-10-batches-py/test_batch")
     entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/hostname"
     tar.addfile(entry)
-
-
-@pytest.mark.parametrize("change", [climb, link])
-def test_an_archive_that_is_not_the_published_one_is_never_opened(cifar, change):
-    root, *_ = cifar
-    archive(root, change)
-    with pytest.raises(InputError, match="is not the published file"):
-        data.load("cifar10", split="test", data_dir=root)
-    (root / "cifar-10-python.tar.gz").write_text("<html>quota exceeded</html>")
-    with pytest.raises(InputError, match="is not the published file"):
-        data.load("cifar10", split="test", data_dir=root)
-    assert [path.name for path in root.iterdir()] == ["cifar-10-python.tar.gz"]
 
 
 def test_a_link_in_a_trusted_archive_leads_nowhere_outside(cifar, monkeypatch):
@@ -283,10 +230,3 @@ def test_a_link_in_a_trusted_archive_leads_nowhere_outside(cifar, monkeypatch):
     monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", archive(root, link))
     with pytest.raises(InputError, match="cannot read cifar10"):
         data.load("cifar10", split="test", data_dir=root)
-
-
-def test_packed_files_are_read_and_left_as_they_are(tmp_path):
-    write_idx(tmp_path, "MNIST", pack=True)
-    before = sorted(tmp_path.rglob("*"))
-    data.load("mnist", data_dir=tmp_path)
-    assert sorted(tmp_path.rglob("*")) == before

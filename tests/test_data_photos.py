@@ -61,18 +61,6 @@ def test_any_mode_and_size_becomes_a_square_in_rgb(album, tmp_path):
     assert np.abs(found["print.jpg"].astype(int) - original).mean() < 8
 
 
-def test_a_turned_photograph_is_put_upright(tmp_path):
-    picture = gradient(40, 40, 5)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # taken with the camera on its side
-    (tmp_path / "a").mkdir()
-    picture.save(tmp_path / "a" / "turned.png", exif=exif)
-    upright = picture.rotate(-90).resize((16, 16), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(
-        everything(tmp_path / "a", tmp_path)["turned.png"], np.asarray(upright).transpose(2, 0, 1)
-    )
-
-
 def test_a_large_jpeg_read_at_reduced_detail_stays_the_same_picture(tmp_path):
     (tmp_path / "a").mkdir()
     gradient(1600, 1200, 6).save(tmp_path / "a" / "large.jpg", quality=95)
@@ -107,33 +95,6 @@ def test_splits_depend_on_nothing_but_each_name(tmp_path):
     assert photos.split_of("face7.png") == parts[7]
 
 
-def test_a_changed_folder_or_size_is_decoded_anew(album, tmp_path):
-    before = everything(album, tmp_path)
-    gradient(90, 60, 9).save(album / "wide.png", compress_level=0)
-    after = everything(album, tmp_path)
-    assert (before["wide.png"] != after["wide.png"]).any()
-    assert (before["few.gif"] == after["few.gif"]).all()
-    assert everything(album, tmp_path, 24)["few.gif"].shape == (3, 24, 24)
-
-
-@pytest.mark.parametrize("name", ["folder", "celeba_hq"])
-def test_a_folder_without_images_is_refused(tmp_path, name):
-    root = tmp_path / "celeba_hq" if name == "celeba_hq" else tmp_path
-    with pytest.raises(InputError, match=r"celeba_hq|holds no images"):
-        data.load(name, data_dir=tmp_path)
-    root.mkdir(exist_ok=True)
-    (root / "broken.png").write_text("no image")
-    with pytest.raises(InputError, match="none of the 1 images"):
-        data.load(name, data_dir=tmp_path)
-    with pytest.raises(InputError, match="cannot read the images in"):
-        data.load("folder", data_dir=tmp_path / "absent")
-
-
-def test_folder_needs_to_be_told_where(tmp_path):
-    with pytest.raises(InputError, match="needs data_dir"):
-        data.load("folder")
-
-
 def test_celeba_hq_finds_images_at_any_depth(tmp_path):
     for number in range(12):
         place = tmp_path / "celeba_hq" / f"part{number % 3}"
@@ -143,12 +104,6 @@ def test_celeba_hq_finds_images_at_any_depth(tmp_path):
     assert images.shape == (3, 256, 256)
     assert images.factors is None
     assert images.describe()["crop"] == "middle square"
-
-
-@pytest.mark.parametrize("wrong", [{"image_size": 63}, {"image_size": 8}, {"image_size": 2048}, {"split": "all"}])
-def test_bad_sizes_and_splits_list_the_good_ones(album, wrong):
-    with pytest.raises(InputError, match=r"16 to 1024 in steps of 8|train, valid, test"):
-        data.load("folder", data_dir=album, **wrong)
 
 
 @pytest.fixture

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
 from vaestudy import data
 from vaestudy.data import dsprites
-from vaestudy.data.decode import Recipe, decode_all, list_images, usable_cores
+from vaestudy.data.decode import Recipe, decode_all, list_images
 from vaestudy.data.imageset import ImageSet
 
 TENTH = dsprites.COUNT // 10
@@ -64,7 +65,7 @@ def unpack(folder: Path) -> dict:
 
 
 def decode(folder: Path, different: int = 500, count: int = 20_000) -> dict:
-    photos, workers = folder / "photos", usable_cores()
+    photos, workers = folder / "photos", joblib.cpu_count()
     photos.mkdir()
     rng = np.random.default_rng(0)
     for number in range(count):

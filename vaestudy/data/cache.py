@@ -91,17 +91,23 @@ def _mapped(path: Path, shape: tuple[int, ...], mode: str) -> np.ndarray | None:
 def _make(path: Path, shape: tuple[int, ...], pieces: Pieces, about: dict) -> None:
     partial, progress = path.with_suffix(".partial"), path.with_suffix(".progress")
     array, row, unreadable = _mapped(partial, shape, "r+"), 0, []
-    with suppress(FileNotFoundError, ValueError):
-        row, unreadable = json.loads(progress.read_text()) if array is not None else (row, unreadable)
+    if array is not None:
+        with suppress(FileNotFoundError, ValueError):
+            row, unreadable = json.loads(progress.read_text())
     rest = pieces(row)
     first = list(islice(rest, 1))
-    if array is None:
-        array = _reserved(partial, shape)
 
     def save() -> None:
         array.flush()  # before the note: what it counts must be there after a power cut, too
         write_json(progress, [row, unreadable])
 
+    def remove() -> None:
+        for unfinished in (progress, partial):
+            unfinished.unlink(missing_ok=True)
+
+    if array is None:
+        remove()
+        array = _reserved(partial, shape)
     saved = time.monotonic()
     try:
         with tqdm(total=shape[0], initial=row, desc=path.stem, unit=" images", disable=None) as bar:
@@ -116,16 +122,18 @@ def _make(path: Path, shape: tuple[int, ...], pieces: Pieces, about: dict) -> No
                 if time.monotonic() - saved > SAVED_EVERY:
                     save()
                     saved = time.monotonic()
-    finally:
+        if len(unreadable) == shape[0]:
+            raise InputError(f"none of the {shape[0]:,} images in {about['source']} can be decoded")
+    except InputError:  # of files that are no use: nobody goes on with them
+        remove()
+        raise
+    except BaseException:
         save()
-    if len(unreadable) < shape[0]:
-        checksum = hashlib.sha256(array).hexdigest()
-        write_json(path.with_suffix(".json"), {**about, "unreadable": unreadable, "checksum": checksum})
-        os.replace(partial, path)
-    for unfinished in (partial, progress):
-        unfinished.unlink(missing_ok=True)
-    if len(unreadable) == shape[0]:
-        raise InputError(f"none of the {shape[0]:,} images in {about['source']} can be decoded")
+        raise
+    checksum = hashlib.sha256(array).hexdigest()
+    write_json(path.with_suffix(".json"), {**about, "unreadable": unreadable, "checksum": checksum})
+    os.replace(partial, path)
+    remove()
 
 
 def _reserved(path: Path, shape: tuple[int, ...]) -> np.ndarray:

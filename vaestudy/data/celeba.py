@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from vaestudy.data.decode import Recipe, chunk_size, decode_all, decoded, kept, list_images, processes
+from vaestudy.data.decode import Recipe, decode_all, decoded, kept, list_images, processes
 from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.data.photos import members
 from vaestudy.errors import InputError, first_line
@@ -45,17 +45,11 @@ def celeba(side: int, split: str, data_dir: Path, download: bool = False) -> Ima
     """
     root = data_dir if any(map(Path.exists, _spellings(data_dir, PARTITION))) else data_dir / "celeba"
     if shards := sorted(root.glob("**/*.parquet")):
-        table, parts, storage, details = _from_parquet(root, shards, Recipe(side, CROP), data_dir)
+        table, parts, *found = _from_parquet(root, shards, Recipe(side, CROP), data_dir)
     else:
-        table, parts, storage, details = _from_lists(root, Recipe(side, CROP), data_dir, download)
-    images = ImageSet(
-        name="celeba",
-        shape=(3, side, side),
-        storage=storage,
-        factors_of_rows=Factors(list(table.columns), [2] * table.shape[1], table.to_numpy(np.uint8)),
-        checksum=details["checksum"],
-    )
-    return members(images, parts == SPLITS.index(split), split, details)
+        table, parts, *found = _from_lists(root, Recipe(side, CROP), data_dir, download)
+    factors = Factors(list(table.columns), [2] * table.shape[1], table.to_numpy(np.uint8))
+    return members("celeba", found, factors, parts == SPLITS.index(split), split, {})
 
 
 def _spellings(root: Path, name: str) -> list[Path]:
@@ -66,21 +60,33 @@ def _from_lists(
     root: Path, recipe: Recipe, cache_dir: Path, download: bool
 ) -> tuple[pd.DataFrame, np.ndarray, Tensor, dict]:
     """The table of attributes (images, 40), each image's split, and the decoded array with its details."""
-    lists = [next(filter(Path.exists, _spellings(root, name)), None) for name in (PARTITION, ATTRIBUTES)]
-    missing = [f"{name}.txt or .csv" for name, path in zip((PARTITION, ATTRIBUTES), lists, strict=True) if path is None]
-    missing = missing if (root / IMAGES).exists() else [IMAGES, *missing]
-    if missing and not download:
-        raise InputError(f"{root} lacks {', '.join(missing)}: {ADVICE}")
-    if missing:
+    needed = {
+        IMAGES: [root / IMAGES / IMAGES, root / IMAGES],
+        **{f"{name}.txt or .csv": _spellings(root, name) for name in (PARTITION, ATTRIBUTES)},
+    }
+    found = {name: next(filter(Path.exists, paths), None) for name, paths in needed.items()}
+    if missing := [name for name, path in found.items() if path is None]:
+        if not download:
+            raise InputError(f"{root} lacks {', '.join(missing)}: {ADVICE}")
         _download(cache_dir)
         return _from_lists(cache_dir / "celeba", recipe, cache_dir, download=False)
-    pictures = root / IMAGES / IMAGES if (root / IMAGES / IMAGES).is_dir() else root / IMAGES
-    partition, files = _partition(lists[0]), list_images(pictures)
-    _compare(list(partition.index), files, lists[0])
-    table = _attributes(lists[1])
-    if list(partition.index) != list(table.index):
-        raise InputError(f"{lists[0]} and {lists[1].name} do not list the same images: fetch both again from {PAGE}")
-    return table, partition.to_numpy(), *decode_all("celeba", pictures, files, recipe, cache_dir)
+    pictures, parts_path, marks_path = found.values()
+    parts = _list(parts_path, (0, 1, 2), "0, 1 or 2", header=None, index_col=0)
+    files, listed = list_images(pictures), list(parts.index)
+    for which, odd in (("absent", set(listed) - set(files)), ("not listed", set(files) - set(listed))):
+        if odd:
+            raise InputError(
+                f"{parts_path} disagrees with {IMAGES}: {len(odd):,} images are {which}, such as {min(odd)}; "
+                "unzip the published archive again"
+            )
+    if listed != files:
+        raise InputError(f"{parts_path} must list each image once, in the order of the names")
+    # The first line counts the images; the line of the attributes' names has no column for those of the files.
+    marks = _list(marks_path, (-1, 1), "times 1 or -1", skiprows=1)
+    if listed != list(marks.index):
+        raise InputError(f"{parts_path} and {marks_path.name} do not list the same images: fetch both from {PAGE}")
+    found = decode_all("celeba", pictures, files, recipe, cache_dir)
+    return (marks > 0).astype(np.uint8), parts.iloc[:, 0].to_numpy(), *found
 
 
 def _download(data_dir: Path) -> None:
@@ -92,42 +98,18 @@ def _download(data_dir: Path) -> None:
         raise InputError(f"the download of celeba failed ({first_line(error)}): {ADVICE}") from error
 
 
-def _read(path: Path, **options) -> pd.DataFrame:
+def _list(path: Path, allowed: tuple[int, ...], words: str, **options) -> pd.DataFrame:
     """A list with the file names as its index; blank lines do not count, and tabs are as good as blanks."""
     try:
         layout = {"index_col": 0} if path.suffix == ".csv" else {"sep": r"\s+", **options}
-        return pd.read_csv(path, encoding="utf-8-sig", **layout)
+        table = pd.read_csv(path, encoding="utf-8-sig", **layout)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path} ({first_line(error)}): fetch it again from {PAGE}") from error
-
-
-def _partition(path: Path) -> pd.Series:
-    table = _read(path, header=None, index_col=0)
-    if table.shape[1] != 1 or not table.iloc[:, 0].isin([0, 1, 2]).all():
-        raise InputError(f"{path} is damaged: each line must be a file name and 0, 1 or 2")
-    return table.iloc[:, 0].astype(np.uint8)
-
-
-def _attributes(path: Path) -> pd.DataFrame:
-    table = _read(path, skiprows=1)  # the first line counts the images; the names of the attributes have no column 0
-    if (
-        table.shape[1] < 1
-        or isinstance(table.index, pd.RangeIndex | pd.MultiIndex)
-        or not table.isin([-1, 1]).all(axis=None)
-    ):
-        raise InputError(f"{path} is damaged: each line must be a file name and {table.shape[1]} times 1 or -1")
-    return (table > 0).astype(np.uint8)
-
-
-def _compare(listed: list[str], present: list[str], path: Path) -> None:
-    for which, odd in (("absent", set(listed) - set(present)), ("not listed", set(present) - set(listed))):
-        if odd:
-            raise InputError(
-                f"{path} disagrees with {IMAGES}: {len(odd):,} images are {which}, such as {min(odd)}; "
-                "unzip the published archive again"
-            )
-    if listed != present:
-        raise InputError(f"{path} must list each image once, in the order of the names")
+    named = not isinstance(table.index, pd.RangeIndex | pd.MultiIndex)
+    if table.empty or not named or not table.isin(allowed).all(axis=None):
+        count = f"{table.shape[1]} " if table.shape[1] > 1 else ""
+        raise InputError(f"{path} is damaged: each line must be a file name and {count}{words}")
+    return table
 
 
 def _from_parquet(
@@ -151,11 +133,9 @@ def _from_parquet(
         counts = [table.metadata.num_rows for table in tables]
 
         def pieces(start: int) -> Iterator[list]:
-            batches = (b for table in tables for b in table.iter_batches(chunk_size(recipe), columns=["image"]))
+            batches = (batch for table in tables for batch in table.iter_batches(256, columns=["image"]))
             images = (image for batch in batches for image in batch.column(0).field("bytes").to_pylist())
-            rest = islice(images, start, None)
-            jobs = iter(lambda: list(islice(rest, chunk_size(recipe))), [])
-            return decoded(jobs, recipe, processes(shards))
+            return decoded(islice(images, start, None), recipe, processes(shards))
 
         files = [str(shard.relative_to(root)) for shard in shards]
         storage, details = kept("celeba", root, files, recipe, cache_dir, sum(counts), pieces)

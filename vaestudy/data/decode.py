@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 
 import joblib
@@ -35,8 +36,10 @@ SUFFIXES = {
 }
 # Images that need a converter: they are named and left out, also where PIL would take a thumbnail for the whole.
 FOREIGN = {".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".dcm", ".exr", ".jxl"}
+LISTED = SUFFIXES | FOREIGN
 # What PIL's readers raise for bytes that are damaged, beside its own error for bombs.
 DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error, zlib.error)
+PIECE = 64  # images that are written at a time
 POOL_PAYS = 30e6  # bytes of files below which starting processes takes longer than decoding
 SETTLED = 2e9  # ns after which a change must show in a file's times, whatever their resolution
 
@@ -51,14 +54,9 @@ class Recipe:
     version: int = 2
 
 
-def usable_cores() -> int:
-    """The number of cores that this process may keep busy, by its affinity and its container's limit."""
-    return joblib.cpu_count()
-
-
 def processes(paths: Iterable[Path]) -> int:
-    """How many processes should decode these files."""
-    return 1 if sum(_size_and_change(path)[0] for path in paths) < POOL_PAYS else usable_cores()
+    """How many processes should decode these files: no more than this one's affinity and its container allow cores."""
+    return 1 if sum(_size_and_change(path)[0] for path in paths) < POOL_PAYS else joblib.cpu_count()
 
 
 def list_images(folder: Path) -> list[str]:
@@ -71,7 +69,7 @@ def list_images(folder: Path) -> list[str]:
     """
     entered, found = set(), []
     try:
-        for path, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
+        for path, folders, names in os.walk(str(folder), followlinks=True, onerror=_raise):
             about = os.stat(path)
             if (about.st_dev, about.st_ino) in entered:
                 folders.clear()
@@ -80,8 +78,9 @@ def list_images(folder: Path) -> list[str]:
             # Links come last: whether there are any does not change the names of what is reached without them.
             inner = ((os.path.islink(os.path.join(path, name)), name) for name in folders if name[0] != ".")
             folders[:] = [name for _, name in sorted(inner)]
-            images = [name for name in names if name[0] != "." and Path(name).suffix.lower() in SUFFIXES | FOREIGN]
-            found += [Path(os.path.relpath(path, folder), name).as_posix() for name in images]
+            prefix = "" if path == str(folder) else f"{Path(os.path.relpath(path, folder)).as_posix()}/"
+            images = (name for name in names if name[0] != "." and os.path.splitext(name)[1].lower() in LISTED)
+            found += [prefix + name for name in images]
     except OSError as error:
         raise InputError(f"cannot read the images in {folder}: {error.strerror} ({error.filename})") from error
     if not found:
@@ -105,8 +104,14 @@ def content_digest(folder: Path, names: list[str], cache_dir: Path) -> str:
     if known.exists():
         return known.read_text()
     whole = hashlib.sha256()
-    for name in names:
-        whole.update(os.fsencode(name) + b"\0" + _digest(folder / name))
+    try:
+        for name in names:
+            whole.update(os.fsencode(name) + b"\0")
+            if (path := folder / name).is_file():
+                with open(path, "rb") as file:
+                    whole.update(hashlib.file_digest(file, "sha256").digest())
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
     if started - max(change for _, change in stamps) > SETTLED:
         with replacing(known) as file:
             file.write_text(whole.hexdigest())
@@ -123,16 +128,6 @@ def _size_and_change(path: Path) -> tuple[int, int]:
     return (about.st_size if stat.S_ISREG(about.st_mode) else -1), max(about.st_mtime_ns, about.st_ctime_ns)
 
 
-def _digest(path: Path) -> bytes:
-    if not path.is_file():
-        return b""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-
-
 def decode_all(
     name: str, folder: Path, files: list[str], recipe: Recipe, cache_dir: Path, workers: int | None = None
 ) -> tuple[UInt8[Tensor, "n 3 side side"], dict]:
@@ -147,9 +142,7 @@ def decode_all(
 
     def pieces(start: int) -> Iterator[list]:
         paths = [folder / file for file in files[start:]]
-        count = workers or processes(paths)
-        size = min(chunk_size(recipe), -(-len(paths) // (4 * count)) or 1)
-        return decoded((paths[i : i + size] for i in range(0, len(paths), size)), recipe, count)
+        return decoded(paths, recipe, workers or processes(paths))
 
     storage, details = kept(name, folder, files, recipe, cache_dir, len(files), pieces)
     if bad := details["unreadable"]:
@@ -165,30 +158,21 @@ def kept(
     content = content_digest(folder, files, cache_dir)
     identity = hashlib.sha256(json.dumps([asdict(recipe), content]).encode()).hexdigest()[:16]
     path = cache_path(cache_dir, f"{name}-{recipe.side}-{identity}.npy")
-    return cached_array(path, (count, 3, recipe.side, recipe.side), pieces, source=str(folder), **asdict(recipe))
-
-
-def chunk_size(recipe: Recipe) -> int:
-    """How many images a worker hands back at a time: at most 32 MB of them."""
-    return max(1, min(256, 2**25 // (3 * recipe.side**2)))
-
-
-def decoded(jobs: Iterable[list[Path | bytes]], recipe: Recipe, workers: int) -> Iterator[list]:
-    """The images of each job in turn, as `decode` gives them, made by so many processes."""
-    # loky's processes import neither a script without a main guard nor hold the locks of this one's threads.
-    pool = joblib.Parallel(workers, backend="loky", return_as="generator", idle_worker_timeout=10)
-    if workers == 1:
-        pool = joblib.Parallel(1, return_as="generator")
+    shape = (count, 3, recipe.side, recipe.side)
     try:
-        yield from pool(joblib.delayed(decode_some)(job, recipe) for job in jobs)
+        return cached_array(path, shape, pieces, source=str(folder), **asdict(recipe))
     except BrokenProcessPool as error:
         raise InputError("a decoding process died (out of memory?); the same call goes on where it was") from error
 
 
-def decode_some(sources: list[Path | bytes], recipe: Recipe) -> list[np.ndarray | None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL warns of odd metadata and of large images
-        return [decode(source, recipe) for source in sources]
+def decoded(sources: Iterable[Path | bytes], recipe: Recipe, workers: int) -> Iterator[list]:
+    """Photographs as `decode` gives them, some at a time, made by so many processes."""
+    # loky's processes import neither a script without a main guard nor hold the locks of this one's threads.
+    options = {"backend": "loky", "idle_worker_timeout": 10} if workers > 1 else {}
+    pool = joblib.Parallel(workers, return_as="generator", **options)
+    images = pool(joblib.delayed(decode)(source, recipe) for source in sources)
+    while piece := list(islice(images, PIECE)):
+        yield piece
 
 
 def decode(source: Path | bytes, recipe: Recipe) -> UInt8[np.ndarray, "3 side side"] | None:
@@ -201,8 +185,9 @@ def decode(source: Path | bytes, recipe: Recipe) -> UInt8[np.ndarray, "3 side si
 
     if isinstance(source, Path) and (not source.is_file() or source.suffix.lower() in FOREIGN):
         return None
+    file = source if isinstance(source, Path) else BytesIO(source)
     try:
-        with Image.open(source if isinstance(source, Path) else BytesIO(source), formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
             if recipe.crop is None:
                 # JPEG can skip detail while decoding; what is left is still twice what the filter needs.
                 scale = 2 * recipe.side / min(image.size)

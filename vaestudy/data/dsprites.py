@@ -68,15 +68,8 @@ def dsprites(side: int, split: str, data_dir: Path, download: bool = False) -> I
         storage, details = cached_array(
             path, (COUNT, 1, side, side), lambda start: _pooled(data_dir, 64 // side, start), source="pooled"
         )
-    return ImageSet(
-        name="dsprites",
-        shape=(1, side, side),
-        storage=storage,
-        levels=(64 // side) ** 2,
-        packed=side == 64,
-        factors_of_rows=Factors(NAMES, SIZES),
-        checksum=details["checksum"],
-    )
+    shape, levels, known = (1, side, side), (64 // side) ** 2, Factors(NAMES, SIZES)
+    return ImageSet("dsprites", shape, storage, levels, side == 64, known, checksum=details["checksum"])
 
 
 def outline(shape: int) -> Float[np.ndarray, "vertices 2"]:
@@ -125,13 +118,9 @@ def rasterized(polygon: Float[np.ndarray, "vertices 2"]) -> UInt8[np.ndarray, "1
 
 def block_counts(bits: UInt8[np.ndarray, "n 512"], block: int) -> UInt8[np.ndarray, "n side side"]:
     """White pixels in each block of 2x2, 4x4 or 8x8 pixels."""
-    cells = 8 // block
-    pixels = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
-    counts = pixels.reshape(256, cells, block).sum(axis=2)
-    # The counts of a byte's cells are added as one wide integer: none exceeds 64, so nothing carries over.
-    table = counts.astype(np.uint8).view(f"u{cells}")[:, 0]
-    rows = table[bits].reshape(len(bits), 64 // block, block, 8)
-    return rows.sum(axis=2, dtype=table.dtype).view(np.uint8)
+    shifts = np.arange(8 - block, -1, -block, dtype=np.uint8)
+    cells = bits.reshape(-1, 64 // block, block, 8, 1) >> shifts & (2**block - 1)
+    return np.bitwise_count(cells).sum(axis=2, dtype=np.uint8).reshape(len(bits), 64 // block, -1)
 
 
 def _stem(data_dir: Path) -> str:

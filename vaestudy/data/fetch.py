@@ -58,14 +58,8 @@ def _append(address: str, partial: Path) -> None:
         raise
     more = reply.status == 206
     size = int(reply.headers.get("Content-Length", 0)) + have * more
-    bar = tqdm(
-        desc=address.rpartition("/")[2],
-        total=size or None,
-        initial=have * more,
-        disable=None,
-        unit="B",
-        unit_scale=True,
-    )
+    label = address.rpartition("/")[2]
+    bar = tqdm(desc=label, total=size or None, initial=have * more, disable=None, unit="B", unit_scale=True)
     with bar, reply, writing(partial), partial.open("ab" if more else "wb") as file:
         while piece := reply.read(1 << 16):
             bar.update(file.write(piece))

@@ -25,7 +25,6 @@ MPI3D = {
     "horizontal_axis": 40,
     "vertical_axis": 40,
 }
-MPI3D_COMPLEX = {**MPI3D, "object_color": 4, "object_shape": 4}
 SIDES = (64, 32, 16, 8)
 PIECE = 2048  # images read at a time: 25 MB of colour
 LOST = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
@@ -65,13 +64,8 @@ def grid_of_images(
             raise InputError(f"{path} is damaged ({first_line(error)}): {advice}") from error
 
     storage, details = cached_array(target, (count, 3, side, side), pieces, source=file)
-    return ImageSet(
-        name=name,
-        shape=(3, side, side),
-        storage=storage,
-        factors_of_rows=Factors(list(factors), sizes),
-        checksum=details["checksum"],
-    )
+    known = Factors(list(factors), sizes)
+    return ImageSet(name, (3, side, side), storage, factors_of_rows=known, checksum=details["checksum"])
 
 
 def block_means(pixels: UInt8[np.ndarray, "n 64 64 c"], side: int) -> UInt8[np.ndarray, "n c {side} {side}"]:

@@ -48,7 +48,7 @@ class Factors:
 
     def values(self, index: Index) -> Int64[np.ndarray, "n factors"]:
         """Factor values of some images."""
-        index = np.arange(len(self))[index] if isinstance(index, slice) else _as_numpy(index)
+        index = np.arange(len(self))[index] if isinstance(index, slice) else torch.as_tensor(index).long().cpu().numpy()
         if self.table is not None:
             return self.table[index].astype(np.int64)
         return np.stack(np.unravel_index(index, self.sizes), axis=1).astype(np.int64)
@@ -185,13 +185,10 @@ class ImageSet:
         known = self.factors_of_rows
         if known is None or not known.is_grid or self.rows is not None:
             return self
-        every = [1] * len(known.sizes)
-        left = list(known.sizes)
-        while math.prod(left) > max(limit, 1):
-            largest = left.index(max(left))
-            every[largest] *= 2
-            left[largest] = len(range(0, known.sizes[largest], every[largest]))
-        return self.strided(every) if max(every) > 1 else self
+        sizes, every = np.array(known.sizes), np.ones(len(known.sizes), dtype=int)
+        while (left := -(-sizes // every)).prod() > max(limit, 1):
+            every[left.argmax()] *= 2
+        return self.strided(every.tolist()) if every.max() > 1 else self
 
     def train_test_split(self, held_out: int) -> "tuple[ImageSet, ImageSet]":
         """The set without `held_out` images, drawn once and for all, and those images in random order."""
@@ -247,9 +244,3 @@ class ImageSet:
 def _bits_of_bytes(device: torch.device) -> Tensor:
     places = torch.arange(7, -1, -1, device=device)
     return (torch.arange(256, device=device)[:, None] >> places & 1).float()
-
-
-def _as_numpy(index: Index) -> np.ndarray:
-    if isinstance(index, Tensor):
-        index = index.cpu().numpy()
-    return np.asarray(index, dtype=np.int64)

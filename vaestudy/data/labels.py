@@ -40,25 +40,18 @@ def read_labels(folder: Path, names: list[str] | None = None) -> tuple[Factors, 
         if extra := len(table) - len(set(wanted)):
             logger.warning("%s lists %d images that are not there", path, extra)
         table = table.loc[wanted]
-    columns, sizes, binned, left_out = {}, {}, {}, []
-    for name, column in table.items():
-        values, edges = _coded(column)
-        count = int(values.max()) + 1
-        if count == 1 or (edges is None and count > MOST):
-            left_out.append(name)
-            continue
-        columns[name], sizes[name] = values, count
-        binned |= {} if edges is None else {name: edges}
-    if left_out:
+    coded = {name: _coded(column) for name, column in table.items()}
+    sizes = {name: int(values.max()) + 1 for name, (values, _) in coded.items()}
+    sizes = {name: size for name, size in sizes.items() if 1 < size <= MOST}
+    if left_out := [name for name in coded if name not in sizes]:
         logger.warning("%s: no factors are made of %s (constant, or over %d texts)", path, ", ".join(left_out), MOST)
-    if not columns:
+    if not sizes:
         raise InputError(f"{path} has no column that could be a factor: put one after the file names")
-    values = np.stack(list(columns.values()), axis=1)
-    digest = hashlib.sha256(values.tobytes() + repr(sizes).encode()).hexdigest()[:16]
-    return Factors(list(sizes), list(sizes.values()), values), {
-        "labels": digest,
-        **({"binned": binned} if binned else {}),
-    }
+    values = np.stack([coded[name][0] for name in sizes], axis=1)
+    note = {"labels": hashlib.sha256(values.tobytes() + repr(sizes).encode()).hexdigest()[:16]}
+    if binned := {name: coded[name][1] for name in sizes if coded[name][1]}:
+        note["binned"] = binned
+    return Factors(list(sizes), list(sizes.values()), values), note
 
 
 def _table(path: Path) -> pd.DataFrame:

@@ -2,12 +2,13 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vaestudy.data.decode import Recipe, decode_all, list_images
-from vaestudy.data.imageset import ImageSet
+from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.data.labels import read_labels
 from vaestudy.data.paths import default_dir
 from vaestudy.errors import InputError
@@ -45,25 +46,22 @@ def split_of(name: str) -> str:
     return {0: "test", 1: "valid"}.get(tenth, "train")
 
 
-def members(images: ImageSet, inside: np.ndarray, split: str, details: dict) -> ImageSet:
-    """The images of a split that could be decoded."""
+def members(
+    name: str, found: Sequence, factors: Factors | None, inside: np.ndarray, split: str, note: dict
+) -> ImageSet:
+    """Of some decoded photographs with their details those of a split (`inside`, a mask) that could be decoded."""
+    storage, details = found
     inside = inside.copy()
     inside[details["unreadable"]] = False
     if not inside.any():
-        raise InputError(f"no image of {images.name} is in the split {split!r}")
+        raise InputError(f"no image of {name} is in the split {split!r}")
+    shape = tuple(storage.shape[1:])
+    images = ImageSet(name, shape, storage, factors_of_rows=factors, checksum=details["checksum"], note=note)
     return images.select(inside, split=split, crop=details["crop"] or "middle square")
 
 
 def _pictures(name: str, side: int, split: str, root: Path, cache_dir: Path) -> ImageSet:
     files = list_images(root)
     factors, note = read_labels(root, files) or (None, {})
-    storage, details = decode_all(name, root, files, Recipe(side), cache_dir)
-    images = ImageSet(
-        name=name,
-        shape=(3, side, side),
-        storage=storage,
-        factors_of_rows=factors,
-        checksum=details["checksum"],
-        note=note,
-    )
-    return members(images, np.array([split_of(file) == split for file in files]), split, details)
+    found = decode_all(name, root, files, Recipe(side), cache_dir)
+    return members(name, found, factors, np.array([split_of(file) == split for file in files]), split, note)

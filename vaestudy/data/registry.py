@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from vaestudy.data import celeba, dsprites, grids, photos, torchvision_sets
-from vaestudy.data.faces import sampling
-from vaestudy.data.faces.render import FACTORS, SIDES
+from vaestudy.data.faces.render import COUNTS, FACTORS, SIDES, faces
 from vaestudy.data.imageset import ImageSet
 from vaestudy.data.labels import read_labels
 from vaestudy.data.paths import default_dir, resolve
@@ -74,105 +73,36 @@ def _listed(sizes: Sequence[int]) -> str:
     return " or ".join(map(str, sizes))
 
 
-def _faces(name: str, variation: str) -> DataSetInfo:
-    return DataSetInfo(
-        name=name,
-        loader=partial(sampling.faces, variation=variation),
-        image_sizes=SIDES,
-        default_image_size=64,
-        channels=3,
-        splits=sampling.COUNTS[variation],
-        labels="factors",
-        factors=FACTORS,
-        how_to_get="drawn here",
-    )
-
-
-def _classic(name: str, channels: int, sizes: tuple[int, ...], train: int) -> DataSetInfo:
-    loader = torchvision_sets.cifar10 if name == "cifar10" else partial(torchvision_sets.mnist, name=name)
-    return DataSetInfo(
-        name=name,
-        loader=loader,
-        image_sizes=sizes,
-        default_image_size=sizes[0],
-        channels=channels,
-        splits={"train": train, "test": 10_000},
-        labels="class",
-        factors={"class": 10},
-        how_to_get=torchvision_sets.ADVICE[name],
-    )
-
-
 def _grid(name: str, file: str, factors: dict[str, int], home: str) -> DataSetInfo:
     advice = f"put {file} from {home} into data_dir"
-    return DataSetInfo(
-        name=name,
-        loader=partial(grids.grid_of_images, name=name, file=file, factors=factors, advice=advice),
-        image_sizes=grids.SIDES,
-        default_image_size=64,
-        channels=3,
-        splits={"train": math.prod(factors.values())},
-        labels="grid",
-        factors=factors,
-        how_to_get=advice,
-    )
+    loader = partial(grids.grid_of_images, name=name, file=file, factors=factors, advice=advice)
+    count = {"train": math.prod(factors.values())}
+    return DataSetInfo(name, loader, grids.SIDES, 64, 3, count, "grid", factors, advice)
 
 
 MPI3D_HOME = "https://github.com/rr-learning/disentanglement_dataset"
+CLASSES = {"class": 10}
+DSPRITES = dict(zip(dsprites.NAMES, dsprites.SIZES, strict=True))
 ENTRIES = (
-    DataSetInfo(
-        name="dsprites",
-        loader=dsprites.dsprites,
-        image_sizes=dsprites.SIDES,
-        default_image_size=64,
-        channels=1,
-        splits={"train": dsprites.COUNT},
-        labels="grid",
-        factors=dict(zip(dsprites.NAMES, dsprites.SIZES, strict=True)),
-        how_to_get=f"drawn here, or read from {dsprites.ARCHIVE} in data_dir",
-    ),
-    _faces("faces", "full"),
-    _faces("faces_mild", "mild"),
-    _classic("mnist", 1, (28, 32), 60_000),
-    _classic("fashion_mnist", 1, (28, 32), 60_000),
-    _classic("cifar10", 3, (32,), 50_000),
+    DataSetInfo("dsprites", dsprites.dsprites, dsprites.SIDES, 64, 1, {"train": dsprites.COUNT}, "grid", DSPRITES,
+                how_to_get=f"drawn here, or read from {dsprites.ARCHIVE} in data_dir"),
+    *(DataSetInfo(name, partial(faces, variation=variation), SIDES, 64, 3, COUNTS[variation], "factors", FACTORS,
+                  how_to_get="drawn here")
+      for name, variation in (("faces", "full"), ("faces_mild", "mild"))),
+    *(DataSetInfo(name, partial(torchvision_sets.mnist, name=name), (28, 32), 28, 1,
+                  {"train": 60_000, "test": 10_000}, "class", CLASSES, torchvision_sets.ADVICE[name])
+      for name in ("mnist", "fashion_mnist")),
+    DataSetInfo("cifar10", torchvision_sets.cifar10, (32,), 32, 3, {"train": 50_000, "test": 10_000}, "class", CLASSES,
+                torchvision_sets.ADVICE["cifar10"]),
     _grid("shapes3d", "3dshapes.h5", grids.SHAPES3D, "https://github.com/google-deepmind/3d-shapes"),
-    _grid("mpi3d_toy", "mpi3d_toy.npz", grids.MPI3D, MPI3D_HOME),
-    _grid("mpi3d_realistic", "mpi3d_realistic.npz", grids.MPI3D, MPI3D_HOME),
-    _grid("mpi3d_real", "mpi3d_real.npz", grids.MPI3D, MPI3D_HOME),
-    DataSetInfo(
-        name="celeba",
-        loader=celeba.celeba,
-        image_sizes=PHOTO_SIZES,
-        default_image_size=64,
-        channels=3,
-        splits={"train": 162_770, "valid": 19_867, "test": 19_962},
-        labels="attributes",
-        factors=dict.fromkeys(celeba.NAMES, 2),
-        how_to_get=celeba.ADVICE,
-    ),
-    DataSetInfo(
-        name="celeba_hq",
-        loader=photos.celeba_hq,
-        image_sizes=PHOTO_SIZES,
-        default_image_size=256,
-        channels=3,
-        splits=UNKNOWN,
-        labels="labels.csv",
-        how_to_get=photos.CELEBA_HQ_ADVICE,
-    ),
-    DataSetInfo(
-        name="folder",
-        loader=photos.folder,
-        image_sizes=PHOTO_SIZES,
-        default_image_size=64,
-        channels=3,
-        splits=UNKNOWN,
-        labels="labels.csv",
-        how_to_get="any folder of images: name it in data_dir, with a labels.csv in it where factors are known",
-        needs_data_dir=True,
-    ),
-)
+    *(_grid(name, f"{name}.npz", grids.MPI3D, MPI3D_HOME) for name in ("mpi3d_toy", "mpi3d_realistic", "mpi3d_real")),
+    DataSetInfo("celeba", celeba.celeba, PHOTO_SIZES, 64, 3, {"train": 162_770, "valid": 19_867, "test": 19_962},
+                "attributes", dict.fromkeys(celeba.NAMES, 2), celeba.ADVICE),
+    DataSetInfo("celeba_hq", photos.celeba_hq, PHOTO_SIZES, 256, 3, UNKNOWN, "labels.csv",
+                how_to_get=photos.CELEBA_HQ_ADVICE),
+    DataSetInfo("folder", photos.folder, PHOTO_SIZES, 64, 3, UNKNOWN, "labels.csv", needs_data_dir=True,
+                how_to_get="any folder of images: name it in data_dir, with a labels.csv in it if factors are known"),
+)  # fmt: skip
 REGISTRY: dict[str, DataSetInfo] = {entry.name: entry for entry in ENTRIES}
 
 

@@ -1,6 +1,5 @@
 """Rendered faces whose factors are known."""
 
-from vaestudy.data.faces.render import FACTORS, render
-from vaestudy.data.faces.sampling import faces, sampled
+from vaestudy.data.faces.render import FACTORS, render, sampled
 
-__all__ = ["FACTORS", "faces", "render", "sampled"]
+__all__ = ["FACTORS", "render", "sampled"]

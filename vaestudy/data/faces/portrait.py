@@ -7,13 +7,13 @@ layer covers the last, and is computed only in the part of the picture that it c
 """
 
 import math
-from dataclasses import dataclass, fields
+from types import SimpleNamespace as Look
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vaestudy.data.faces.rays import Number, Rays, bell, dot, facing, pooled, smooth, soft, unit
+from vaestudy.data.faces.rays import Rays, bell, dot, facing, pooled, smooth, soft, unit
 
 SKULL = (0.50, 0.66, 0.56)  # half axes; every other length is in the same unit
 LEAN, BRIDGE = 0.28, 0.60  # lenses lean back from the nose; how far the bridge stands before the head's centre
@@ -21,56 +21,12 @@ LEAN, BRIDGE = 0.28, 0.60  # lenses lean back from the nose; how far the bridge 
 Colour = Float[Tensor, "n 3 1 1"]
 
 
-@dataclass(frozen=True)
-class Look:
-    """What n heads look like: angles in rad, lengths in head units, colours in [0, 1], otherwise 1 is average."""
-
-    azimuth: Number
-    elevation: Number
-    lamp: Number  # its angle around the vertical: 0 in front, positive on the picture's right
-    wide: Number
-    tall: Number
-    jaw: Number  # how much the head narrows to the chin
-    neck: Number
-    feature: Number  # size of eyes, brows, mouth and glasses
-    eye_x: Number
-    eye_y: Number
-    eye_open: Number
-    brow_y: Number
-    brow_arch: Number
-    brow_half: Number  # half the thickness
-    nose: Number
-    nose_long: Number
-    mouth_y: Number
-    mouth_wide: Number
-    mouth_gap: Number
-    smile: Number  # 0 is straight, 1 a smile
-    lips: Number
-    hair_cover: Number  # 0 or 1
-    hair_volume: Number
-    hair_front: Number  # height of the hairline over the brow,
-    hair_side: Number  # over the ear,
-    hair_temples: Number  # how much it rises at the temples,
-    hair_part: Number  # where the hair parts,
-    hair_rise: Number  # how much the hairline rises there,
-    hair_drop: Number  # and how it falls on both sides
-    hair_fringe: Number  # unevenness of the hairline
-    hair_curl: Number
-    hair_length: Number  # how far it hangs down behind the head; 0 for not at all
-    glasses: Number  # half the rim's thickness; 0 for none
-    skin: Colour
-    hair: Colour
-    iris: Colour
-    cloth: Colour
-    frame: Colour
-    background: Colour
-
-    def take(self, rows: slice) -> "Look":
-        return Look(*(getattr(self, field.name)[rows] for field in fields(self)))
-
-
 def draw(look: Look, size: int, zoom: float) -> UInt8[Tensor, "n 3 {size} {size}"]:
-    """Pictures of n heads, `size` pixels a side; at `zoom` 1 the sides are two head units long."""
+    """Pictures of n heads, `size` pixels a side; at `zoom` 1 the sides are two head units long.
+
+    `look` says what the heads look like: numbers (n, 1, 1), which are angles in rad, lengths in head units or, where 1
+    is average, factors; and colours (n, 3, 1, 1) in [0, 1]. `render._look` makes it.
+    """
     rays = Rays.through(look.azimuth, look.elevation, look.lamp, size, zoom)
     picture = (0.98 + 0.14 * rays.v - 0.10 * rays.u * rays.u) * look.background
     for layer in (shoulders, back_hair, neck, ears, face, temples, hair, lenses):
@@ -162,8 +118,7 @@ def face(picture, look: Look, rays: Rays):
     normal, outline = relief(look, skull.normal(), x, y), soft(skull.inside, rays.spacing)
     nose(look, rays, skull.depth, normal, outline, colour)
     gloss = facing(normal, rays.gleam)  # to the 16th power: Blinn 1977
-    for _ in range(4):
-        gloss.square_()
+    gloss = gloss.square_().square_().square_().square_()
     colour.mul_(matt(normal, rays)[:, None]).add_(0.10 * gloss[:, None])
     paint(picture[cut], colour, outline)
 

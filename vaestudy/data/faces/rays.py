@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 
 import torch
 from jaxtyping import Float
@@ -75,31 +76,24 @@ class Rays:
 
     def meet(self, axes: tuple, centre: tuple = (0.0, 0.0, 0.0), tilt: float = 0.0) -> "Hit":
         """The near side of the ellipsoid with these half axes and centre, its top tilted back by `tilt` rad."""
-        sin, cos = math.sin(tilt), math.cos(tilt)
-        turn = self.u.new_tensor([[1.0, 0.0, 0.0], [0.0, cos, sin], [0.0, -sin, cos]])
-        to_sphere = turn / self._column(axes)
-        # Where the ellipsoid is the unit sphere, a ray is right u + up v + toward depth - centre. The Gram matrix of
-        # these four holds the quadratic in depth; completing its square leaves the half chord.
-        ray = torch.cat([*map(self._column, (self.right, self.up, self.toward)), -self._column(centre)], dim=2)
-        local = product(to_sphere, ray)
-        gram = product(local.mT, local)
-        scale = 1 / gram[:, 2:3, 2:3]
-        along = gram[:, 2:3] * scale
-        rest = gram * scale - along.mT * along
-        ru, rv, _, r1, _, vv, _, v1, *_, one = rest.reshape(-1, 16, 1, 1).unbind(1)
-        au, av, _, a1 = along.reshape(-1, 4, 1, 1).unbind(1)
-        u, v = self.u, self.v
-        chord = (u * -ru - (2 * rv * v + 2 * r1)).mul_(u).add_(scale - one - (vv * v + 2 * v1) * v)
+        a, b, c = (torch.as_tensor(axis, dtype=torch.float32) for axis in axes)
+        sin, cos = torch.tensor([math.sin(tilt), math.cos(tilt)])
+        # The matrix that turns and scales the ellipsoid to the unit sphere, without its zeros.
+        xx, yy, yz, zy, zz = 1 / a, cos / b, sin / b, -sin / c, cos / c
+        # Where the ellipsoid is the unit sphere, a ray is right u + up v + toward depth - centre.
+        vectors = (self.right, self.up, tuple(-x for x in centre), self.toward)
+        *rest, toward = local = [(xx * x, yy * y + yz * z, zy * y + zz * z) for x, y, z in vectors]
+        # Their products hold the quadratic in depth; completing its square leaves the half chord.
+        scale = 1 / dot(toward, toward)
+        along = [dot(toward, p) * scale for p in rest]
+        pairs = combinations_with_replacement(zip(rest, along, strict=True), 2)
+        uu, uv, u1, vv, v1, one = (dot(p, q) * scale - s * t for (p, s), (q, t) in pairs)
+        (au, av, a1), u, v = along, self.u, self.v
+        chord = (u * -uu - (2 * uv * v + 2 * u1)).mul_(u).add_(scale - one - (vv * v + 2 * v1) * v)
         depth = chord.clamp(min=0).sqrt_().sub_(u * au + (av * v + a1))
         # The squared half chord, negative where a ray misses, becomes a distance by its slope at the outline.
-        slopes = product(to_sphere.mT, local).reshape(-1, 3, 4, 1, 1)
-        return Hit(self, depth, chord.mul_(0.5 * (ru * scale).rsqrt()), slopes)
-
-    def _column(self, values: tuple) -> Float[Tensor, "n 3 1"]:
-        shape, like = (len(self.right[0]), 1, 1), self.u
-        return torch.cat(
-            [torch.as_tensor(a, dtype=like.dtype, device=like.device).expand(shape) for a in values], dim=1
-        )
+        slopes = [(xx * x, yy * y + zy * z, yz * y + zz * z) for x, y, z in local]
+        return Hit(self, depth, chord.mul_(0.5 * (uu * scale).rsqrt()), slopes)
 
 
 @dataclass(frozen=True)
@@ -109,24 +103,19 @@ class Hit:
     rays: Rays
     depth: Tensor
     inside: Tensor
-    slopes: Tensor
+    slopes: list[Vector]
 
     def normal(self) -> Vector:
         """Unit normals in the head's frame."""
         u, v = self.rays.u, self.rays.v
-        rows = (row.unbind(1) for row in self.slopes.unbind(1))
-        return unit(*((u * a + (b * v + d)).addcmul_(self.depth, c) for a, b, c, d in rows))
+        rows = zip(*self.slopes, strict=True)
+        return unit(*((u * a + (b * v + d)).addcmul_(self.depth, c) for a, b, d, c in rows))
 
 
 def pooled(samples):
     """Means of 2x2 neighbours: what finer rays saw, pixel by pixel."""
     rows = samples[..., 0::2, :] + samples[..., 1::2, :]
     return (rows[..., 0::2] + rows[..., 1::2]).mul_(0.25)
-
-
-def product(a, b):
-    """Small matrix products in full single precision, whatever the device's matrix units are set to."""
-    return (a[..., None] * b[..., None, :, :]).sum(-2)
 
 
 def dot(a, b):

@@ -1,14 +1,26 @@
-"""What each factor value and each identity of a face looks like, and faces drawn from them."""
+"""Rendered faces: what each factor value and each identity looks like, and which ones a set has.
 
+Fourteen independent factors span 2.2e9 combinations; image i of a set has the one that a hash of i picks, uniform in
+every factor (but mild faces seldom wear glasses). The proportions of a face and small shifts of its colours are its
+identity: a nuisance that follows from i too, and no factor.
+"""
+
+import hashlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from vaestudy.data.faces.portrait import Look, draw
+from vaestudy.data.cache import cached_array
+from vaestudy.data.faces.portrait import draw
+from vaestudy.data.imageset import Factors, ImageSet
+from vaestudy.data.paths import cache_path
 from vaestudy.errors import InputError
 
 FACTORS = {
@@ -37,6 +49,9 @@ IRIS = np.array([(0.38, 0.22, 0.10), (0.30, 0.50, 0.25), (0.25, 0.48, 0.75)])
 WALL = np.array([(0.55, 0.63, 0.70), (0.76, 0.70, 0.60), (0.60, 0.66, 0.55), (0.66, 0.58, 0.66)])
 FRAME = np.array([(0.16, 0.12, 0.11), (0.16, 0.12, 0.11), (0.05, 0.05, 0.06)])
 RIM = np.array([0.0, 0.0080, 0.0125])
+# Whether there is hair, how far it stands off, the height of the hairline over brow and ear, how much it rises at the
+# temples, where the hair parts, how the hairline rises there and falls on both sides, how uneven it is, how curly the
+# hair, and how far it hangs down behind the head.
 HAIR_FIELDS = ("cover", "volume", "front", "side", "temples", "part", "rise", "drop", "fringe", "curl", "length")
 HAIR_STYLES = {
     "bald": (0, 0.000, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.000, 0.00),
@@ -46,6 +61,9 @@ HAIR_STYLES = {
     "long": (1, 0.070, 0.46, -0.75, 0.00, 0.00, 0.14, 0.30, 0.00, 0.000, 1.30),
     "curly": (1, 0.150, 0.36, -0.28, 0.04, 0.00, 0.00, 0.00, 0.30, 0.035, 0.28),
 }
+
+COUNTS = {"full": {"train": 40_000, "test": 4_000}, "mild": {"train": 20_000, "test": 2_000}}
+FIRST_TEST = 10_000_000  # its number; the faces to train on are counted from 0
 
 # What makes an identity, each uniform in [-1, 1] and 0 for the average face.
 TRAITS = (
@@ -80,6 +98,42 @@ VARIATIONS = {
 }
 
 
+def faces(side: int, split: str, data_dir: Path, download: bool = False, *, variation: str) -> ImageSet:
+    """A fixed set of rendered faces, three channels, drawn once and then opened from `data_dir`.
+
+    "train" has 40,000 faces, 20,000 mild ones, "test" a tenth as many others. "mild" faces have muted walls, heads that
+    fill the frame, larger features, narrower poses and fewer glasses.
+
+    Raises:
+        InputError: a folder that cannot be written.
+    """
+    count = COUNTS[variation][split]
+    index = np.arange(count) + (FIRST_TEST if split == "test" else 0)
+    values = sampled(index, variation)
+    name = "faces" if variation == "full" else f"faces_{variation}"
+    path = cache_path(data_dir, f"{name}-{VERSION}-{side}-{split}-{count}.npy")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    block = 2**24 // (3 * side**2)
+
+    def pieces(start: int) -> Iterator[np.ndarray]:
+        for first in range(start, count, block):
+            rows = slice(first, first + block)
+            yield render(values[rows], side, variation, identity=index[rows], device=device).cpu().numpy()
+
+    storage, _ = cached_array(path, (count, 3, side, side), pieces, source=f"rendered on {device}")
+    # Of what is drawn and not of the pixels, whose last bit may differ from one processor to the next.
+    plan = hashlib.sha256(f"{name} {VERSION} {split}".encode() + values.tobytes()).hexdigest()
+    return ImageSet(name, (3, side, side), storage, factors_of_rows=Factors(NAMES, SIZES, values), checksum=plan)
+
+
+def sampled(index: Int[np.ndarray, " n"], variation: str = "full") -> Int[np.ndarray, "n k"]:
+    """The factor values of the faces with these numbers: independent, and uniform but for the glasses."""
+    drawn, wearing = uniform(index, 0, len(SIZES)), VARIATIONS[variation].glasses
+    values, column = (drawn * SIZES).astype(np.int64), NAMES.index("glasses")
+    values[:, column] = np.digitize(drawn[:, column], [1 - wearing, 1 - wearing / 2])
+    return values
+
+
 def render(
     values: Int[np.ndarray, "n k"],
     image_size: int,
@@ -96,38 +150,29 @@ def render(
     Raises:
         InputError: factor values that do not exist, a side that is not 16 to 256, or another variation.
     """
-    check(image_size, variation)
-    if values.shape[1] != len(SIZES) or (values < 0).any() or (values >= SIZES).any():
-        raise InputError(f"factor values must have {len(SIZES)} columns from 0 to below {', '.join(map(str, SIZES))}")
-    device = torch.device(device)
-    look, zoom = _look(values, identity, variation, device), VARIATIONS[variation].zoom
-    pictures = torch.empty((len(values), 3, image_size, image_size), dtype=torch.uint8, device=device)
-    # Smaller chunks would leave threads waiting for the interpreter, and a GPU for its launches.
-    chunk = max(1, (2**18 if device.type == "cpu" else 2**20) // image_size**2)
-
-    def part(start: int) -> None:
-        rows = slice(start, start + chunk)
-        pictures[rows] = draw(look.take(rows), image_size, zoom)
-
-    starts, threads = range(0, len(values), chunk), torch.get_num_threads()
-    if device.type != "cpu" or threads == 1:
-        for start in starts:
-            part(start)
-        return pictures
-    # Operations this small lose more by being split over the cores than whole chunks do.
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(part, starts))
-    finally:
-        torch.set_num_threads(threads)
-    return pictures
-
-
-def check(image_size: int, variation: str) -> None:
     if image_size not in SIDES:
         raise InputError(f"faces are drawn with image_size {SIDES[0]} to {SIDES[-1]}, not {image_size}")
     if variation not in VARIATIONS:
         raise InputError(f"faces have the variations {' and '.join(VARIATIONS)}, not {variation!r}")
+    if values.shape[1] != len(SIZES) or (values < 0).any() or (values >= SIZES).any():
+        raise InputError(f"factor values must have {len(SIZES)} columns from 0 to below {', '.join(map(str, SIZES))}")
+    device = torch.device(device)
+    look, zoom = _look(values, identity, variation, device), VARIATIONS[variation].zoom
+    # Smaller chunks would leave threads waiting for the interpreter, and a GPU for its launches.
+    chunk = max(1, (2**18 if device.type == "cpu" else 2**20) // image_size**2)
+
+    def part(start: int) -> Tensor:
+        rows = {name: values[start : start + chunk] for name, values in look.items()}
+        return draw(SimpleNamespace(**rows), image_size, zoom)
+
+    # Operations this small lose more by being split over the cores than whole chunks do.
+    threads = torch.get_num_threads()
+    workers = threads if device.type == "cpu" else 1
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return torch.cat(list(pool.map(part, range(0, len(values), chunk))))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def uniform(index: np.ndarray, stream: int, columns: int) -> Float[np.ndarray, "n {columns}"]:
@@ -139,7 +184,7 @@ def uniform(index: np.ndarray, stream: int, columns: int) -> Float[np.ndarray, "
     return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
 
 
-def _look(values: np.ndarray, identity: np.ndarray | None, variation: str, device: torch.device) -> Look:
+def _look(values: np.ndarray, identity: np.ndarray | None, variation: str, device: torch.device) -> dict[str, Tensor]:
     how = VARIATIONS[variation]
     value = dict(zip(NAMES, values.T, strict=True))
     share = {name: value[name] / (size - 1) for name, size in FACTORS.items()}
@@ -150,10 +195,10 @@ def _look(values: np.ndarray, identity: np.ndarray | None, variation: str, devic
     look = {
         "azimuth": how.azimuth * (2 * share["azimuth"] - 1),
         "elevation": how.elevation * (2 * share["elevation"] - 1),
-        "lamp": 1.1 * (2 * share["light"] - 1),
+        "lamp": 1.1 * (2 * share["light"] - 1),  # around the vertical: 0 in front, positive on the picture's right
         "wide": 1 + 0.06 * trait["wide"],
         "tall": 1 + 0.05 * trait["tall"],
-        "jaw": 0.75 + 0.35 * trait["jaw"],
+        "jaw": 0.75 + 0.35 * trait["jaw"],  # how much the head narrows to the chin
         "neck": 1 + 0.12 * trait["neck"],
         "feature": how.feature * (1 + 0.05 * trait["feature"]),
         "eye_x": (0.167 + 0.033 * how.feature) * (1 + 0.07 * trait["eye_x"]),
@@ -161,15 +206,15 @@ def _look(values: np.ndarray, identity: np.ndarray | None, variation: str, devic
         "eye_open": 0.35 + 0.75 * share["eyes_open"],
         "brow_y": eye_y + 0.068 + 0.067 * how.feature + 0.015 * trait["brow_y"],
         "brow_arch": 0.8 + 0.6 * trait["brow_arch"],
-        "brow_half": 0.010 + 0.020 * share["brows"],
+        "brow_half": 0.010 + 0.020 * share["brows"],  # half the thickness
         "nose": how.feature**0.5 * (0.72 + 0.73 * share["nose"]),
         "nose_long": 1 + 0.13 * trait["nose_long"],
         "mouth_y": -0.365 + 0.02 * trait["mouth_y"],
         "mouth_wide": 1 + 0.10 * trait["mouth_wide"],
         "mouth_gap": 0.10 * share["mouth_open"],
-        "smile": -0.5 + 1.6 * share["smile"],
+        "smile": -0.5 + 1.6 * share["smile"],  # 0 is straight, 1 a smile
         "lips": 1 + 0.3 * trait["lips"],
-        "glasses": RIM[value["glasses"]] * how.feature,
+        "glasses": RIM[value["glasses"]] * how.feature,  # half the rim's thickness; 0 for none
         "skin": SKIN[value["skin"]] * (1 + 0.03 * trait["skin"])[:, None],
         "hair": HAIR[value["hair_colour"]] * (1 + 0.12 * trait["hair"])[:, None],
         "iris": IRIS[value["eye_colour"]],
@@ -181,7 +226,7 @@ def _look(values: np.ndarray, identity: np.ndarray | None, variation: str, devic
     if how.free_hues:
         look["background"] = _hue((value["background"] + 0.5 + 0.5 * trait["wall"]) / FACTORS["background"], 0.5, 0.25)
     tensors = {name: torch.tensor(array, dtype=torch.float32, device=device) for name, array in look.items()}
-    return Look(**{name: t[:, :, None, None] if t.ndim > 1 else t[:, None, None] for name, t in tensors.items()})
+    return {name: t[..., None, None] for name, t in tensors.items()}
 
 
 def _hue(turn: np.ndarray, middle: float, swing: float) -> np.ndarray:
