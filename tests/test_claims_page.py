@@ -94,7 +94,7 @@ def test_the_table_of_a_sweep_comes_from_its_records(dsprites_dir):
     chosen = settings.resolve("beta_vae", profile="laptop")
     whole = beta_vae.images(settings.resolve("beta_vae", profile="smoke"))
     table = beta_vae.sweep_table(chosen, sweep(0.4), whole)
-    assert table["higgins"].equals(table["higgins_5"])
+    assert table["score"].equals(table["higgins_5"])
     assert table["beta_norm"].iloc[0] == 10 / 256
     assert beta_vae.best_beta(table) == 16
     by_live = beta_vae.by_live_latents(table)
@@ -105,5 +105,5 @@ def test_the_table_of_a_sweep_comes_from_its_records(dsprites_dir):
 
 
 def test_sets_without_known_factors_are_refused_before_any_work(tmp_path):
-    with pytest.raises(InputError, match="none are known of folder"):
+    with pytest.raises(InputError, match="no factors are known of folder"):
         beta_vae.check(settings.resolve("beta_vae", dataset="folder", data_dir=str(tmp_path)))

@@ -10,8 +10,7 @@ import torch
 from factor_grid import full_grid
 
 from vaestudy import claims, profiles, settings
-from vaestudy.data import Factors, ImageSet
-from vaestudy.errors import InputError
+from vaestudy.data import ImageSet
 from vaestudy.experiments import devices, evidence, group_scores, hierarchy, nvae
 from vaestudy.metrics import factor_codes, rotated
 
@@ -222,12 +221,9 @@ def test_sides_that_convolutions_cannot_take_get_a_flat_model_all_the_same():
     assert nvae.flat_model(SMOKE, (3, 16, 16)).config.network == "conv"
 
 
-@pytest.mark.parametrize("factors", [None, Factors(("class",), (2,), np.array([[0], [1], [0], [1]]))])
-def test_images_without_separate_factors_are_not_scored(factors):
-    images = ImageSet.from_array(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), factors)
-    assert not nvae.has_factors(images)
-    with pytest.raises(InputError, match="no known factors"):
-        nvae.group_table(SMOKE, {}, images)
+def test_images_without_factors_have_no_scores():
+    images = ImageSet.from_array(torch.zeros(4, 3, 16, 16, dtype=torch.uint8))
+    assert nvae.shown_scores(nvae.group_table(SMOKE, {}, images)) == []
 
 
 def test_forms_of_a_map_keep_its_nats():

@@ -12,8 +12,8 @@ from vaestudy.training.listing import open_run
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["vae", "--beta", "-1"], "beta must be 0 or more"),
-        (["vae", "--latent_dim", "0"], "latent_dim must be 1 to"),
+        (["vae", "--beta", "-1"], "beta must be 0 to"),
+        (["vae", "--latent_dim", "0"], "latent_dim must be 2 to"),
         (["vae", "--dataset", "dsprits"], "unknown dataset"),
         (["vae", "--image_size", "63"], "63"),
         (["vae", "--profile", "huge"], "profile must be one of"),
@@ -22,7 +22,7 @@ from vaestudy.training.listing import open_run
         (["vae", "--dataset", "mnist"], "mnist"),
         (["beta_vae", "--pairs", "0"], "pairs must be 1 to"),
         (["nvae", "--bits", "9"], "bits must be 0 to 8"),
-        (["nvae", "--preset", "mnist", "--profile", "smoke"], "choose a multiple of 8"),
+        (["nvae", "--preset", "mnist", "--profile", "smoke"], "images of 1 channels, not 3"),
         (["nvae", "--image_size", "50", "--profile", "smoke"], "50"),
     ],
 )

@@ -32,6 +32,7 @@ PRESETS = (
     "smoke",
 )
 MOST_SEED = 2**32 - 1
+MOST_BETA = MOST_LABELS = 1_000_000
 
 
 def setting(
@@ -53,7 +54,7 @@ class Settings:
     dataset: str = setting("dsprites", "the images, a name that vaestudy.data.load knows")
     image_size: int = setting(0, "side of the images in pixels, 0 for the one of the profile", least=0, most=1024)
     data_dir: str = setting("", "folder of data files and caches, empty for the folder data of the project")
-    beta: float = setting(1.0, "weight of the KL term, 0 or more, 1 is the VAE", least=0)
+    beta: float = setting(1.0, "weight of the KL term, 0 or more, 1 is the VAE", least=0, most=MOST_BETA)
     seed: int = setting(0, "of the weights, the order of the images and the noise", least=0, most=MOST_SEED)
     runs_dir: str = setting("runs", "folder of the trained runs, relative to the project")
 
@@ -70,7 +71,7 @@ class Settings:
 class VAESettings(Settings):
     """Stage 1: the variational autoencoder."""
 
-    latent_dim: int = setting(10, "number of latents, 1 or more", least=1, most=10_000)
+    latent_dim: int = setting(10, "number of latents, 2 or more", least=2, most=1000)
     likelihood: str = setting("bernoulli", "bernoulli or gaussian", choices=("bernoulli", "gaussian"))
     network: str = setting("mlp", "linear, kingma, mlp, higgins, conv or burgess", choices=NETWORKS)
 
@@ -81,12 +82,16 @@ class VAESettings(Settings):
 class BetaVAESettings(Settings):
     """Stage 2: the β-VAE, the disentanglement metric and the sweep over β."""
 
-    beta: float = setting(0.0, "β of the β-VAE shown beside the VAE, 0 for the best one of the sweep", least=0)
+    beta: float = setting(
+        0.0, "β of the β-VAE shown beside the VAE, 0 for the best one of the sweep", least=0, most=MOST_BETA
+    )
     likelihood: str = setting("bernoulli", "bernoulli or gaussian", choices=("bernoulli", "gaussian"))
     network: str = setting("mlp", "linear, kingma, mlp, higgins, conv or burgess", choices=NETWORKS)
     seeds: int = setting(0, "models for each β and latent size, 2 or more, 0 for the profile's", least=0, most=1000)
-    pairs: int = setting(5, "pairs L that the Higgins score averages, 1 or more", least=1, most=1000)
-    labels: int = setting(1000, "images whose labels are known when β is chosen from weak labels, 50 or more", least=50)
+    pairs: int = setting(5, "pairs L that the Higgins score averages, 1 or more", least=1, most=200)
+    labels: int = setting(
+        1000, "images whose labels are known when β is chosen from weak labels, 50 or more", least=50, most=MOST_LABELS
+    )
 
     stage = "beta_vae"
 
@@ -101,7 +106,7 @@ class NVAESettings(Settings):
     """Stage 3: NVAE, and what β does to it."""
 
     dataset: str = setting("", "the images, empty for the rendered faces of the profile")
-    beta: float = setting(8.0, "β of the NVAE shown beside the plain NVAE, 0 or more", least=0)
+    beta: float = setting(8.0, "β of the NVAE shown beside the plain NVAE, 0 or more", least=0, most=MOST_BETA)
     preset: str = setting(
         "", "configuration, say celeba64 or cifar10, empty for the one of the profile", choices=("", *PRESETS)
     )

@@ -2,6 +2,6 @@
 
 from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.data.paths import default_dir
-from vaestudy.data.registry import REGISTRY, DataSetInfo, about, load, train_and_test
+from vaestudy.data.registry import REGISTRY, DataSetInfo, about, count, load, train_and_test
 
-__all__ = ["REGISTRY", "DataSetInfo", "Factors", "ImageSet", "about", "default_dir", "load", "train_and_test"]
+__all__ = ["REGISTRY", "DataSetInfo", "Factors", "ImageSet", "about", "count", "default_dir", "load", "train_and_test"]

@@ -5,6 +5,7 @@ folder of the data files and whether it may download, and returns an `ImageSet`.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -124,6 +125,21 @@ def about(name: str, data_dir: str | Path | None = None) -> DataSetInfo:
     if found is None:
         return replace(info, labels="none")
     return replace(info, labels="factors", factors=dict(zip(found[0].names, found[0].sizes, strict=True)))
+
+
+def count(name: str, data_dir: str | Path | None = None) -> Mapping[str, int | None]:
+    """How many images each split of a data set has, from the names of its files; None where only reading them tells.
+
+    Raises:
+        InputError: a folder without images.
+    """
+    info = REGISTRY[name]
+    root = resolve(data_dir) if data_dir else default_dir()
+    root = root if info.needs_data_dir else root / name
+    if info.labels != "labels.csv" or not (root.is_dir() or info.needs_data_dir):
+        return info.splits
+    found = Counter(map(photos.split_of, photos.list_images(root)))
+    return {split: found[split] for split in info.splits}
 
 
 def load(

@@ -5,15 +5,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float, Int
 from scipy.stats import spearmanr
 
 from vaestudy import data, metrics, published
-from vaestudy.data import ImageSet
+from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae_parts, evidence
-from vaestudy.experiments.beta_vae_parts import LINEAR_IMAGES, Examined, held_out_region
-from vaestudy.experiments.common import runs_root, sizes
+from vaestudy.experiments.beta_vae_parts import LINEAR_IMAGES, READ_OUT, Examined
+from vaestudy.experiments.common import checked, image_side, runs_root, seeds_from, sizes
 from vaestudy.models import VAE
 from vaestudy.settings import BetaVAESettings
 from vaestudy.training import Grid, Job, Run, distributed, fit_many
@@ -24,21 +25,52 @@ ICA_FITS = 3
 WIDE = 200  # columns of a code
 PAPER_MODELS = 10
 SWEEPS = ("sweep32", "curve32")
-LABELS = {"all labels": "higgins", "weak labels": "weak_higgins_5"}
-
-__all__ = ["held_out_region"]
+LABELS = {"all labels": "score", "weak labels": "weak_higgins_5"}
 
 
 def check(settings: BetaVAESettings) -> None:
     """Raise InputError for settings that cannot work together, before any work."""
-    sizes(settings)
-    if data.about(settings.dataset, settings.data_dir or None).labels == "none":
-        raise InputError(f"stage 2 scores codes against factors, and none are known of {settings.dataset}")
+    info = data.about(settings.dataset, settings.data_dir or None)
+    if info.labels == "none":
+        where = " (a labels.csv beside the images makes them known)" if info.needs_data_dir else ""
+        raise InputError(
+            f"no factors are known of {info.name}{where}, and stage 2 scores codes against them: choose dsprites, "
+            "faces or another set with labels, or stage 1 or 3"
+        )
+    _, shape = checked(settings, settings.dataset, image_side(settings), train=beta_vae_parts.LEAST_IMAGES)
+    with torch.device("meta"):
+        VAE(shape, **network(settings))
+
+
+def several_factors(settings: BetaVAESettings) -> bool:
+    """Whether two factors or more are known, which the Higgins score tells apart; a class label is one."""
+    return len(data.about(settings.dataset, settings.data_dir or None).factors) > 1
+
+
+def score_title(settings: BetaVAESettings, draws: bool = False) -> str:
+    """What figures call the score that the page compares models by."""
+    if several_factors(settings):
+        return "Higgins of draws, L = 5" if draws else f"Higgins, L = {settings.pairs}"
+    return "accuracy of a linear read-out"
+
+
+def shown_scores(settings: BetaVAESettings) -> dict[str, str]:
+    """The columns of `sweep_table` that are shown over β, with their titles."""
+    if several_factors(settings):
+        return {"score": score_title(settings), "factor_vae": "FactorVAE", "mig": "MIG"}
+    return {"score": score_title(settings), f"{READ_OUT}_nats": "information, nats"}
+
+
+def scores_of(settings: BetaVAESettings, examined: Examined, codes: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The score of the page for each of some codes of `some`."""
+    part = examined._replace(factors=examined.factors[some(examined)])
+    found = {name: beta_vae_parts.higgins(code, part, settings.seed, (settings.pairs,)) for name, code in codes.items()}
+    return {name: next(iter(scores.values())) for name, scores in found.items()}
 
 
 def seeds(settings: BetaVAESettings) -> tuple[int, ...]:
     """The seeds of the models."""
-    return tuple(range(settings.seed, settings.seed + (settings.seeds or sizes(settings)["seeds"])))
+    return seeds_from(settings.seed, settings.seeds or sizes(settings)["seeds"])
 
 
 def grid(settings: BetaVAESettings) -> Grid:
@@ -52,7 +84,7 @@ def grids(settings: BetaVAESettings) -> list[Grid]:
     if more is None or sizes(settings)["pieces"]:
         return [grid(settings)]
     row = more | evidence.changed(settings)
-    return [grid(settings), beta_vae_parts.grid(row, range(settings.seed, settings.seed + row["seeds"]))]
+    return [grid(settings), beta_vae_parts.grid(row, seeds_from(settings.seed, row["seeds"]))]
 
 
 def network(settings: BetaVAESettings) -> dict[str, Any]:
@@ -79,7 +111,9 @@ def train(settings: BetaVAESettings, whole: ImageSet) -> list[Run]:
 
 def train_and_score(settings: BetaVAESettings) -> list[Run]:
     """Train the sweep, and put its scores into the records."""
-    runs = train(settings, images(settings))
+    whole = images(settings)
+    examine(settings, whole)  # what cannot be scored is refused before it is trained
+    runs = train(settings, whole)
     if distributed.rank() == 0 and not sizes(settings)["pieces"]:
         for name in SWEEPS[: len(grids(settings))]:
             evidence.part_of_page(settings, name)
@@ -102,11 +136,11 @@ def sweep_table(settings: BetaVAESettings, records: pd.DataFrame, whole: ImageSe
     Raises:
         InputError: no record of the sweep, or none with the L asked for.
     """
-    score = f"higgins_{settings.pairs}"
+    score = f"higgins_{settings.pairs}" if whole.factors is None or len(whole.factors.names) > 1 else READ_OUT
     rows = records[records["part"].isin(SWEEPS)].drop_duplicates(["latent_dim", "beta", "seed"])
     if not len(rows) or score not in rows:
-        raise InputError(f"no record of the sweep has a Higgins score for L = {settings.pairs}: run its parts first")
-    named = {"beta_norm": rows["beta"] * rows["latent_dim"] / whole.dims, "higgins": rows[score], "kind": "beta"}
+        raise InputError(f"no record of the sweep has {score}, the score at L = {settings.pairs}: run its parts first")
+    named = {"beta_norm": rows["beta"] * rows["latent_dim"] / whole.dims, "score": rows[score], "kind": "beta"}
     return rows.assign(**named, kl_nats=rows["nats"]).reset_index(drop=True)
 
 
@@ -122,7 +156,7 @@ def by_live_latents(table: pd.DataFrame) -> pd.DataFrame:
     """Scores of models with as many live latents, over β: what a rise owes to latents that switch off."""
     named = {"live": "live latents", "beta": "β"}
     groups = table.astype({"live": int}).rename(columns=named).groupby([*named.values()])
-    columns = {"higgins": "Higgins score", "mig": "MIG", "nats": "nats"}
+    columns = {"score": "score", "mig": "MIG", "nats": "nats"}
     means = groups[[*columns]].mean().rename(columns=columns)
     return groups.size().rename("models").to_frame().join(means).reset_index()
 
@@ -153,7 +187,7 @@ def named(name: str, run: Run, examined: Examined) -> str:
     return f"{name} (β = {run.record['config'][2]['objective']['beta']:g}, {live} live)"
 
 
-def best_beta(table: pd.DataFrame, metric: str = "higgins") -> float:
+def best_beta(table: pd.DataFrame, metric: str = "score") -> float:
     """The β with the highest mean score, of those with the most seeds."""
     scores = table.groupby("beta")[metric].agg(["mean", "count"])
     return float(scores.loc[scores["count"] == scores["count"].max(), "mean"].idxmax())
@@ -162,7 +196,7 @@ def best_beta(table: pd.DataFrame, metric: str = "higgins") -> float:
 def linear_codes(examined: Examined, seed: int, components: int = 10) -> dict[str, list[metrics.LinearCode]]:
     """PCA and three fits of ICA to the pixels of some images."""
     pixels = pixels_of(examined)
-    fits = [metrics.ica(pixels, components, seed=seed + number) for number in range(ICA_FITS)]
+    fits = [metrics.ica(pixels, components, seed=own) for own in seeds_from(seed, ICA_FITS)]
     return {"PCA": [metrics.pca(pixels, components, seed=seed)], "ICA": fits}
 
 
@@ -197,7 +231,9 @@ def control_codes(examined: Examined, seed: int, latent_dim: int) -> dict[str, n
 def score_curves(
     settings: BetaVAESettings, examined: Examined, codes: Mapping[str, np.ndarray], linear: Mapping[str, np.ndarray]
 ) -> dict[str, Float[np.ndarray, " pairs"]]:
-    """The Higgins score of several codes for every L; `linear` are codes of `some` alone."""
+    """The Higgins score of several codes for every L, none for one factor; `linear` are codes of `some` alone."""
+    if len(examined.classes) < 2:
+        return {}
     exam = {"seed": settings.seed, "pairs": sizes(settings)["curve_pairs"], "classes": examined.classes}
     whole = metrics.higgins_curve(list(codes.values()), examined.factors, **exam)
     part = metrics.higgins_curve(list(linear.values()), examined.factors[some(examined)], **exam)
@@ -206,15 +242,15 @@ def score_curves(
 
 def reconstruction_and_score(table: pd.DataFrame) -> dict[str, float | int]:
     """How reconstruction and score go together over the models of one latent size."""
-    sharp, good = table.loc[table["nll_nats"].idxmin()], table.loc[table["higgins"].idxmax()]
+    sharp, good = table.loc[table["nll_nats"].idxmin()], table.loc[table["score"].idxmax()]
     return {
         "count": len(table),
-        "correlation": float(spearmanr(-table["nll_nats"], table["higgins"]).statistic),
+        "correlation": float(spearmanr(-table["nll_nats"], table["score"]).statistic),
         "sharpest_beta": float(sharp["beta"]),
-        "sharpest_score": float(sharp["higgins"]),
+        "sharpest_score": float(sharp["score"]),
         "sharpest_live": int(sharp["live"]),
         "best_beta": float(good["beta"]),
-        "best_score": float(good["higgins"]),
+        "best_score": float(good["score"]),
         "best_live": int(good["live"]),
         "paid": float(good["nll_nats"] - sharp["nll_nats"]),
     }
@@ -228,8 +264,10 @@ def paper_table(
 ) -> dict[str, dict[int, metrics.HigginsReport]]:
     """Scores over model and classifier seeds at two values of L; `some_codes` are of `some` alone.
 
-    Codes as wide as pixels get the first L alone: 64 pairs of them cost minutes.
+    Codes as wide as pixels get the first L alone: 64 pairs of them cost minutes. Empty where one factor alone is known.
     """
+    if len(examined.classes) < 2:
+        return {}
     exam = {"seed": settings.seed, "classes": examined.classes, "classifier": sizes(settings)["classifier"]}
     reports = {}
     for codes_of, factors in ((whole_codes, examined.factors), (some_codes, examined.factors[some(examined)])):
@@ -244,7 +282,7 @@ def beside_small_runs(table: pd.DataFrame, beta: float) -> list[dict]:
     models, tried = table[table["beta"] == beta], table["beta"].nunique()
     rows = []
     for name, title in (("higgins", "Higgins score"), ("factor_vae", "FactorVAE score"), ("mig", "MIG")):
-        scores = 100 * models[name]
+        scores = 100 * models["score" if name == "higgins" else name]
         ours = spread(scores.mean(), scores.std())
         about = f"β = {beta:g}, the best of {tried}; {len(models)} seeds of {models['images'].iloc[0]:,.0f} images"
         rows.append({"score": title, "ours": ours, **published.SMALL_RUNS[name], "our protocol": about})
@@ -291,9 +329,17 @@ def combinations_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def held_out_region(factors: Factors) -> dict[str, list[int]]:
+    """What is held out to test new combinations; nothing where one factor alone is known."""
+    return beta_vae_parts.held_out_region(factors) if len(factors.names) > 1 else {}
+
+
 def objectives_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Records of the three objectives as the figures name their columns; their rates differ, so draws are scored."""
-    return rows.assign(higgins=rows["higgins_5_draws"], kl_nats=rows["nats"]) if len(rows) else rows
+    if not len(rows):
+        return rows
+    column = "higgins_5_draws" if "higgins_5_draws" in rows else f"{READ_OUT}_draws"
+    return rows.assign(score=rows[column], kl_nats=rows["nats"])
 
 
 def headline(
@@ -310,11 +356,13 @@ def headline(
     """
     source, name = "Higgins et al. (2017), table 2: best half, L not stated", f"Higgins score, L = {settings.pairs}"
     published_at, rows = {1.0: published.HIGGINS["VAE"], beta: published.HIGGINS["β-VAE"]}, []
+    if not reports:
+        name, published_at = score_title(settings), {}
     for own, models in table.groupby("beta"):
-        theirs, scores = published_at.get(own), (100 * models["higgins"]).tolist()
+        theirs, scores = published_at.get(own), (100 * models["score"]).tolist()
         row = {"quantity": f"{name}, β = {own:g}, %", "ours": spread(np.mean(scores), np.std(scores, ddof=1))}
         rows.append(row | {"published": theirs, "source": source if theirs else None, "values": scores, "digits": 1})
-    for of in ("PCA", "true factors"):
+    for of in ("PCA", "true factors") if reports else ():
         report = reports[of][settings.pairs]
         ours = spread(100 * report.mean, 100 * report.std)
         rows.append(

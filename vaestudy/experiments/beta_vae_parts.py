@@ -9,6 +9,7 @@ from joblib import Parallel, delayed
 
 from vaestudy import metrics
 from vaestudy.data import Factors, ImageSet
+from vaestudy.errors import InputError
 from vaestudy.experiments.evidence import Context, part
 from vaestudy.training import Grid, Run, fit_many, memory
 from vaestudy.training import sweep as sweeps
@@ -18,6 +19,8 @@ DRAWS, DRAWN_IMAGES = 10, 5_000
 BOUND_IMAGES = 5_000
 LINEAR_IMAGES = 20_000
 COMPONENTS = 10
+LEAST_IMAGES = 100  # that scores of a code can rest on
+READ_OUT = "read_out"  # the column of a record in place of the Higgins scores where one factor alone is known
 
 
 class Examined(NamedTuple):
@@ -31,15 +34,55 @@ class Examined(NamedTuple):
     def names(self) -> tuple[str, ...]:
         return self.images.factors.names
 
+    @property
+    def chance(self) -> float:
+        """What guessing scores: of several classes any, of the values of a single one the most frequent."""
+        if len(self.classes) > 1:
+            return 1 / len(self.classes)
+        return float(np.bincount(self.factors[:, self.classes[0]]).max() / len(self.factors))
+
 
 def examined(whole: ImageSet, limit: int) -> Examined:
-    """At most `limit` images, of a full grid of factors an even part."""
+    """At most `limit` images, of a full grid of factors an even part.
+
+    Raises:
+        InputError: too few images for the scores, or a factor of which some value is shared by too few of them.
+    """
+    found = region_examined(whole, limit)
+    check_examined(whole.name, found.names, found.factors)
+    return found
+
+
+def region_examined(whole: ImageSet, limit: int) -> Examined:
+    """The same of a region of a grid, in which factors may be constant."""
     seen = whole.subsample(limit)
     if len(seen) > limit:
         seen = seen.select(np.random.default_rng(0).choice(len(seen), limit, replace=False), some=limit)
     # The paper leaves the shape of dSprites out of the classes.
     classes = [k for k, name in enumerate(seen.factors.names) if (whole.name, name) != ("dsprites", "shape")]
     return Examined(seen, seen.factors.values(slice(None)), classes)
+
+
+def check_examined(name: str, names: Sequence[str], values: Int[np.ndarray, "n k"]) -> None:
+    """Raise InputError unless codes of images with these factors can be scored."""
+    if len(values) < LEAST_IMAGES:
+        raise InputError(f"{name} has {len(values)} labelled images to score codes by: {LEAST_IMAGES} are the least")
+    for factor, column in zip(names, values.T, strict=True):
+        _, counts = np.unique(column, return_counts=True)
+        if len(counts) < 2 or counts.min() < 3:
+            few = (
+                "one value only" if len(counts) < 2 else f"a value that {counts.min()} images have, and 3 are the least"
+            )
+            raise InputError(f"the factor {factor} of {name} has {few}: merge values, or leave it out of labels.csv")
+
+
+def scorable(values: Int[np.ndarray, "n k"]) -> list[int]:
+    """The factors that can be scored on these images: two values or more, each of three images or more.
+
+    None of fewer images than scores can rest on.
+    """
+    counts = [np.unique(column, return_counts=True)[1] for column in values.T]
+    return [k for k, of in enumerate(counts) if len(of) > 1 and of.min() >= 3] if len(values) >= LEAST_IMAGES else []
 
 
 def network(sizes: Any) -> dict[str, Any]:
@@ -80,7 +123,10 @@ def _some(exam: Examined, count: int) -> Int[np.ndarray, " m"]:
 
 
 def higgins(codes: Float[np.ndarray, "n d"], exam: Examined, seed: int, pairs: Sequence[int]) -> dict[str, float]:
-    """The Higgins score for several L."""
+    """The Higgins score for several L or, where one factor alone is known, what a linear read-out tells of it."""
+    if len(exam.classes) < 2:
+        found = metrics.read_out(codes, exam.factors[:, exam.classes[0]], seed=seed)
+        return {READ_OUT: found.accuracy, f"{READ_OUT}_nats": found.nats}
     (curve,) = metrics.higgins_curve([codes], exam.factors, seed=seed, pairs=pairs, classes=exam.classes)
     return {f"higgins_{count}": float(score) for count, score in zip(pairs, curve, strict=True)}
 
@@ -90,15 +136,18 @@ def code_scores(codes: Float[np.ndarray, "n d"], exam: Examined, kl: list[float]
     alive = live_codes(codes, kl)
     row = higgins(codes, exam, seed, sorted({1, 5, 64, sizes.get("pairs", 5)}))
     row["mig"] = metrics.mig(codes, exam.factors, seed=seed)
-    row["factor_vae"] = metrics.factor_vae_score(codes, exam.factors, seed=seed)
+    several = len(exam.classes) > 1
+    if several:
+        row["factor_vae"] = metrics.factor_vae_score(codes, exam.factors, seed=seed)
     row["weak_higgins_5"] = weak_higgins(codes, exam, seed, sizes)
     known = metrics.knn_r2(alive, exam.factors, seed=seed)
     row |= {f"r2_{name}": float(value) for name, value in zip(exam.names, known, strict=True)}
     if count := sizes.get("rotations", 0):
         once = {"seed": seed, "rotations": count}
         row["mig_rotated"] = rotated_mig(alive, exam.factors, **once)
-        exam_of = {"classes": exam.classes, "pairs": 5}
-        row["higgins_5_rotated"] = metrics.rotation_score(alive, exam.factors, **once, **exam_of)
+        if several:
+            exam_of = {"classes": exam.classes, "pairs": 5}
+            row["higgins_5_rotated"] = metrics.rotation_score(alive, exam.factors, **once, **exam_of)
     return row
 
 
@@ -116,21 +165,48 @@ def rotated_mig(alive: Float[np.ndarray, "n d"], factors: Int[np.ndarray, "n k"]
 
 
 def weak_higgins(codes: Float[np.ndarray, "n d"], exam: Examined, seed: int, sizes: Any) -> float:
-    """The Higgins score, L = 5, when `labels` images have labels of two factors: the mean over subsets of labels."""
+    """The Higgins score, L = 5, when `labels` images have labels of two factors: the mean over subsets of labels.
+
+    Images whose labels no other of the subset has make no pair and are left out; without any left it is a guess.
+    Where one factor alone is known, the accuracy of a linear read-out from so many labels.
+    """
     scores, two = [], exam.classes[-2:]
     for subset in range(sizes.get("label_subsets", 0)):
         rows = np.random.default_rng([seed, subset]).choice(len(codes), min(sizes["labels"], len(codes)), replace=False)
         part = {"seed": subset, "pairs": 5, "train": 1_000, "test": 1_000}
-        scores.append(metrics.higgins_score(codes[rows], exam.factors[rows][:, two], **part))
+        kept = rows[paired(exam.factors[rows][:, two], 3 if len(two) < 2 else 2)]
+        if not len(kept) or (np.ptp(exam.factors[kept][:, two], axis=0) == 0).any():
+            scores.append(exam.chance if len(two) < 2 else 0.5)
+        elif len(two) < 2:
+            scores.append(metrics.read_out(codes[kept], exam.factors[kept, two[0]], seed=subset).accuracy)
+        else:
+            scores.append(metrics.higgins_score(codes[kept], exam.factors[kept][:, two], **part))
     return float(np.mean(scores)) if scores else float("nan")
+
+
+def paired(factors: Int[np.ndarray, "n k"], least: int = 2) -> Int[np.ndarray, " m"]:
+    """The rows whose value of each factor `least` rows or more share."""
+    rows = np.arange(len(factors))
+    while True:
+        often = np.ones(len(rows), bool)
+        for column in factors[rows].T:
+            _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
+            often &= counts[place] >= least
+        if often.all():
+            return rows
+        rows = rows[often]
 
 
 def draw_scores(run: Run, exam: Examined, kl: list[float], seed: int) -> dict[str, float]:
     """The scores of posterior draws of the live latents, ten an image."""
     codes, factors = run.codes(exam.images, _some(exam, DRAWN_IMAGES), draws=DRAWS)
     codes = live_codes(codes, kl)
-    part = exam._replace(factors=factors)
-    found = higgins(codes, part, seed, (5,)) | {"mig": metrics.mig(codes, factors, seed=seed)}
+    part, one = exam._replace(factors=factors), slice(None, None, DRAWS)
+    if len(exam.classes) < 2:  # what learns from some rows and is tested on others takes one draw an image
+        found = higgins(codes[one], part._replace(factors=factors[one]), seed, ())
+    else:
+        found = higgins(codes, part, seed, (5,))
+    found["mig"] = metrics.mig(codes, factors, seed=seed)
     return {f"{name}_draws": value for name, value in found.items()}
 
 
@@ -225,17 +301,23 @@ def objectives(context: Context, seeds: tuple[int, ...]) -> list[dict]:
 def combinations(context: Context, seeds: tuple[int, ...]) -> list[dict]:
     """The sweep without one region of the factor grid, examined inside of it and on as many images outside."""
     whole = context.images()
+    if len(whole.factors.names) < 2:
+        return []
     rest, held = whole.hold_out(**held_out_region(whole.factors))
+    if min(len(rest), len(held)) < LEAST_IMAGES:
+        return []
     runs, rows = train(context, rest, grid(context.sizes, seeds)), []
     regions = {"seen": rest, "new": held}
-    exams = {name: examined(part.compact(), context.sizes["grid_images"]) for name, part in regions.items()}
+    exams = {name: region_examined(part.compact(), context.sizes["grid_images"]) for name, part in regions.items()}
     for run in runs:
         row = described(run, whole)
         for name, exam in exams.items():
             codes, _ = run.codes(exam.images)
             vary = [k for k in exam.classes if len(np.unique(exam.factors[:, k])) > 1]
-            own = Examined(exam.images, exam.factors[:, vary], list(range(len(vary))))
-            row |= {f"{name}_higgins_5": higgins(codes, own, row["seed"], (5,))["higgins_5"]}
+            kept = paired(exam.factors[:, vary])
+            own = Examined(exam.images, exam.factors[kept][:, vary], list(range(len(vary))))
+            scored = higgins(codes[kept], own, row["seed"], (5,)) if len(vary) > 1 else {}
+            row |= {f"{name}_higgins_5": scored.get("higgins_5", float("nan"))}
             row |= {f"{name}_nll_nats": run.bound(exam.images.select(_some(exam, BOUND_IMAGES)))["nll_nats"]}
         rows.append(row)
     return rows

@@ -1,12 +1,14 @@
 """What the stages share: where their images and runs are, and the sizes of their profile."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vaestudy import data, profiles
-from vaestudy.data import ImageSet
+from vaestudy.data import DataSetInfo, ImageSet
+from vaestudy.errors import InputError
 from vaestudy.files import project_root
-from vaestudy.settings import STAGES, Settings
+from vaestudy.settings import MOST_SEED, STAGES, Settings
 from vaestudy.training import Run
 from vaestudy.training.listing import settings_of
 
@@ -22,6 +24,29 @@ def image_side(settings: Settings) -> int | None:
     return settings.image_size or (sizes(settings)["image_size"] if settings.dataset == own else None)
 
 
+def checked(
+    settings: Settings, dataset: str, side: int | None, **least: int
+) -> tuple[DataSetInfo, tuple[int, int, int]]:
+    """What is known of the images of a stage before one of them is rendered or read, and their shape.
+
+    `least` says how many images of some splits the stage needs.
+
+    Raises:
+        InputError: an unknown set, a side that it has not, a folder of images that is not named or has too few of them.
+    """
+    info = data.about(dataset, settings.data_dir or None)
+    if info.needs_data_dir and not settings.data_dir:
+        raise InputError(f"dataset {dataset!r} needs data_dir: the directory that holds your images")
+    side, found = info.check(side), data.count(dataset, settings.data_dir or None)
+    for split, needed in least.items():
+        if found.get(split) is not None and found[split] < needed:
+            raise InputError(
+                f"{dataset} has {sum(found.values())} images, and by the hash of their names {found[split]} are in "
+                f"the split {split!r}: {needed} are the least there, so add images"
+            )
+    return info, (info.channels, side, side)
+
+
 def images(settings: Settings, side: int | None = None) -> ImageSet:
     """All images of the data set, or those of its training split."""
     return data.load(settings.dataset, image_size=side or image_side(settings), data_dir=settings.data_dir or None)
@@ -33,11 +58,16 @@ def train_and_test(settings: Settings, dataset: str = "", side: int | None = Non
     return data.train_and_test(dataset or settings.dataset, sizes(settings)["test_images"], **where)
 
 
+def seeds_from(first: int, count: int) -> tuple[int, ...]:
+    """So many seeds from a first one on; after the greatest comes 0."""
+    return tuple((first + number) % (MOST_SEED + 1) for number in range(count))
+
+
 def runs_root(settings: Settings) -> Path:
     """The folder of the runs."""
     return project_root() / Path(settings.runs_dir).expanduser()
 
 
-def provenance(runs: list[Run]) -> list[dict]:
+def provenance(runs: Sequence[Run]) -> list[dict]:
     """Rows of the table of what made the numbers: each run with its settings, cost and folder."""
     return [run.summary() | settings_of(run.config) for run in runs]

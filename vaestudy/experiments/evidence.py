@@ -19,7 +19,7 @@ from vaestudy import claims, data, profiles
 from vaestudy.claims.records import NAMES
 from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments.common import image_side, runs_root
+from vaestudy.experiments.common import image_side, runs_root, seeds_from
 from vaestudy.files import canonical, project_root, replacing
 from vaestudy.settings import STAGES, Settings
 from vaestudy.training.provenance import provenance
@@ -102,6 +102,7 @@ def run_piece(part: Part, context: Context, seeds: Iterable[int], piece: str, fo
         named = {"part": part.name, "piece": piece}
         known += [{**named, **_plain(row), **same, **about} for row in made]
         known.sort(key=lambda row: row["seed"])
+    if missing and known:  # a part that these images cannot have has no models
         with replacing(path) as temporary:
             temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in known), "utf-8")
     return _frame([row for row in known if row["seed"] in set(seeds)])
@@ -169,10 +170,19 @@ def folder(profile: str) -> Path:
 
 
 def part_of_page(settings: Settings, name: str) -> pd.DataFrame:
-    """The records of one part of a page, whose seeds are one piece."""
-    sizes, root = plan(settings.stage, settings.profile)[name] | changed(settings), runs_root(settings)
-    seeds = range(settings.seed, settings.seed + sizes["seeds"])
-    context = Context(sizes, settings.data_dir or None, root)
+    """The records of one part of a page, whose seeds are one piece.
+
+    The parts of stage 3 train on sets of their own, whatever images the page shows; the records of the others belong to
+    the very images that they were made from.
+    """
+    sizes, root, data_dir = plan(settings.stage, settings.profile)[name], runs_root(settings), settings.data_dir or None
+    if settings.stage == "nvae":
+        context = Context(sizes, None if settings.dataset else data_dir, root)
+    else:
+        context = Context(sizes | changed(settings), data_dir, root)
+        if "dataset" in changed(settings):
+            context = context._replace(sizes=context.sizes | {"content": context.images().describe()})
+    seeds = seeds_from(settings.seed, context.sizes["seeds"])
     return run_piece(PARTS[name], context, seeds, settings.profile, root)
 
 

@@ -5,15 +5,12 @@ the same latents (the information without any alignment), and the true factors t
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.metrics import log_loss, r2_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
 
 from vaestudy import metrics
 from vaestudy.metrics.table import Codes, Labels
@@ -135,9 +132,7 @@ def knowledge(
 ) -> Knowledge:
     """What each group knows, by itself, beyond the groups above, and together with them.
 
-    The log loss of a logistic regression on held-out folds is taken from the loss of guessing by frequency. It is a
-    lower bound of the mutual information; a code that says nothing may come out a little below 0. One row an image:
-    two draws of one image may not stand on both sides of a split.
+    The nats of `metrics.read_out`, from one row an image.
 
     Args:
         groups: draws of each group (n, d), top first.
@@ -149,7 +144,9 @@ def knowledge(
     above = [np.concatenate(groups[: i + 1], axis=1) for i in range(len(groups))]
     targets = [_merged(column, values) for column in factors.T]
     alone, together = (
-        np.array([[_nats_known(code, target, seed, folds) for target in targets] for code in codes])
+        np.array(
+            [[metrics.read_out(code, of, seed=seed, points=None, folds=folds).nats for of in targets] for code in codes]
+        )
         for codes in (groups, above)
     )
     return Knowledge(alone, np.diff(together, axis=0, prepend=0), together)
@@ -159,11 +156,3 @@ def _merged(column: np.ndarray, values: int) -> np.ndarray:
     ranks = np.unique(column, return_inverse=True)[1]
     count = int(ranks.max()) + 1
     return ranks * values // count if count > values else ranks
-
-
-def _nats_known(code: Codes, target: np.ndarray, seed: int, folds: int) -> float:
-    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    model: Any = make_pipeline(StandardScaler(), LogisticRegression(C=100, max_iter=1_000))
-    guessed = cross_val_predict(model, code.astype(np.float64), target, cv=split, method="predict_proba")
-    frequencies = np.bincount(target) / len(target)
-    return float(-(frequencies * np.log(frequencies)).sum() - log_loss(target, guessed))

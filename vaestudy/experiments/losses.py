@@ -14,6 +14,7 @@ from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.experiments.beta_vae_parts import (
     BOUND_IMAGES,
+    READ_OUT,
     Examined,
     described,
     examined,
@@ -81,7 +82,8 @@ def _with_codes(runs: list[Run], exam: Examined):
 
 
 def _higgins_5(codes: Float[np.ndarray, "n d"], exam: Examined, seed: int) -> float:
-    return higgins(codes, exam, seed, (5,))["higgins_5"]
+    scores = higgins(codes, exam, seed, (5,))
+    return scores.get("higgins_5", scores.get(READ_OUT))
 
 
 @torch.no_grad()

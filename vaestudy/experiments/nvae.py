@@ -1,23 +1,22 @@
 """Stage 3: NVAE at two β and a flat VAE beside them, and what each of its latent groups knows."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from vaestudy import metrics, published
-from vaestudy.data import ImageSet
+from vaestudy import data, metrics, published
+from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments import devices, group_scores, hierarchy
-from vaestudy.experiments.common import runs_root, sizes
+from vaestudy.experiments import beta_vae_parts, devices, group_scores, hierarchy
+from vaestudy.experiments.common import checked, runs_root, sizes
 from vaestudy.experiments.common import train_and_test as _train_and_test
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.settings import NVAESettings
 from vaestudy.training import Job, Run, Training, distributed, fit, fit_many, folder
-
-FIXED_SIDES = ("dsprites", "mnist", "fashion_mnist", "cifar10")
 
 
 class Runs(NamedTuple):
@@ -37,23 +36,30 @@ def dataset(settings: NVAESettings) -> str:
 
 
 def image_side(settings: NVAESettings) -> int | None:
-    """The side asked for, the profile's for images of any size, or None for the set's own."""
-    return settings.image_size or (None if dataset(settings) in FIXED_SIDES else sizes(settings)["image_size"])
+    """The side asked for, the profile's if the images come in it, or the set's first one that the network takes."""
+    if settings.image_size:
+        return settings.image_size
+    info, own = data.about(dataset(settings), settings.data_dir or None), sizes(settings)["image_size"]
+    for side in (own,) if own in info.image_sizes else info.image_sizes:
+        with suppress(InputError):
+            config(settings, (info.channels, side, side))
+            return side
+    return None
 
 
 def check(settings: NVAESettings) -> None:
     """Raise InputError for settings that cannot work together, before any work."""
-    if side := image_side(settings):
-        # Sides that the scales do not divide are refused before any image is rendered or read.
-        channels = NVAEConfig.preset(settings.preset or sizes(settings)["preset"]).shape[0]
-        config(settings, (channels, side, side))
+    _, shape = checked(settings, dataset(settings), image_side(settings), train=2, test=2)
+    config(settings, shape)
 
 
 def config(settings: NVAESettings, shape: tuple[int, int, int]) -> NVAEConfig:
-    """The network for images of this shape."""
-    bits = {"bits": settings.bits} if settings.bits else {}
-    fields = {"shape": shape, "seed": settings.seed, "checkpoint": sizes(settings)["checkpoint"], **bits}
-    return NVAEConfig.preset(settings.preset or sizes(settings)["preset"], **fields)
+    """The network for images of this shape: a preset asked for as it is, the profile's for grey images, too."""
+    row, bits = sizes(settings), {"bits": settings.bits} if settings.bits else {}
+    fields = {"shape": shape, "seed": settings.seed, "checkpoint": row["checkpoint"], **bits}
+    if shape[0] == 1 and not settings.preset:
+        return replace(NVAEConfig.preset(row["preset"]), likelihood="bernoulli", **fields)
+    return NVAEConfig.preset(settings.preset or row["preset"], **fields)
 
 
 def train_and_test(settings: NVAESettings) -> tuple[ImageSet, ImageSet]:
@@ -122,7 +128,7 @@ def train_and_score(settings: NVAESettings) -> list[Run]:
     else:
         found = list(train(settings, train_set).nvae.values())
     for beta, run in zip(betas(settings), found, strict=True) if distributed.rank() == 0 else []:
-        groups = group_table(settings, {f"β = {beta:g}": run}, train_set) if has_factors(train_set) else []
+        groups = group_table(settings, {f"β = {beta:g}": run}, train_set)
         run.update_record(test=run.bound(test_set), scores_by_group=groups)
     return found
 
@@ -139,27 +145,30 @@ def held_out_bounds(settings: NVAESettings, runs: Mapping[str, Run], test_set: I
     return pd.DataFrame(rows)
 
 
-def has_factors(images: ImageSet) -> bool:
-    """Whether several things are known of each image, so that a code can tell them apart; a class label is one."""
-    return images.factors is not None and len(images.factors.names) > 1
-
-
 def group_table(settings: NVAESettings, runs: Mapping[str, Run], images: ImageSet) -> list[dict]:
     """A row a model, latent group and form of its code, scored from posterior draws of some images.
 
-    The forms: the whole map, its principal components, and its mean over space. Raises InputError for images without
-    known factors.
+    The forms: the whole map, its principal components, and its mean over space. Of images without known factors there
+    are no rows; of those with one, a class label say, what a linear read-out tells of it. Factors of which some value
+    has fewer than three of the images are left out.
     """
-    if not has_factors(images):
-        raise InputError(f"{images.name} has no known factors to score a code by")
+    if images.factors is None:
+        return []
     row, rows = sizes(settings), []
     seen = images.select(slice(0, row["scored_images"]))
-    names, classes = seen.factors.names, hierarchy.classes_of(seen.factors)
+    if images.factors_of_rows.is_grid:  # whose first images are all alike
+        seen = images.select(np.random.default_rng(0).permutation(len(images))[: row["scored_images"]])
+    kept = beta_vae_parts.scorable(seen.factors.values(slice(None)))
+    if len(kept) < 2:
+        return label_table(settings, runs, seen, kept)
+    known = Factors([seen.factors.names[k] for k in kept], [seen.factors.sizes[k] for k in kept])
+    names, classes = known.names, hierarchy.classes_of(known)
     exam = {"names": names, "seed": settings.seed, "draws": row["draws"], "classes": classes}
-    ends = group_scores.references(seen.factors.values(slice(None)), seed=settings.seed, classes=classes)
+    ends = group_scores.references(seen.factors.values(slice(None))[:, kept], seed=settings.seed, classes=classes)
     for name, run in runs.items():
         nats = run.kl_by_latent(seen)
         found, factors = run.codes_by_group(seen, draws=row["draws"], pooled=False, batch=hierarchy.BATCH)
+        factors = factors[:, kept]
         for group, (code, of) in enumerate(zip(found, nats, strict=True), 1):
             for form, (z, kl) in forms(code, of, factors).items():
                 scores = group_scores.scores(z, factors, kl, rotations=row["rotations"], **exam)
@@ -168,8 +177,24 @@ def group_table(settings: NVAESettings, runs: Mapping[str, Run], images: ImageSe
     return rows
 
 
+def label_table(settings: NVAESettings, runs: Mapping[str, Run], seen: ImageSet, kept: list[int]) -> list[dict]:
+    """A row a model and latent group: what a linear classifier reads of the one factor in `kept`, from draws."""
+    rows = []
+    for name, run in runs.items() if kept else ():
+        nats = run.kl_by_latent(seen)
+        codes, factors = run.codes_by_group(seen, draws=1, pooled=False, batch=hierarchy.BATCH)
+        for group, (code, of) in enumerate(zip(codes, nats, strict=True), 1):
+            found = metrics.read_out(code, factors[:, kept[0]], seed=settings.seed)
+            row = {"model": name, "group": group, "nats": float(of.sum()), "label": seen.factors.names[kept[0]]}
+            row |= {"accuracy of a linear read-out": found.accuracy, "guessing": found.chance}
+            rows.append(row | {"information, nats": found.nats})
+    return rows
+
+
 def shown_scores(rows: list[dict]) -> list[dict]:
     """The columns of `group_table` that the page shows."""
+    if rows and "label" in rows[0]:
+        return rows
     titles = {name.format(""): title for name, title in hierarchy.REFERENCES.items()}
     about = ("model", "group", "form", "nats", "live", "knows")
     return [{**{name: row[name] for name in about}, **{titles[k]: row[k] for k in titles}} for row in rows]

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from vaestudy import metrics, published
 from vaestudy.data import ImageSet
-from vaestudy.experiments.common import images, runs_root, sizes, train_and_test
+from vaestudy.experiments.common import checked, image_side, images, runs_root, sizes, train_and_test
 from vaestudy.experiments.gradients import BLOCK, gradient_draws, spread
 from vaestudy.models import VAE
 from vaestudy.settings import VAESettings
@@ -35,7 +35,9 @@ class Runs(NamedTuple):
 
 def check(settings: VAESettings) -> None:
     """Raise InputError for settings that cannot work together, before any work."""
-    sizes(settings)
+    _, shape = checked(settings, settings.dataset, image_side(settings), train=2, test=2)
+    with torch.device("meta"):
+        model(settings, shape, settings.latent_dim)
 
 
 def training(settings: VAESettings) -> Training:
@@ -82,8 +84,12 @@ def train_and_score(settings: VAESettings) -> list[Run]:
     runs = train(settings, train_set)
     if distributed.rank() == 0:
         codes, factors = runs.main.codes(images(settings).subsample(SCORED_IMAGES))
-        card = [] if factors is None else metrics.score_card(codes, factors, seed=settings.seed)
-        runs.main.update_record(test=runs.main.bound(test_set), score_card=[score._asdict() for score in card])
+        scores: dict = {"score_card": []}
+        if factors is not None and factors.shape[1] > 1:
+            scores["score_card"] = [row._asdict() for row in metrics.score_card(codes, factors, seed=settings.seed)]
+        elif factors is not None:
+            scores["read_out"] = metrics.read_out(codes, factors[:, 0], seed=settings.seed)._asdict()
+        runs.main.update_record(test=runs.main.bound(test_set), **scores)
     return list(runs)
 
 
@@ -140,23 +146,29 @@ def importance_ladder(
 
 
 def rotated_codes(settings: VAESettings, run: Run, train_set: ImageSet) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
-    """The VAE's code, the same whitened and rotated, and the true factors where known.
+    """The VAE's code, the same whitened and rotated, and the true factors where several are known.
 
     Returns:
-        the codes by name, and a row a code: mean absolute correlation between latents, mutual information gap.
+        the codes by name, and a row a code: mean absolute correlation between latents, and the mutual information gap,
+        or, where one factor alone is known, what a linear read-out tells of it.
     """
     seen = train_set if train_set.factors is None else images(settings).subsample(SCORED_IMAGES)
     codes, factors = run.codes(seen)
-    whitened = metrics.pca(codes, codes.shape[1] - 1, seed=settings.seed).encode(codes)
+    whitened = metrics.pca(codes, min(codes.shape) - 1, seed=settings.seed).encode(codes)
     named = {"VAE": codes, "VAE, whitened and rotated": metrics.rotated(whitened, seed=settings.seed)}
-    if factors is not None:
+    several = factors is not None and factors.shape[1] > 1
+    if several:
         named["true factors"] = metrics.factor_codes(factors)
     rows = []
     for name, code in named.items():
         off_diagonal = metrics.correlation(code) - np.eye(code.shape[1])
         row = {"code": name, "mean correlation": float(np.abs(off_diagonal).mean())}
-        if factors is not None:
+        if several:
             row["mutual information gap"] = metrics.mig(code, factors, seed=settings.seed)
+        elif factors is not None:
+            found = metrics.read_out(code, factors[:, 0], seed=settings.seed)
+            row |= {"accuracy of a linear read-out": found.accuracy, "guessing": found.chance}
+            row["information, nats"] = found.nats
         rows.append(row)
     return named, pd.DataFrame(rows)
 

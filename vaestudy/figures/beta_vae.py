@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Integer
 
-from vaestudy.errors import InputError
 from vaestudy.figures import charts, draw
 from vaestudy.figures.figure import Figure, Statement
 from vaestudy.figures.table import Table, table
@@ -52,8 +51,12 @@ def words_of(betas: Iterable[float]) -> str:
     return ", ".join(f"{beta:g}" for beta in betas)
 
 
-def score_over_pairs(curves: Mapping[str, Float[np.ndarray, " pairs"]], pairs: Sequence[int], chance: float) -> Figure:
+def score_over_pairs(
+    curves: Mapping[str, Float[np.ndarray, " pairs"]], pairs: Sequence[int], chance: float
+) -> Figure | Statement:
     """The Higgins score of several codes against the number L of pairs that a difference is averaged over."""
+    if not curves:
+        return _one_factor("The Higgins score")
     scores = pd.DataFrame(curves, index=list(pairs))
     few = scores.iloc[[0, len(pairs) // 2, -1]]
     lines = [f"{name}: {', '.join(fixed(score, 2) for score in few[name])}" for name in few]
@@ -80,7 +83,7 @@ def _chance(level: float | None) -> dict[str, float]:
 
 
 def factors_over_beta(known: Mapping[float, Float[np.ndarray, " k"]], names: Sequence[str]) -> Figure:
-    """How much of each factor a code still holds (see `metrics.readout`), over β."""
+    """How much of each factor a code still holds (see `metrics.knn_r2`), over β."""
     r2 = pd.DataFrame(known, index=list(names)).T
     found, halved = r2.max() >= 0.05, r2 < 0.5 * r2.max()
     lost = [f"{n} at β = {halved[n].idxmax():g}" if halved[n].any() else f"{n} never" for n in r2 if found[n]]
@@ -123,20 +126,21 @@ def information(matrices: Mapping[str, Float[np.ndarray, "d k"]], names: Sequenc
 def latent_responses(
     codes: Float[np.ndarray, "n d"],
     factors: Integer[np.ndarray, "n k"],
-    latents: Sequence[int],
+    latents: Sequence[int] | Integer[np.ndarray, " m"],
     names: Sequence[str],
     shown: Sequence[str] = ("x", "y", "orientation", "shape"),
 ) -> Figure:
     """Mean of each latent over two factors, and over a third for each value of a fourth (Higgins et al., 2017, fig. 7).
 
     `shown` names the four; where the data set lacks one of them, its three factors of most values and the one of least.
+    Of fewer than four factors, the mean over each of them.
     """
     known = pd.DataFrame(factors, columns=list(names))
     if not set(shown) <= set(names):
         by_size = known.nunique().sort_values(ascending=False, kind="stable").index
         shown = [*by_size[:3], *by_size[3:][-1:]]
     if len(shown) < 4:
-        raise InputError(f"latent_responses needs a data set of 4 known factors or more, not {len(names)}")
+        return _responses_to_few(known, codes, latents, shown)
     across, down, turn, each = shown
     fig, axes = draw.canvas(2, len(latents), width=7.8, height=3.6, sharey="row", squeeze=False)
     swing = []
@@ -158,6 +162,22 @@ def latent_responses(
     turning = [of["latent"] for of in swing if of[turn] > 0.5]
     alt = f"Latents that swing with {turn}: {', '.join(turning) or 'none'}."
     return Figure(fig, caption, alt, pd.DataFrame(swing))
+
+
+def _responses_to_few(
+    known: pd.DataFrame, codes: Float[np.ndarray, "n d"], latents: Any, shown: Sequence[str]
+) -> Figure:
+    """Mean of each latent over each of one to three factors."""
+    latent_codes = pd.DataFrame(codes[:, latents], columns=[f"z{latent}" for latent in latents])
+    means = [
+        charts.wide(latent_codes.groupby(known[factor]).mean(), "value", "latent", "mean").assign(factor=factor)
+        for factor in shown
+    ]
+    tidy = pd.concat(means, ignore_index=True)
+    swing = tidy.groupby(["factor", "latent"])["mean"].agg(lambda of: of.max() - of.min()).unstack("latent")
+    alt = "; ".join(f"{latent} swings most with {factor}" for factor, latent in swing.idxmax(axis=1).items()) + "."
+    caption = f"Mean of each latent over the values of {', '.join(shown)}."
+    return charts.curves(tidy, "value", "mean", caption, alt, hue="latent", panel="factor", log=False, share=True)
 
 
 def weak_labels(chosen: Mapping[str, Mapping[float, float]], chance: float | None = None) -> Figure:
@@ -186,6 +206,8 @@ def objectives(rows: Rows, name: str, title: str, chance: float | None = None) -
 
 def what_pairs_do(curves: Mapping[str, np.ndarray], pairs: Sequence[int], used: int) -> Statement:
     """How far L decides: the rotated factors and the code that lacks one, at the L that is used and at the largest."""
+    if not curves:
+        return _one_factor("The number of pairs L")
     place = int(np.argmin(np.abs(np.array(pairs) - used)))
     (_, whole), (absent, missing), (turned, rotated) = list(curves.items())[:3]
     lost, at = whole[place] - missing[place], f"L = {pairs[place]}"
@@ -200,6 +222,11 @@ def what_pairs_do(curves: Mapping[str, np.ndarray], pairs: Sequence[int], used: 
     return Statement(text, text, {"pairs": pairs[place], **data})
 
 
+def _one_factor(what: str) -> Statement:
+    text = f"{what} is about several factors, and of these images one is known: a linear read-out takes its place."
+    return Statement(text, text, {"factors": 1})
+
+
 def _not_trained(what: str) -> Statement:
     text = f"This profile does not train {what}, and no published records of them are here: the night profile does."
     return Statement(text, text, {"models": 0})
@@ -207,6 +234,8 @@ def _not_trained(what: str) -> Statement:
 
 def novelty_table(rows: Rows, region: Mapping[str, Sequence[int]]) -> Table | Statement:
     """Reconstruction and score on combinations that training saw and on those it did not, means over seeds."""
+    if not region:
+        return _one_factor("What was never seen together")
     if not len(rows := pd.DataFrame(rows)):
         return _not_trained("models on part of the factor grid")
     columns = {"beta": "β", "images": "combinations", "nll": "reconstruction, nats", "higgins": "Higgins score"}
@@ -219,8 +248,10 @@ def novelty_table(rows: Rows, region: Mapping[str, Sequence[int]]) -> Table | St
     return table(lines, caption, formats={"β": "g"})
 
 
-def score_table(reports: Mapping[str, Mapping[int, Any]], published: Mapping[str, str]) -> Table:
+def score_table(reports: Mapping[str, Mapping[int, Any]], published: Mapping[str, str]) -> Table | Statement:
     """Higgins scores in percent: all scores and the paper's best half, for each L, beside the published column."""
+    if not reports:
+        return _one_factor("The paper's table of scores")
     rows = []
     for name in dict.fromkeys([*reports, *published]):
         row = {"code": name}

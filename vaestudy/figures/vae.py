@@ -70,7 +70,7 @@ def training_curves(runs: Mapping[str, Any]) -> Figure:
     return charts.curves(tidy, "thousands", "nats per image", caption, alt, titles=titles, height=2.9, **axes)
 
 
-def _whole_intervals(history: Mapping[str, np.ndarray], names: Sequence[str]) -> pd.DataFrame:
+def _whole_intervals(history: Mapping[str, np.ndarray] | pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """The log without a last interval that is shorter than the others, whose means are over fewer images."""
     log = pd.DataFrame({name: history[name] for name in names})
     steps = np.diff(log["images_seen"], prepend=0)

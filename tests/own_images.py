@@ -1,0 +1,91 @@
+"""Small data sets in the layouts that people have them in, for tests that train on them."""
+
+import hashlib
+import pickle
+import struct
+
+import numpy as np
+from PIL import Image
+from torchvision import datasets
+
+from vaestudy.data import celeba as published
+
+
+def drawn(count, side, channels=3, seed=0):
+    """Blobs (count, side, side, channels) in bytes, and what was drawn: (count, 3) of place, size and colour."""
+    rng = np.random.default_rng(seed)
+    factors = np.stack([rng.integers(5, size=count), rng.integers(3, size=count), rng.integers(4, size=count)], axis=1)
+    y, x = np.mgrid[:side, :side] / side
+    place, size, colour = factors.T[:, :, None, None]
+    near = (x - 0.2 - 0.15 * place) ** 2 + (y - 0.5) ** 2
+    blob = np.exp(-near / (0.01 + 0.02 * size))[..., None]
+    shade = np.stack([0.3 + 0.2 * colour, 1 - 0.2 * colour, 0.5 + 0 * colour], axis=-1)[..., :channels]
+    return (255 * blob * shade).astype(np.uint8), factors
+
+
+def folder(root, count=300, labels=(), side=24):
+    """Pictures in files, beside them a labels.csv with some of the columns place, size, colour, length."""
+    root.mkdir(parents=True, exist_ok=True)
+    pixels, factors = drawn(count, side)
+    names = [f"own {number}.png" for number in range(count)]
+    for name, picture in zip(names, pixels, strict=True):
+        Image.fromarray(picture).save(root / name)
+    columns = dict(zip(("place", "size", "colour"), factors.T.astype(str), strict=True))
+    columns["length"] = (factors[:, 0] + np.random.default_rng(1).random(count)).astype("U6")
+    if labels:
+        lines = [",".join([name, *(columns[label][row] for label in labels)]) for row, name in enumerate(names)]
+        (root / "labels.csv").write_text("\n".join([",".join(["file", *labels]), *lines]) + "\n")
+    return root
+
+
+def idx(root, kind, train=300, test=120):
+    """MNIST's or Fashion-MNIST's four files; the class is the place of a blob and its size."""
+    raw = root / kind / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", train), ("t10k", test)):
+        pixels, factors = drawn(count, 28, 1, seed=count)
+        classes = (factors[:, 0] + 5 * (factors[:, 1] > 0)).astype(np.uint8)
+        for name, array in (("images-idx3", pixels[..., 0]), ("labels-idx1", classes)):
+            head = struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape)
+            (raw / f"{part}-{name}-ubyte").write_bytes(head + array.tobytes())
+    return root
+
+
+def cifar10(root, patch, train=300, test=120):
+    """CIFAR-10's batches, whose digests take the place of the published ones."""
+    batches = root / datasets.CIFAR10.base_folder
+    batches.mkdir(parents=True)
+    entries = {}
+    for part, count in (("data_batch_1", train), ("test_batch", test)):
+        pixels, factors = drawn(count, 32, seed=count)
+        content = {"data": pixels.transpose(0, 3, 1, 2).reshape(count, -1), "labels": factors[:, 0].tolist()}
+        packed = pickle.dumps(content)
+        (batches / part).write_bytes(packed)
+        entries[part] = [part, hashlib.md5(packed).hexdigest()]
+    patch.setattr(datasets.CIFAR10, "train_list", [entries["data_batch_1"]])
+    patch.setattr(datasets.CIFAR10, "test_list", [entries["test_batch"]])
+    return root
+
+
+def celeba(root, count=500):
+    """CelebA as it is published: aligned faces and two lists, the splits and 40 attributes."""
+    (root / "celeba" / published.IMAGES).mkdir(parents=True)
+    pixels, factors = drawn(count, 218)
+    names = [f"{number:06d}.jpg" for number in range(1, count + 1)]
+    for name, picture in zip(names, pixels, strict=True):
+        Image.fromarray(picture[:, 20:198]).save(root / "celeba" / published.IMAGES / name)
+    split = np.digitize(np.arange(count), [count * 6 // 10, count * 8 // 10])
+    lines = [f"{name} {part}\n" for name, part in zip(names, split, strict=True)]
+    (root / "celeba" / f"{published.PARTITION}.txt").write_text("".join(lines))
+    marks = np.random.default_rng(2).integers(2, size=(count, 40)) * 2 - 1
+    marks[:, 0], marks[:, 1] = 2 * (factors[:, 0] > 2) - 1, 2 * (factors[:, 1] > 1) - 1
+    rows = [f"{name} " + " ".join(map(str, row)) for name, row in zip(names, marks, strict=True)]
+    text = "\n".join([str(count), " ".join(published.NAMES), *rows]) + "\n"
+    (root / "celeba" / f"{published.ATTRIBUTES}.txt").write_text(text)
+    return root
+
+
+def celeba_hq(root, count=300):
+    """Faces in a folder, as the archives of CelebA-HQ have them."""
+    folder(root / "celeba_hq", count, side=48)
+    return root

@@ -1,0 +1,127 @@
+"""Every data set through every stage, in its notebook and on the command line: a page, or one line before any work."""
+
+from dataclasses import replace
+
+import own_images
+import pytest
+from cells import run
+
+from vaestudy import profiles
+from vaestudy.__main__ import main
+from vaestudy.data import registry
+from vaestudy.data.faces import sampling
+from vaestudy.errors import InputError
+
+PAGE, ONE = "page", "what one label tells"
+# What comes of each data set in stage 1, 2 and 3, in the notebook and on the command line alike.
+OUTCOMES = {
+    "dsprites": (PAGE, PAGE, PAGE),
+    "faces": (PAGE, PAGE, PAGE),
+    "mnist": (PAGE, ONE, ONE),
+    "fashion_mnist": (PAGE, ONE, ONE),
+    "cifar10": (PAGE, ONE, ONE),
+    "celeba": (PAGE, PAGE, PAGE),
+    "celeba_hq": (PAGE, "no factors are known", PAGE),
+    "folder": (PAGE, "no factors are known", PAGE),
+    "folder, one label": (PAGE, ONE, ONE),
+    "folder, labels": (PAGE, PAGE, PAGE),
+}
+STAGES = ("vae", "beta_vae", "nvae")
+# The cells of `make test`: each kind of outcome once a stage; the whole product is run by `make test-long`.
+FEW = [
+    ("mnist", "vae", "notebook"),
+    ("folder", "vae", "notebook"),
+    ("folder, labels", "vae", "command"),
+    ("celeba_hq", "vae", "command"),
+    ("folder", "beta_vae", "notebook"),
+    ("celeba_hq", "beta_vae", "command"),
+    ("folder, one label", "beta_vae", "notebook"),
+    ("cifar10", "beta_vae", "command"),
+    ("folder, labels", "beta_vae", "notebook"),
+    ("celeba", "beta_vae", "command"),
+    ("fashion_mnist", "nvae", "notebook"),
+    ("folder", "nvae", "notebook"),
+    ("celeba", "nvae", "command"),
+    ("dsprites", "nvae", "command"),
+]
+# Sides other than the sets' own keep the models small.
+SIDES = {"faces": 16, "celeba": 16, "celeba_hq": 16, "folder": 16, "folder, one label": 16, "folder, labels": 16}
+
+
+@pytest.fixture(scope="module")
+def where(tmp_path_factory, dsprites_dir):
+    """The folder of each data set."""
+    root = tmp_path_factory.mktemp("sets")
+    with pytest.MonkeyPatch.context() as patch:
+        for variation in ("full", "mild"):
+            patch.setitem(sampling.COUNTS[variation], "train", 300)
+            patch.setitem(sampling.COUNTS[variation], "test", 120)
+        yield {
+            "dsprites": dsprites_dir,
+            "faces": root / "faces",
+            "mnist": own_images.idx(root / "mnist", "MNIST"),
+            "fashion_mnist": own_images.idx(root / "fashion", "FashionMNIST"),
+            "cifar10": own_images.cifar10(root / "cifar", patch),
+            "celeba": own_images.celeba(root / "celeba"),
+            "celeba_hq": own_images.celeba_hq(root / "hq"),
+            "folder": own_images.folder(root / "own"),
+            "folder, one label": own_images.folder(root / "one", labels=["place"]),
+            "folder, labels": own_images.folder(root / "own labels", labels=["place", "size", "length"]),
+        }
+
+
+def given(name, where, tmp_path):
+    about = {"profile": "smoke", "dataset": name.partition(",")[0], "data_dir": str(where[name])}
+    return about | {"runs_dir": str(tmp_path / "runs")} | ({"image_size": SIDES[name]} if name in SIDES else {})
+
+
+@pytest.mark.parametrize(("name", "stage", "way"), FEW)
+def test_some_cells_in_few_steps(name, stage, way, where, tmp_path, capsys, monkeypatch):
+    for own in STAGES:
+        shrink(monkeypatch, own)
+    check(name, stage, way, where, tmp_path, capsys, monkeypatch)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["notebook", "command"])
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_each_set_ends_in_a_page_or_in_one_line_before_any_work(name, stage, way, where, tmp_path, capsys, monkeypatch):
+    check(name, stage, way, where, tmp_path, capsys, monkeypatch)
+
+
+def shrink(patch, stage):
+    """Few steps for the models that a page shows; of the evidence what depends on the page's images."""
+    row = dict(profiles.OVERRIDES[stage]["smoke"])
+    row["training"] = replace(row["training"], images=64, batch=16)
+    row["parts"] = {} if stage == "nvae" else {name: of for name, of in row["parts"].items() if name != "curve32"}
+    patch.setitem(profiles.OVERRIDES[stage], "smoke", row)
+
+
+def check(name, stage, way, where, tmp_path, capsys, monkeypatch):
+    outcome, chosen = OUTCOMES[name][STAGES.index(stage)], given(name, where, tmp_path)
+    before = sorted(path for path in where[name].rglob("*") if path.is_file())
+    if outcome not in (PAGE, ONE):
+        forbid_work(monkeypatch)
+    if way == "command":
+        words = [word for key, value in chosen.items() for word in (f"--{key}", str(value))]
+        status, said = main(["train", stage, *words]), capsys.readouterr()
+        assert status == (0 if outcome in (PAGE, ONE) else 2), said.err
+        assert outcome in (PAGE, ONE) or (outcome in said.err and said.err.count("\n") == 1)
+    elif outcome in (PAGE, ONE):
+        shown = run(stage, **chosen)
+        assert len(shown.splitlines()) > 20
+    else:
+        with pytest.raises(InputError, match=outcome) as caught:
+            run(stage, **chosen)
+        assert "\n" not in str(caught.value)
+    assert (outcome in (PAGE, ONE)) == (tmp_path / "runs").exists()
+    if name.startswith("folder"):  # nothing is left among somebody's photographs
+        assert sorted(path for path in where[name].rglob("*") if path.is_file()) == before
+
+
+def forbid_work(patch):
+    """Let the test fail where images are rendered, read or decoded."""
+    for name, info in registry.REGISTRY.items():
+        changed = replace(info, loader=lambda *_: pytest.fail("images were read"))
+        patch.setitem(registry.REGISTRY, name, changed)
