@@ -9,7 +9,7 @@ from cells import run
 from vaestudy import profiles
 from vaestudy.__main__ import main
 from vaestudy.data import registry
-from vaestudy.data.faces import sampling
+from vaestudy.data.faces.render import COUNTS
 from vaestudy.errors import InputError
 
 PAGE, ONE = "page", "what one label tells"
@@ -54,8 +54,8 @@ def where(tmp_path_factory, dsprites_dir):
     root = tmp_path_factory.mktemp("sets")
     with pytest.MonkeyPatch.context() as patch:
         for variation in ("full", "mild"):
-            patch.setitem(sampling.COUNTS[variation], "train", 300)
-            patch.setitem(sampling.COUNTS[variation], "test", 120)
+            patch.setitem(COUNTS[variation], "train", 300)
+            patch.setitem(COUNTS[variation], "test", 120)
         yield {
             "dsprites": dsprites_dir,
             "faces": root / "faces",
