@@ -125,3 +125,12 @@ def forbid_work(patch):
     for name, info in registry.REGISTRY.items():
         changed = replace(info, loader=lambda *_: pytest.fail("images were read"))
         patch.setitem(registry.REGISTRY, name, changed)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_too_few_images_are_said_before_any_is_read(stage, tmp_path, monkeypatch):
+    own_images.folder(tmp_path / "five", 5, ["place"])
+    forbid_work(monkeypatch)
+    with pytest.raises(InputError, match="folder has 5 images") as caught:
+        run(stage, profile="smoke", dataset="folder", data_dir=str(tmp_path / "five"))
+    assert "\n" not in str(caught.value)

@@ -7,7 +7,7 @@ import pytest
 from factor_grid import full_grid, witness
 
 from vaestudy.errors import InputError
-from vaestudy.metrics import dci, dci_es, explicitness, factor_codes, knn_r2, noise_codes, rotated, sap
+from vaestudy.metrics import dci, dci_es, explicitness, factor_codes, knn_r2, noise_codes, read_out, rotated, sap
 from vaestudy.metrics.predict import dci_from_importance, explicitness_of_curves
 from vaestudy.metrics.votes import logistic
 
@@ -178,3 +178,17 @@ def test_one_latent_or_one_factor_is_not_enough():
     for metric, z, v in ((dci, codes[:, :1], factors), (sap, codes[:, :1], factors), (dci, codes, factors[:, :1])):
         with pytest.raises(InputError, match="two"):
             metric(z, v, seed=0)
+
+
+def test_a_read_out_is_right_on_separate_classes_and_guesses_on_noise():
+    rng = np.random.default_rng(0)
+    values = rng.choice([2, 5, 7], size=3_000, p=[0.5, 0.25, 0.25])
+    sure = read_out(np.eye(8)[values] + 0.01 * rng.normal(size=(3_000, 8)), values, seed=0)
+    assert sure.accuracy == 1
+    assert sure.nats == pytest.approx(1.5 * np.log(2), abs=0.02)  # the entropy of a half and two quarters
+    lost = read_out(rng.normal(size=(3_000, 4)), values, seed=0)
+    assert lost.accuracy == pytest.approx(lost.chance, abs=0.02)
+    assert lost.chance == pytest.approx(0.5, abs=0.03)
+    assert abs(lost.nats) < 0.01
+    with pytest.raises(InputError, match="two values or more"):
+        read_out(np.zeros((5, 2)), np.arange(5), seed=0)
