@@ -82,9 +82,10 @@ PRIMARY = {entry.id for entry in claims.CATALOGUE if entry.primary}
 def test_every_primary_claim_has_its_three_sentences():
     assert set(FORMS) == PRIMARY
     for forms in FORMS.values():
-        assert len(set(forms)) == 3
-        assert "open" in forms[2]
-        assert not any(form.endswith(".") or "{" in form for form in forms)
+        assert list(forms) == ["supported", "contradicted", "undecided"]
+        assert len(set(forms.values())) == 3
+        assert "open" in forms["undecided"]
+        assert not any(form.endswith(".") or "{" in form for form in forms.values())
 
 
 @pytest.mark.parametrize(("name", "place"), list(itertools.product(sorted(PRIMARY), range(3))))
@@ -92,7 +93,7 @@ def test_an_answer_says_what_a_claim_came_to(name, place):
     verdict = ("supported", "contradicted", "undecided")[place]
     said = figures.answer([claim(name, verdict)])
     assert said.data["sentences"] == [
-        f"{FORMS[name][place]} (claim {name}; 0.14 [0.02, 0.26] score; 10 models a setting"
+        f"{FORMS[name][verdict]} (claim {name}; 0.14 [0.02, 0.26] score; 10 models a setting"
         f"{'; a tendency' if place < 2 else ''})."
     ]
     (change,) = said.data["change"]

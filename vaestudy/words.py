@@ -39,6 +39,26 @@ LABELS = {
     "train_size": "training images",
     "udr": "UDR",
 }
+# The experiments by which claims are judged.
+PARTS = {
+    "gradients": "noise of gradients",
+    "samples": "noise samples a step",
+    "overfitting": "superfluous latents on few images",
+    "latents": "superfluous latents",
+    "codes": "codes and their rotations",
+    "sweep32": "sweep over β",
+    "curve32": "further β",
+    "paper64": "sweep on 64 × 64 pixels",
+    "ica64": "ICA on 64 × 64 pixels",
+    "faces": "sweep on rendered faces",
+    "sizes": "latent sizes",
+    "dropping": "what is lost first",
+    "spectra": "error spectra",
+    "objectives": "other objectives",
+    "combinations": "combinations never seen",
+    "hierarchy": "β in a hierarchy",
+    "devices": "NVAE's devices",
+}
 # Those that no sentence would hold by chance.
 _RAW = re.compile(rf"\b({'|'.join(sorted((name for name in LABELS if '_' in name), key=len, reverse=True))})\b")
 
@@ -54,6 +74,21 @@ def readable(text: str) -> str:
     text = re.sub(r"(?<![\w)])-(?=0\.0+(?![\de]))", "", text)  # what rounds to nothing has no sign
     text = re.sub(r"(?<![\w)])-(?=\d)|(?<=\de)-(?=\d)", "−", text)
     return _RAW.sub(lambda match: LABELS[match[1]], text)
+
+
+def reason(text: str) -> str:
+    """Why a claim was not tested, in which names of settings and experiments become words.
+
+    "no model has beta = 1, part = codes": no model of the experiment “codes and their rotations” has β = 1.
+    """
+    part = re.search(r"\bpart = (\w+)", text)
+    text = re.sub(r"part = \w+, |, part = \w+|(?: has| where) part = \w+(?![,\w])", "", text)
+    text = re.sub(r"\belbo\b", "the bound", text)
+    text = re.sub(r"\b(beta|\w+(?= = ))\b", lambda name: label(name[1]), text)
+    if part:
+        said = f"experiment “{PARTS.get(part[1], part[1])}”"
+        text = text.replace("no model", f"no model of the {said}") if "no model" in text else f"{text} ({said})"
+    return readable(text)
 
 
 def number(value: SupportsFloat, digits: int = 4) -> str:
@@ -114,6 +149,13 @@ def listed(items: Iterable[str]) -> str:
     return f"{', '.join(some)} and {last}" if some else last
 
 
+def span(values: Iterable[int]) -> str:
+    """Whole numbers in a row: "0 to 9", "3, 5 and 7"."""
+    values = sorted(set(values))
+    whole = len(values) > 2 and values[-1] - values[0] == len(values) - 1
+    return f"{values[0]} to {values[-1]}" if whole else listed(map(str, values))
+
+
 def verdict(claim: Mapping[str, Any]) -> str:
     """The verdict; that of a run with changed parameters or toy sizes is exploratory."""
     decided = claim["verdict"] != "not tested"
@@ -132,7 +174,7 @@ def how_sure(claim: Mapping[str, Any]) -> str:
     if claim["verdict"] in ("supported", "contradicted"):
         return "a tendency: another machine may not repeat it"
     least = claim.get("smallest_visible")
-    return claim["reason"] or ("" if least is None else f"an effect of {number(least, 2)} would have shown")
+    return reason(claim["reason"] or ("" if least is None else f"an effect of {number(least, 2)} would have shown"))
 
 
 def verdicts(claims: Iterable[Mapping[str, Any]]) -> str:

@@ -11,4 +11,3 @@ from vaestudy.figures.nvae import *
 from vaestudy.figures.player import *
 from vaestudy.figures.table import *
 from vaestudy.figures.vae import *
-from vaestudy.words import number as number

@@ -104,10 +104,9 @@ def fingerprint(path: Path | str, given: Mapping[str, Any]) -> str:
 
 @cache
 def _library_digest() -> str:
-    digest = hashlib.sha256()
-    for source in sorted(Path(vaestudy.__file__).parent.rglob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
+    files = sorted(Path(vaestudy.__file__).parent.rglob("*"))
+    contents = (file.read_bytes() for file in files if file.is_file() and file.suffix != ".pyc")
+    return hashlib.sha256(b"".join(contents)).hexdigest()
 
 
 def is_fresh(path: Path | str, given: Mapping[str, Any], output: Path | str) -> bool:

@@ -6,32 +6,30 @@ import html
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import tostring
 
 import nbformat
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader
+from latex2mathml.converter import convert_to_element
 from markupsafe import Markup
+from nbconvert.filters import Highlight2HTML
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 import vaestudy
 from vaestudy import figures, profiles, settings, words
 from vaestudy.errors import InputError
+from vaestudy.figures.figure import template
 from vaestudy.report.execute import in_words
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 _FUNCTION, _THIN = "<mi>(?:log|ln|exp|min|max|det|tanh|sin|cos)</mi>", '<mspace width="0.17em" />'
-# Code comes first, so that a dollar sign inside of it is no formula.
-_MATH = re.compile(
-    r"(?P<code>(?P<fence>`{3,}|~{3,}).*?(?P=fence)|(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))"
-    r"|\\\$|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\s](?:[^$]*?[^$\s\\])?)\$",
-    re.S,
-)
 _HEADING = re.compile(r"<h([1-4])>(.*?)</h\1>", re.S)
-_FIGURE = re.compile(r'<figure class="(figure|player|decoder|picture|table|headline|claims)">(.*?)</figure>', re.S)
+_FIGURE = re.compile(
+    r'<figure class="(figure|player|decoder|picture|table|headline|claims|records|provenance)">(.*?)</figure>', re.S
+)
 _SCROLLS = '<div class="wide"'
 _HERE = "\ue002"  # stands for the id of a figure until it has one
 
@@ -43,8 +41,6 @@ def read(path: Path | str) -> Any:
 
 def formula(latex: str, display: str = "inline") -> str:
     """LaTeX as MathML. What the converter does not know stays in it as a backslash or an ampersand."""
-    from latex2mathml.converter import convert_to_element
-
     math = convert_to_element(latex.replace("{aligned}", "{split}"), display=display)
     math.set("alttext", latex.strip())
     if display == "block":
@@ -55,27 +51,25 @@ def formula(latex: str, display: str = "inline") -> str:
     return re.sub(rf"(</m(?:[in]|sub|sup|subsup|frac|style|row)>)(?={_FUNCTION})", rf"\1{_THIN}", text)
 
 
+class _Prose(IPythonRenderer):
+    """nbconvert's Markdown with formulas as MathML and links to notebooks as links to their pages."""
+
+    def inline_math(self, body: str) -> str:
+        return formula(body)
+
+    def block_math(self, body: str) -> str:
+        return formula(body, "block")
+
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        return super().link(text, re.sub(r"^(\w+)\.ipynb$", r"\1.html", url), title)
+
+
 def prose(source: str) -> str:
-    """Markdown as HTML: `$...$` and `$$...$$` as MathML, links to notebooks as links to their pages."""
-    from nbconvert.filters import markdown2html
-
-    formulas = []
-
-    def keep(match: re.Match) -> str:
-        latex = match["block"] or match["inline"]
-        if latex is None:
-            return match[0]
-        formulas.append(formula(latex, "block" if match["block"] else "inline"))
-        return f"\ue000{len(formulas) - 1}\ue001"  # private characters, which Markdown leaves alone
-
-    text = markdown2html(_MATH.sub(keep, source)).replace("\\$", "$")
-    text = text.replace("&#57344;", "\ue000").replace("&#57345;", "\ue001")  # as headings have them
-    text = re.sub(r'href="(\w+)\.ipynb"', r'href="\1.html"', text)
-    text = re.sub(r'<h(\d) id="[^"]*">(.*?)<a class="anchor-link".*?</a></h\1>', r"<h\1>\2</h\1>", text, flags=re.S)
+    """Markdown as HTML, its tables and code in regions that the keyboard reaches."""
+    text = MarkdownWithMath(_Prose(escape=False, exclude_anchor_links=True)).render(source)
     text = re.sub(r"<th[^>]*></th>", "<td></td>", text)  # a header without words says nothing to a screen reader
     text = text.replace("<table>", '<div class="scroll" tabindex="0" role="group" aria-label="table"><table>')
-    text = text.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
-    return re.sub("\ue000(\\d+)\ue001", lambda match: formulas[int(match[1])], text)
+    return text.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
 
 
 def shown(output: Any, source: str = "") -> str:
@@ -89,7 +83,7 @@ def shown(output: Any, source: str = "") -> str:
         return _pre(f"{output['ename']}: {output['evalue']}", "error")
     data = output["data"]
     own = data.get(figures.MIME, {})
-    if "application/vnd.jupyter.widget-view+json" in data or own.get("kind") == "provenance":
+    if "application/vnd.jupyter.widget-view+json" in data or own.get("kind") in ("provenance", "records"):
         return ""
     if "text/html" in data:
         return data["text/html"].replace("</figure>", f"{tools(own, source)}</figure>" if own else "</figure>")
@@ -129,18 +123,21 @@ def blocks(notebook: Any) -> Iterator[tuple[str, str]]:
     """The notebook as it reads: ("prose" | "code" | "shown", text). Cells that show nothing share one block of code."""
     code = []
     for cell in notebook.cells:
-        if cell.cell_type == "code":
+        is_code = cell.cell_type == "code"
+        if is_code:
             code.append(cell.source)
-            outputs = "".join(shown(output, cell.source) for output in cell.outputs)
-        if code and (cell.cell_type == "markdown" or outputs):
-            yield "code", "\n\n".join(code)
+        text = "".join(shown(out, cell.source) for out in cell.outputs) if is_code else prose(cell.source)
+        if text:
+            yield from _folded(code)
             code = []
-        if cell.cell_type == "markdown":
-            yield "prose", prose(cell.source)
-        elif cell.cell_type == "code" and outputs:
-            yield "shown", outputs
+            yield ("shown" if is_code else "prose"), text
+    yield from _folded(code)
+
+
+def _folded(code: list[str]) -> Iterator[tuple[str, str]]:
     if code:
-        yield "code", "\n\n".join(code)
+        marked = Highlight2HTML(pygments_lexer="python")("\n\n".join(code)).replace("<pre>", '<pre tabindex="0">')
+        yield "code", f'<details class="code"><summary>Code</summary>{marked}</details>'
 
 
 def objects(notebook: Any, kind: str | None = None) -> list[dict]:
@@ -244,19 +241,10 @@ def page(notebook: Any, **context: Any) -> str:
 
     It opens with its title and question, the answer that its claims give, and one picture.
     """
-    from nbconvert.filters import Highlight2HTML
-
-    highlight, parts = Highlight2HTML(pygments_lexer="python"), []
-    for kind, text in blocks(notebook):
-        if kind == "code":
-            code = highlight(text).replace("<pre>", '<pre tabindex="0">')
-            text = f'<details class="code"><summary>Code</summary>{code}</details>'
-        parts.append(referring(text, notebook) if kind != "code" else text)
-        if len(parts) == 1:
-            parts.append(opening(notebook))
-    text, contents = numbered("\n".join(parts))
+    first, *rest = [text if kind == "code" else referring(text, notebook) for kind, text in blocks(notebook)]
+    text, contents = numbered("\n".join([first, opening(notebook), *rest]))
     made = {"title": title(notebook), "text": Markup(text), "contents": contents, "execution": execution(notebook)}
-    return _render("page.html.j2", rows(notebook, "provenance"), **made, **context)
+    return _render("page", rows(notebook, "provenance"), **made, **context)
 
 
 def opening(notebook: Any) -> str:
@@ -264,11 +252,10 @@ def opening(notebook: Any) -> str:
     answers, text = objects(notebook, "answer"), changed(notebook)
     about = f'<p class="warning">{html.escape(text)}</p>' if text else ""
     if toy(notebook):
-        about += _templates().get_template("toy.html.j2").render()
+        about += template(TEMPLATES / "toy.html.j2").render()
     if not answers:
         return about
-    made = figures.Answer(*(answers[0][name] for name in ("caption", "alt", "data")))
-    said = referring(made.opening(), notebook)
+    said = referring(figures.answer_html(answers[0]["data"], "sentences", "sure"), notebook)
     return f'<section class="opening" aria-label="the answer">{about}{said}{picture(notebook)}</section>'
 
 
@@ -301,18 +288,29 @@ def index(notebooks: Mapping[str, Any], **context: Any) -> str:
         runs += rows(notebook, "provenance")
     caption = "Our numbers beside the published ones; a dash stands where nobody has published one."
     table = Markup(figures.table(headline, caption)._repr_html_() if headline else "")
-    return numbered(_render("index.html.j2", runs, stages=stages, headline=table, here="index", **context))[0]
+    return numbered(_render("index", runs, stages=stages, headline=table, here="index", **context))[0]
 
 
 def runs_page(notebooks: Mapping[str, Any], **context: Any) -> str:
-    """The page of every run behind the report: settings, cost and folder, a table for each stage."""
+    """The page of every run behind the report, settings, cost and folder of each: two tables for a stage.
+
+    One is of the runs that its page shows, the other of the models by which its claims are judged.
+    """
     tables = {}
     for notebook in notebooks.values():
-        if found := rows(notebook, "provenance"):
-            cost = words.number(sum(row.get("seconds") or 0 for row in found), 3)
-            caption = f"{words.counted(len(found), 'run')}; {cost} s of training in all."
-            tables[short_title(notebook)] = Markup(figures.provenance(found, caption)._repr_html_())
-    return numbered(_render("runs.html.j2", [], tables=tables, title="Every run", here="runs", **context))[0]
+        shown, judged = rows(notebook, "provenance"), rows(notebook, "records")
+        cost = words.number(sum(row.get("seconds") or 0 for row in shown), 3)
+        caption = f"{words.counted(len(shown), 'run')}; {cost} s of training in all."
+        made = [figures.provenance(shown, caption)] if shown else []
+        if judged:
+            models = words.counted(sum(row["models"] for row in judged), "model")
+            caption = f"{models} that judge the claims of this page, a row a setting; seconds of training and scoring."
+            # A notebook's file sorts the keys of its outputs.
+            ordered = [{name: row[name] for name in figures.RECORDED if name in row} for row in judged]
+            made.append(figures.table(ordered, caption))
+        if made:
+            tables[short_title(notebook)] = Markup("".join(table._repr_html_() for table in made))
+    return numbered(_render("runs", [], tables=tables, title="Every run", here="runs", **context))[0]
 
 
 def picture(notebook: Any) -> str:
@@ -329,15 +327,10 @@ def picture(notebook: Any) -> str:
     return re.sub(r"\bf([0-9a-f]{8}-)", r"p\1", text).replace('class="figure"', 'class="picture"')
 
 
-def _render(template: str, runs: list[dict], **context: Any) -> str:
-    shared = Markup(figures.provenance(runs).said() if runs else "")
-    made = {"version": vaestudy.__version__, "provenance": shared, "runs": len(runs)}
-    return _templates().get_template(template).render(**made, **context)
-
-
-@cache
-def _templates() -> Environment:
-    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+def _render(name: str, runs: list[dict], **context: Any) -> str:
+    provenance = Markup(figures.shared(runs) if runs else "")
+    made = {"version": vaestudy.__version__, "provenance": provenance, "runs": len(runs)}
+    return template(TEMPLATES / f"{name}.html.j2").render(**made, **context)
 
 
 def _pre(text: str, kind: str = "text") -> str:
