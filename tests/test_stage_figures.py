@@ -187,7 +187,7 @@ def test_a_traversal_moves_one_latent_and_keeps_the_others():
     model, images = VAE((1, 16, 16), latent_dim=3, network="kingma", width=16), image_set()
     x = images.batch([0])
     (mean,) = model.encode(x)
-    frames = figures.vae.traversal_frames(model, mean, [1, 2], torch.tensor([mean[0, 1].item(), 2.0]))
+    frames = figures.moving.traversal_frames(model, mean, [1, 2], torch.tensor([mean[0, 1].item(), 2.0]))
     torch.testing.assert_close(frames[0, :1], model.decode([mean]))
     moved = mean.clone()
     moved[0, 1] = 2

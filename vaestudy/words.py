@@ -2,63 +2,14 @@
 
 import math
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
+from pathlib import Path
 from typing import Any, SupportsFloat
 
-LABELS = {
-    "beta": "β",
-    "beta_norm": "β_norm = β M / N",
-    "batch_size": "batch size",
-    "beta_vae": "β-VAE",
-    "bits_per_dim": "bits per dimension",
-    "celeba_hq": "CelebA-HQ",
-    "cifar10": "CIFAR-10",
-    "elbo": "ELBO, nats",
-    "elbo_nats": "ELBO, nats",
-    "explicitness": "explicitness",
-    "faces_mild": "rendered faces (mild)",
-    "factor_vae": "FactorVAE score",
-    "fashion_mnist": "Fashion-MNIST",
-    "higgins": "Higgins score",
-    "higgins_1": "Higgins score, L = 1",
-    "higgins_5": "Higgins score, L = 5",
-    "higgins_64": "Higgins score, L = 64",
-    "images_seen": "images seen",
-    "irs": "IRS",
-    "kl_nats": "KL(q(z|x) ‖ p(z)), nats",
-    "latent_dim": "latents M",
-    "live": "live latents",
-    "mig": "MIG",
-    "mig_sup": "MIG-sup",
-    "nats": "nats in the code",
-    "nll_nats": "reconstruction −log p(x|z), nats",
-    "sap": "SAP",
-    "top_first": "top first",
-    "train_size": "training images",
-    "udr": "UDR",
-}
-# The experiments by which claims are judged.
-PARTS = {
-    "gradients": "noise of gradients",
-    "samples": "noise samples a step",
-    "overfitting": "superfluous latents on few images",
-    "latents": "superfluous latents",
-    "codes": "codes and their rotations",
-    "sweep32": "sweep over β",
-    "curve32": "further β",
-    "paper64": "sweep on 64 × 64 pixels",
-    "ica64": "ICA on 64 × 64 pixels",
-    "faces": "sweep on rendered faces",
-    "sizes": "latent sizes",
-    "dropping": "what is lost first",
-    "spectra": "error spectra",
-    "objectives": "other objectives",
-    "combinations": "combinations never seen",
-    "hierarchy": "β in a hierarchy",
-    "devices": "NVAE's devices",
-}
+LABELS, PARTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).values()
 # Those that no sentence would hold by chance.
 _RAW = re.compile(rf"\b({'|'.join(sorted((name for name in LABELS if '_' in name), key=len, reverse=True))})\b")
 

@@ -18,6 +18,8 @@ __all__ = [
     "what_pairs_do",
 ]  # fmt: skip
 
+Curves = Mapping[str, Float[np.ndarray, " pairs"]]  # a score for each number of pairs, by code
+Codes = Float[np.ndarray, "n d"]
 Rows = pd.DataFrame | Iterable[Mapping[str, Any]]  # one trained model a row
 OBJECTIVES = {"beta": "β-VAE", "capacity": "annealed capacity", "total_correlation": "β-TCVAE"}
 ONE_FACTOR = "{what} is about several factors, and of these images one is known: a linear read-out takes its place."
@@ -48,9 +50,7 @@ def score_over_beta(rows: Rows, scores: Mapping[str, str], chance: Mapping[str, 
     return charts.curves(tidy, x, "value", caption, "; ".join(best) + ".", dots=True, height=3.4, **axes)
 
 
-def score_over_pairs(
-    curves: Mapping[str, Float[np.ndarray, " pairs"]], pairs: Sequence[int], chance: float
-) -> Figure | Output:
+def score_over_pairs(curves: Curves, pairs: Sequence[int], chance: float) -> Output:
     """The Higgins score of several codes against the number L of pairs that a difference is averaged over."""
     if not curves:
         return statement(ONE_FACTOR, what="The Higgins score")
@@ -59,10 +59,9 @@ def score_over_pairs(
     lines = [f"{name}: {', '.join(fixed(score, 2) for score in few[name])}" for name in few]
     alt = f"Scores at L = {', '.join(map(str, few.index))}. {'; '.join(lines)}."
     x, y = "pairs L averaged for one difference", "Higgins score"
+    caption = "The same codes, examined with different L; one code of each kind."
     axes = {"levels": {"chance": chance}, "height": 4.2, "ylim": (0, 1.04)}
-    return charts.lines(
-        scores, x, "code", y, "The same codes, examined with different L; one code of each kind.", alt, **axes
-    )
+    return charts.lines(scores, x, "code", y, caption, alt, **axes)
 
 
 def reconstruction_against_score(rows: Rows, name: str, title: str, chance: float | None = None) -> Figure:
@@ -72,12 +71,7 @@ def reconstruction_against_score(rows: Rows, name: str, title: str, chance: floa
     alt = f"The best reconstruction scores {fixed(best, 2)}; the best score is {fixed(models[name].max(), 2)}."
     caption = f"How well each of {counted(len(models), 'model')} reconstructs, and how well it disentangles."
     shown = models[["nll_nats", name]].assign(β=models["beta"].map("{:g}".format))
-    axes = {"levels": _chance(chance), "ordered": True, "ylabel": title}
-    return charts.dots(shown, "nll_nats", name, "β", caption, alt, **axes)
-
-
-def _chance(level: float | None) -> dict[str, float]:
-    return {} if level is None else {"chance": level}
+    return charts.dots(shown, "nll_nats", name, "β", caption, alt, levels={"chance": chance}, ylabel=title)
 
 
 def factors_over_beta(known: Mapping[float, Float[np.ndarray, " k"]], names: Sequence[str]) -> Figure:
@@ -119,19 +113,13 @@ def information(matrices: Mapping[str, Float[np.ndarray, "d k"]], names: Sequenc
 
 
 @draw.style()
-def latent_responses(
-    codes: Float[np.ndarray, "n d"],
-    factors: Integer[np.ndarray, "n k"],
-    latents: Sequence[int] | Integer[np.ndarray, " m"],
-    names: Sequence[str],
-    shown: Sequence[str] = ("x", "y", "orientation", "shape"),
-) -> Figure:
+def latent_responses(codes: Codes, factors: Integer[np.ndarray, "n k"], latents: Any, names: Sequence[str]) -> Figure:
     """Mean of each latent over two factors, and over a third for each value of a fourth (Higgins et al., 2017, fig. 7).
 
-    `shown` names the four; where the data set lacks one of them, its three factors of most values and the one of least.
-    Of fewer than four factors, the mean over each of them.
+    They are x, y, orientation and shape or, where a data set lacks one of them, its three factors of most values and
+    the one of least. Of fewer than four factors, the mean over each of them.
     """
-    known = pd.DataFrame(factors, columns=list(names))
+    known, shown = pd.DataFrame(factors, columns=list(names)), ("x", "y", "orientation", "shape")
     if not set(shown) <= set(names):
         by_size = known.nunique().sort_values(ascending=False, kind="stable").index
         shown = [*by_size[:3], *by_size[3:][-1:]]
@@ -161,9 +149,7 @@ def latent_responses(
     return Figure(fig, caption, alt, pd.DataFrame(swing))
 
 
-def _responses_to_few(
-    known: pd.DataFrame, codes: Float[np.ndarray, "n d"], latents: Any, shown: Sequence[str]
-) -> Figure:
+def _responses_to_few(known: pd.DataFrame, codes: Codes, latents: Any, shown: Sequence[str]) -> Figure:
     """Mean of each latent over each of one to three factors."""
     latent_codes = pd.DataFrame(codes[:, latents], columns=[f"z{latent}" for latent in latents])
     means = {factor: latent_codes.groupby(known[factor]).mean() for factor in shown}
@@ -177,12 +163,12 @@ def _responses_to_few(
 def weak_labels(chosen: Mapping[str, Mapping[float, float]], chance: float | None = None) -> Figure:
     """The score of each β as judged by all labels and by few, on one axis."""
     scores = pd.DataFrame(chosen)
-    picks = [f"{name} choose β = {beta:g}" for name, beta in scores.idxmax().items()]
+    alt = "; ".join(f"{name} choose β = {beta:g}" for name, beta in scores.idxmax().items()) + "."
     caption = "The same sweep judged with every label, with a few and with none: means over seeds."
-    return charts.lines(scores, "beta", "judged by", "score", caption, "; ".join(picks) + ".", levels=_chance(chance))
+    return charts.lines(scores, "beta", "judged by", "score", caption, alt, levels={"chance": chance})
 
 
-def objectives(rows: Rows, name: str, title: str, chance: float | None = None) -> Figure | Output:
+def objectives(rows: Rows, name: str, title: str, chance: float | None = None) -> Output:
     """Score against the rate that each objective ends at: β-VAE, annealed capacity, β-TCVAE."""
     models = pd.DataFrame(rows)
     if not len(models):
@@ -192,33 +178,25 @@ def objectives(rows: Rows, name: str, title: str, chance: float | None = None) -
     best = shown.groupby(["objective", pressure], sort=False)[name].mean().groupby(level=0, sort=False).max()
     caption = f"{title} against the rate that each of {counted(len(models), 'model')} settled at; three ways to press."
     alt = "Best mean score: " + "; ".join(f"{label} {fixed(value, 2)}" for label, value in best.items()) + "."
-    return charts.dots(shown, "kl_nats", name, "objective", caption, alt, levels=_chance(chance), ylabel=title)
+    return charts.dots(shown, "kl_nats", name, "objective", caption, alt, levels={"chance": chance}, ylabel=title)
 
 
-def what_pairs_do(curves: Mapping[str, np.ndarray], pairs: Sequence[int], used: int) -> Output:
+def what_pairs_do(curves: Curves, pairs: Sequence[int], used: int) -> Output:
     """How far L decides: the rotated factors and the code that lacks one, at the L that is used and at the largest."""
     if not curves:
         return statement(ONE_FACTOR, what="The number of pairs L")
     place = int(np.argmin(np.abs(np.array(pairs) - used)))
     (_, whole), (absent, missing), (turned, rotated) = list(curves.items())[:3]
-    lost = whole[place] - missing[place]
-    return statement(
-        "Entangled codes ({turned}) score {rotated[0]:.2f} at L = {pairs} and {rotated[1]:.2f} at L = {most}, where "
-        "the true factors score {true[1]:.2f}. A code {absent} scores {missing:.2f} at L = {pairs}, {lost:.2f} {side} "
-        "the true factors: the score {notices} a missing factor. This page uses L = {used} and shows FactorVAE's score "
-        "and the mutual information gap beside it.",
-        turned=turned,
-        absent=absent,
-        pairs=pairs[place],
-        most=pairs[-1],
-        used=used,
-        rotated=rotated[[place, -1]].tolist(),
-        missing=missing[place],
-        true=whole[[place, -1]].tolist(),
-        lost=abs(lost),
-        side="below" if lost >= 0 else "above",
-        notices="hardly notices" if lost < 0.1 else "notices",
+    lost, at = whole[place] - missing[place], f"L = {pairs[place]}"
+    text = (
+        f"Entangled codes ({turned}) score {rotated[place]:.2f} at {at} and {rotated[-1]:.2f} at L = {pairs[-1]}, "
+        f"where the true factors score {whole[-1]:.2f}. A code {absent} scores {missing[place]:.2f} at {at}, "
+        f"{abs(lost):.2f} {'below' if lost >= 0 else 'above'} the true factors: the score "
+        f"{'hardly notices' if lost < 0.1 else 'notices'} a missing factor. This page uses L = {used} and shows "
+        "FactorVAE's score and the mutual information gap beside it."
     )
+    data = {"rotated": rotated[[place, -1]], "missing": missing[place], "true": whole[[place, -1]]}
+    return statement("{text}", text=text, pairs=pairs[place], **data)
 
 
 def novelty_table(rows: Rows, region: Mapping[str, Sequence[int]]) -> Output:

@@ -16,7 +16,7 @@ from vaestudy.figures import draw
 from vaestudy.figures.figure import Figure
 from vaestudy.words import counted, label
 
-Levels = Mapping[str, float]  # named scores that are drawn across: chance, ceiling
+Levels = Mapping[str, float | None]  # named scores that are drawn across, where known: chance, ceiling
 
 
 @draw.style()
@@ -108,6 +108,8 @@ def power(value: float, _: Any = None) -> str:
 def draw_levels(ax: Any, levels: Levels) -> None:
     """Dotted lines across at scores that a reader should hold the others against, named at the left."""
     for name, level in levels.items():
+        if level is None:
+            continue
         ax.axhline(level, color=draw.GREY, lw=1.2, ls=":")
         place = {"xy": (0, level), "xycoords": ("axes fraction", "data"), "xytext": (3, 2)}
         ax.annotate(name, **place, textcoords="offset points", fontsize=draw.SMALLEST)
@@ -131,18 +133,15 @@ def name_lines(ax: Any, ends: Mapping[Any, tuple], palette: Mapping[Any, Any]) -
 
 
 @draw.style()
-def dots(
-    models: pd.DataFrame, x: str, y: str, hue: str, caption: str, alt: str, *, levels: Levels | None = None,
-    ordered: bool = False, **axes: Any,
-) -> Figure:  # fmt: skip
+def dots(data: pd.DataFrame, x: str, y: str, hue: str, caption: str, alt: str, levels: Levels, **axes: Any) -> Figure:
     """A dot for each model, two columns against each other; colours and markers tell the kinds of `hue` apart."""
     fig, ax = draw.canvas(width=6.8, height=3.4)
-    palette = (draw.ramp if ordered else draw.colours)(models[hue].nunique())
-    sns.scatterplot(models, x=x, y=y, s=36, hue=hue, style=hue, palette=palette, edgecolor="none", ax=ax)
-    draw_levels(ax, levels or {})
+    palette = (draw.ramp if hue == "β" else draw.colours)(data[hue].nunique())
+    sns.scatterplot(data, x=x, y=y, s=36, hue=hue, style=hue, palette=palette, edgecolor="none", ax=ax)
+    draw_levels(ax, levels)
     ax.set(**{"xlabel": label(x), "ylabel": label(y), **axes})
     sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1), title=label(hue))
-    return Figure(fig, caption, alt, models)
+    return Figure(fig, caption, alt, data)
 
 
 @draw.style()

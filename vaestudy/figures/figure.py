@@ -124,7 +124,7 @@ def _inline(svg: str, caption: str, alt: str) -> str:
     return head + svg[svg.index(">") + 1 :]
 
 
-def statement(text: str, **data: Any) -> Output:
+def statement(text: str, /, **data: Any) -> Output:
     """A computed sentence: `statement("β = {beta:g} costs {gap:.1f} nats.", beta=beta, gap=gap)`."""
     try:
         sentence = readable(text.format(**data))

@@ -85,7 +85,7 @@ def provenance(rows: Rows, caption: str = "The runs behind this page.") -> Outpu
 def shared(rows: Sequence[Mapping[str, Any]]) -> str:
     """The paragraph of what the rows of a table of provenance have in common."""
     text = " · ".join(html.escape(f"{k} {cell(v)}") for k, v in _shared(rows).items() if v is not None)
-    return f'<p class="shared">{text}</p>'
+    return f'<p class="shared">{text}</p>' if rows else ""
 
 
 def _shared(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

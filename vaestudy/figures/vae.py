@@ -6,21 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from vaestudy.errors import InputError
 from vaestudy.figures import charts, draw
-from vaestudy.figures.figure import Figure, Output
-from vaestudy.figures.player import player
+from vaestudy.figures.figure import Figure
 from vaestudy.words import LABELS, counted, fixed, number
 
 __all__ = [
     "correlations", "examples", "gradient_spread", "importance_ladder", "kl_spectrum", "manifold", "reconstructions",
-    "training_curves", "traversal",
+    "training_curves",
 ]  # fmt: skip
-
-
-REACH = 3  # standard deviations of the prior, to which latents are walked
 
 
 def examples(images: Any, count: int = 48, columns: int = 16, seed: int = 0) -> Figure:
@@ -126,48 +121,6 @@ def importance_ladder(samples: Sequence[int], bounds: np.ndarray) -> Figure:
     shown = charts.curves(charts.wide(gains, x, "image", y), x, y, caption, alt)
     shown.data = pd.DataFrame({"mean": gains.mean(axis=1), "sem": gains.sem(axis=1)}).rename_axis(x).reset_index()
     return shown
-
-
-@torch.no_grad()
-def start_of(model: Any, images: Any) -> tuple[Tensor, np.ndarray, list[int]]:
-    """Where latents are moved from: the posterior mean (1, d) of the image in the middle of a set.
-
-    Beside it each latent's KL from the prior over a thousand images, nats, and the latents by it, the greatest first.
-    """
-    device = next(model.parameters()).device
-    some = np.random.default_rng(0).choice(len(images), min(1000, len(images)), replace=False)
-    nats = model.kl_per_latent(images.batch(some).to(device))[0].mean(0).cpu().numpy()
-    (mean,) = model.encode(images.batch([len(images) // 2]).to(device))
-    return mean, nats, np.argsort(-nats, kind="stable").tolist()
-
-
-@torch.no_grad()
-def traversal_frames(model: Any, mean: Tensor, latents: Sequence[int], values: Tensor) -> Tensor:
-    """Images (latents, values, c, h, w): each latent of a code (1, d) walks along `values`, the others stay."""
-    walked = mean.repeat(len(latents), len(values), 1)
-    walked[range(len(latents)), :, latents] = values
-    return model.decode([walked.flatten(0, 1)]).unflatten(0, (len(latents), len(values)))
-
-
-def traversal(
-    model: Any, images: Any, order: str = "kl", *, rows: int = 10, frames: int = 25, name: str = ""
-) -> Output:
-    """Latents of one image walked from -3 to 3, ordered by KL (Higgins et al., 2017, fig. 2) or by number.
-
-    `name` is the model's, for the caption.
-    """
-    mean, nats, by_kl = start_of(model, images)
-    latents, ordered = (by_kl, "by KL from the prior") if order == "kl" else (sorted(by_kl), "by number")
-    latents, values = latents[:rows], torch.linspace(-REACH, REACH, frames, device=mean.device)
-    caption = f"its latents walked one at a time from −{REACH:g} to {REACH:g}, {ordered}."
-    caption = f"{name}: one image, {caption}" if name else f"One image, {caption}"
-    ends = " down to ".join(fixed(nats[latent], 2) for latent in (latents[0], latents[-1]))
-    alt = f"{counted(len(latents), 'strip')} of images, one for each latent; KL from {ends} nats."
-    data = {"latents": latents, "kl_nats": nats[latents], "image": len(images) // 2}
-    about = {"labels": [f"z{i}: {fixed(nats[i], 2)} nats" for i in latents]}
-    about |= {"steps": [f"z = {value:+.2f}" for value in values.tolist()]}
-    frames_of = traversal_frames(model, mean, latents, values)
-    return player(frames_of, caption, alt, data, slider="value of the latent that is walked", **about)
 
 
 def correlations(matrices: Mapping[str, np.ndarray], scores: Mapping[str, float], metric: str) -> Figure:

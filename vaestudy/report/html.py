@@ -4,8 +4,9 @@ import ast
 import base64
 import html
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import tostring
@@ -73,7 +74,7 @@ def prose(source: str) -> str:
 
 
 def shown(output: Any, source: str = "") -> str:
-    """One output of a cell as HTML; nothing for what needs a kernel, for warnings and for what the footer shows.
+    """One output of a cell as HTML; nothing for what needs a kernel, for warnings and for what other places show.
 
     A figure has a link to itself, its data as CSV, and the call of `source` that made it.
     """
@@ -96,10 +97,7 @@ def shown(output: Any, source: str = "") -> str:
 def tools(own: Mapping[str, Any], source: str) -> str:
     """What stands below a figure: a link to it, its data, and the call that made it."""
     text = base64.b64encode(csv(own["data"]).encode()).decode()
-    link = f'<a href="#{_HERE}">link</a> <a download="{_HERE}.csv" href="data:text/csv;base64,{text}">data (CSV)</a>'
-    call = html.escape(last_call(source))
-    fold = f'<details><summary>call</summary><pre tabindex="0">{call}</pre></details>' if call else ""
-    return f'<div class="tools">{link} {fold}</div>'
+    return template(TEMPLATES / "tools.html.j2").render(here=_HERE, csv=text, call=last_call(source))
 
 
 def csv(data: Any) -> str:
@@ -140,25 +138,30 @@ def _folded(code: list[str]) -> Iterator[tuple[str, str]]:
         yield "code", f'<details class="code"><summary>Code</summary>{marked}</details>'
 
 
+def outputs(notebook: Any) -> list[tuple[Any, Any]]:
+    """All outputs of a notebook, each with its cell."""
+    return [(cell, output) for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
 def objects(notebook: Any, kind: str | None = None) -> list[dict]:
     """All that an executed notebook shows with numbers (of one kind), as {kind, caption, alt, data}, in order."""
-    outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
-    found = [data[figures.MIME] for data in outputs if figures.MIME in data]
+    data = [output.get("data", {}) for _, output in outputs(notebook)]
+    found = [of[figures.MIME] for of in data if figures.MIME in of]
     return [shown for shown in found if kind in (None, shown["kind"])]
 
 
 def rows(notebook: Any, kind: str) -> list[dict]:
-    """The rows of all tables of one kind that an executed notebook shows."""
+    """The rows of all tables of one kind that an executed notebook shows, their keys sorted by the notebook's file."""
     return [row for shown in objects(notebook, kind) for row in shown["data"]]
 
 
 def title(notebook: Any) -> str:
     """The notebook's first heading."""
-    for cell in notebook.cells:
-        found = re.search(r"^# +(.+)$", cell.source, re.M) if cell.cell_type == "markdown" else None
-        if found:
-            return found[1].strip()
-    raise InputError("a notebook of the report needs a first heading: a line '# Title' in a Markdown cell")
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    found = re.search(r"^# +(.+)$", text, re.M)
+    if found is None:
+        raise InputError("a notebook of the report needs a first heading: a line '# Title' in a Markdown cell")
+    return found[1].strip()
 
 
 def short_title(notebook: Any) -> str:
@@ -177,10 +180,10 @@ def execution(notebook: Any) -> str:
 def changed(notebook: Any) -> str:
     """What a run's parameters change against the study's own, as a sentence; empty where nothing."""
     known, given = settings.fields(notebook.metadata.vaestudy.stage), notebook.metadata.papermill.parameters
-    own = {name: known[name].default for name in given if name in known and name != "profile"}
     new = [
-        f"{words.label(name)} {in_words(given[name])} in place of {in_words(was) or 'none'}"
-        for name, was in own.items()
+        f"{words.label(name)} {in_words(value)} in place of {in_words(known[name].default) or 'none'}"
+        for name, value in given.items()
+        if name in known and name != "profile"
     ]
     return f"Changed against the study: {words.listed(new)}." if new else ""
 
@@ -194,14 +197,13 @@ def toy(notebook: Any) -> bool:
 def stopped(path: Path) -> str:
     """Where a notebook stopped that was not executed to its end."""
     try:
-        notebook = read(path)
+        found = outputs(read(path))
     except (OSError, ValueError):  # it is being written
         return "is running"
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if output.output_type == "error":
-                said = next(iter(output.evalue.splitlines()), "")
-                return f"stopped in cell {cell.execution_count}: {output.ename}: {said}".rstrip(": ")
+    for cell, output in found:
+        if output.output_type == "error":
+            said = next(iter(output.evalue.splitlines()), "")
+            return f"stopped in cell {cell.execution_count}: {output.ename}: {said}".rstrip(": ")
     return "is running, or was cut short"
 
 
@@ -249,14 +251,10 @@ def page(notebook: Any, **context: Any) -> str:
 
 def opening(notebook: Any) -> str:
     """What stands below the question: what the run changed, the answer, and a copy of the page's picture."""
-    answers, text = objects(notebook, "answer"), changed(notebook)
-    about = f'<p class="warning">{html.escape(text)}</p>' if text else ""
-    if toy(notebook):
-        about += template(TEMPLATES / "toy.html.j2").render()
-    if not answers:
-        return about
-    said = referring(figures.answer_html(answers[0]["data"], "sentences", "sure"), notebook)
-    return f'<section class="opening" aria-label="the answer">{about}{said}{picture(notebook)}</section>'
+    answers = objects(notebook, "answer")
+    said = figures.answer_html(answers[0]["data"], "sentences", "sure") if answers else ""
+    about = {"answer": Markup(referring(said, notebook)), "picture": Markup(picture(notebook))}
+    return template(TEMPLATES / "opening.html.j2").render(changed=changed(notebook), toy=toy(notebook), **about)
 
 
 def referring(text: str, notebook: Any) -> str:
@@ -274,21 +272,21 @@ def referring(text: str, notebook: Any) -> str:
 
 def index(notebooks: Mapping[str, Any], **context: Any) -> str:
     """The report's first page over the executed notebooks of the stages, by the stem of their pages."""
-    stages, headline, runs = [], [], []
-    for name, notebook in notebooks.items():
-        stage, answers, claims = short_title(notebook), objects(notebook, "answer"), rows(notebook, "claims")
-        primary = [claim for claim in claims if "primary" in claim["family"]]
-        about = {"title": stage, "href": f"{name}.html", "execution": execution(notebook), "toy": toy(notebook)}
-        about |= {"answer": answers[0]["data"] if answers else None, "picture": Markup(picture(notebook))}
-        caption = "The primary claims of this stage."
-        stages.append(about | {"claims": Markup(figures.claims(primary, caption)._repr_html_() if primary else "")})
-        # A notebook's file sorts the keys of its outputs.
-        own = [{key: row.get(key) for key in figures.HEADLINE} for row in rows(notebook, "headline")]
-        headline += [{"stage": stage, **row} for row in own]
-        runs += rows(notebook, "provenance")
+    headline = [
+        {"stage": short_title(notebook)} | {name: row.get(name) for name in figures.HEADLINE}
+        for notebook in notebooks.values()
+        for row in rows(notebook, "headline")
+    ]
+    runs = [row for notebook in notebooks.values() for row in rows(notebook, "provenance")]
     caption = "Our numbers beside the published ones; a dash stands where nobody has published one."
-    table = Markup(figures.table(headline, caption)._repr_html_() if headline else "")
-    return numbered(_render("index", runs, stages=stages, headline=table, here="index", **context))[0]
+    made = {"headline": _shown(figures.table, headline, caption), "toy": any(map(toy, notebooks.values()))}
+    return numbered(_render("index", runs, notebooks=notebooks, here="index", **made, **context))[0]
+
+
+def primary(notebook: Any) -> str:
+    """The table of a stage's primary claims."""
+    claims = [claim for claim in rows(notebook, "claims") if "primary" in claim["family"]]
+    return _shown(figures.claims, claims, "The primary claims of this stage.")
 
 
 def runs_page(notebooks: Mapping[str, Any], **context: Any) -> str:
@@ -299,38 +297,33 @@ def runs_page(notebooks: Mapping[str, Any], **context: Any) -> str:
     tables = {}
     for notebook in notebooks.values():
         shown, judged = rows(notebook, "provenance"), rows(notebook, "records")
+        judged = [{name: row[name] for name in figures.RECORDED if name in row} for row in judged]
         cost = words.number(sum(row.get("seconds") or 0 for row in shown), 3)
-        caption = f"{words.counted(len(shown), 'run')}; {cost} s of training in all."
-        made = [figures.provenance(shown, caption)] if shown else []
-        if judged:
-            models = words.counted(sum(row["models"] for row in judged), "model")
-            caption = f"{models} that judge the claims of this page, a row a setting; seconds of training and scoring."
-            # A notebook's file sorts the keys of its outputs.
-            ordered = [{name: row[name] for name in figures.RECORDED if name in row} for row in judged]
-            made.append(figures.table(ordered, caption))
-        if made:
-            tables[short_title(notebook)] = Markup("".join(table._repr_html_() for table in made))
+        made = _shown(figures.provenance, shown, f"{words.counted(len(shown), 'run')}; {cost} s of training in all.")
+        models = words.counted(sum(row["models"] for row in judged), "model")
+        caption = f"{models} that judge the claims of this page, a row a setting; seconds of training and scoring."
+        tables[short_title(notebook)] = made + _shown(figures.table, judged, caption)
     return numbered(_render("runs", [], tables=tables, title="Every run", here="runs", **context))[0]
 
 
 def picture(notebook: Any) -> str:
     """The figure that a reader sees first, as a copy: of the last cell tagged "picture", else the last one."""
-    found = [
-        (cell, output["data"]["text/html"])
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if output.get("data", {}).get(figures.MIME, {}).get("kind") == "figure"
-    ]
+    shown = [(cell, output.get("data", {})) for cell, output in outputs(notebook)]
+    found = [(cell, data["text/html"]) for cell, data in shown if data.get(figures.MIME, {}).get("kind") == "figure"]
     marked = [text for cell, text in found if "picture" in cell.metadata.get("tags", [])]
-    text = (marked[::-1] or [text for _, text in found[::-1]] or [""])[0]
+    text = (marked or [text for _, text in found] or [""])[-1]
     # The ids inside of the copy differ from those of the figure that stands further down.
     return re.sub(r"\bf([0-9a-f]{8}-)", r"p\1", text).replace('class="figure"', 'class="picture"')
 
 
+def _shown(make: Callable[..., Any], rows: list[dict], caption: str) -> Markup:
+    """A table of the rows, nothing where there are none."""
+    return Markup(make(rows, caption)._repr_html_() if rows else "")
+
+
 def _render(name: str, runs: list[dict], **context: Any) -> str:
-    provenance = Markup(figures.shared(runs) if runs else "")
-    made = {"version": vaestudy.__version__, "provenance": provenance, "runs": len(runs)}
-    return template(TEMPLATES / f"{name}.html.j2").render(**made, **context)
+    about = {"version": vaestudy.__version__, "provenance": Markup(figures.shared(runs)), "runs": len(runs)}
+    return template(TEMPLATES / f"{name}.html.j2").render(**about, of=sys.modules[__name__], **context)
 
 
 def _pre(text: str, kind: str = "text") -> str:

@@ -88,24 +88,9 @@ def write(profile: str, folder: Path, also: Path | None = None) -> Path:
     from vaestudy.report import html
 
     nodes = {path.stem: html.read(path) for path in find(folder)}
-    links = (
-        {"index": "Overview"} | {name: html.short_title(node) for name, node in nodes.items()} | {"runs": "Every run"}
-    )
-    notebooks = {
-        name: {
-            "stage": node.metadata.vaestudy.stage,
-            "title": html.title(node),
-            "parameters": node.metadata.papermill.parameters,
-            "seconds": node.metadata.papermill.duration,
-            "shown": html.objects(node),
-        }
-        for name, node in nodes.items()
-    }
-    rows = {kind: [row for node in nodes.values() for row in html.rows(node, kind)] for kind in VERIFIED}
-    results = {"profile": profile, "version": vaestudy.__version__, "claims": rows["claims"]}
-    results |= {"headline": [_summed_up(row) for row in rows["headline"] if row.get("values")]}
-    results |= {"checksums": {row["data set"]: row["data"] for row in rows["provenance"] if row.get("data set")}}
-    write_json(folder / "results.json", {**results, "notebooks": notebooks})
+    titles = {name: html.short_title(node) for name, node in nodes.items()}
+    links = {"index": "Overview", **titles, "runs": "Every run"}
+    write_json(folder / "results.json", results(profile, nodes))
     extra = {also.stem: html.read(also)} if also and also.exists() else {}
     for name, node in (extra | nodes).items():
         _replace(folder / f"{name}.html", html.page(node, links=links, here=name, command=command(node)))
@@ -119,6 +104,31 @@ def write(profile: str, folder: Path, also: Path | None = None) -> Path:
         unfinished={path.name: html.stopped(path) for path in sorted(folder.glob("*.partial.ipynb"))},
     )
     return _replace(folder / "index.html", text)
+
+
+def results(profile: str, nodes: Mapping[str, Any]) -> dict[str, Any]:
+    """Every number of a report: what all executed notebooks show, and first what `vaestudy.claims.verify` compares."""
+    from vaestudy.report import html
+
+    rows = {kind: [row for node in nodes.values() for row in html.rows(node, kind)] for kind in VERIFIED}
+    notebooks = {
+        name: {
+            "stage": node.metadata.vaestudy.stage,
+            "title": html.title(node),
+            "parameters": node.metadata.papermill.parameters,
+            "seconds": node.metadata.papermill.duration,
+            "shown": html.objects(node),
+        }
+        for name, node in nodes.items()
+    }
+    return {
+        "profile": profile,
+        "version": vaestudy.__version__,
+        "claims": rows["claims"],
+        "headline": [_summed_up(row) for row in rows["headline"] if row.get("values")],
+        "checksums": {row["data set"]: row["data"] for row in rows["provenance"] if row.get("data set")},
+        "notebooks": notebooks,
+    }
 
 
 def command(node: Any) -> str:

@@ -2,7 +2,7 @@
 (root => {
   const ints = text => new Int16Array(Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer);
   const activations = {
-    linear: v => v, relu: v => Math.max(v, 0), tanh: Math.tanh, sigmoid: v => 1 / (1 + Math.exp(-v)),
+    identity: v => v, relu: v => Math.max(v, 0), tanh: Math.tanh, sigmoid: v => 1 / (1 + Math.exp(-v)),
   };
 
   // The layers of a model: weights (outputs, inputs) and biases, whole numbers times the layer's step.
