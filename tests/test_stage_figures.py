@@ -207,7 +207,7 @@ def test_figures_of_a_hierarchy_render():
     shown = shows(figures.kl_by_group({"β = 1": kl, "β = 2": [2 * group for group in kl]}))
     of = shown.data.groupby("model")["KL, nats per image"].sum()
     assert of["β = 1"] == pytest.approx(sum(group.sum() for group in kl) / 4, rel=1e-5)
-    assert shows(figures.samples_by_temperature(model, (0.5, 1.0), count=3, passes=2)).data["finite"] is True
+    assert shows(figures.samples_by_temperature(model, (0.5, 1.0), "β = 1", count=3, passes=2)).data["finite"] is True
     shows(figures.below_a_fixed_top(model, x, count=2))
     shows(figures.interpolation(model, x, count=3))
     shows(figures.reconstructions_by_depth(model, x))

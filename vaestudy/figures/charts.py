@@ -4,6 +4,7 @@ A chart takes a tidy table, a row an observation, and keeps it as its data.
 """
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,7 +54,8 @@ def curves(
         sns.lineplot(part, **look, **line, ax=ax)
         if dots:
             sns.scatterplot(part, **look, s=12, alpha=0.5, ax=ax)
-        ax.set(**{"title": (titles or {}).get(name, name or ""), "xlabel": label(x), "ylabel": label(y), **axes})
+        title = textwrap.fill((titles or {}).get(name, name or ""), 64 // len(names))
+        ax.set(**{"title": title, "xlabel": label(x), "ylabel": label(y), **axes})
         ax.set_ylabel(ax.get_ylabel() if ax is grid[0, 0] else "")
         if ax.get_yscale() == "log":
             ax.yaxis.set_major_formatter(power)
@@ -107,9 +109,10 @@ def power(value: float, _: Any = None) -> str:
 
 def draw_levels(ax: Any, levels: Levels) -> None:
     """Dotted lines across at scores that a reader should hold the others against, named at the left."""
-    for name, level in levels.items():
-        if level is None:
-            continue
+    known = {name: level for name, level in levels.items() if level is not None}
+    if known:
+        ax.margins(y=0.1)
+    for name, level in known.items():
         ax.axhline(level, color=draw.GREY, lw=1.2, ls=":")
         place = {"xy": (0, level), "xycoords": ("axes fraction", "data"), "xytext": (3, 2)}
         ax.annotate(name, **place, textcoords="offset points", fontsize=draw.SMALLEST)

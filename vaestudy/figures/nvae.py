@@ -71,9 +71,9 @@ def kl_by_group(runs: Mapping[str, Sequence[np.ndarray]], active_above: float = 
 
 @torch.no_grad()
 def samples_by_temperature(
-    model: Any, temperatures: Sequence[float], count: int = 10, passes: int = 10, seed: int = 0
+    model: Any, temperatures: Sequence[float], name: str, count: int = 10, passes: int = 10, seed: int = 0
 ) -> Figure:
-    """Samples at several temperatures, batch norm statistics gathered anew at each (NVAE, sec. 4.2)."""
+    """Samples of the model of this name at several temperatures, batch norm statistics gathered anew (sec. 4.2)."""
     rows = {}
     with torch.random.fork_rng():
         for temperature in temperatures:
@@ -82,7 +82,8 @@ def samples_by_temperature(
                 rows[f"t = {temperature:g}"] = model.sample(count, temperature)
     finite = all(bool(torch.isfinite(images).all()) for images in rows.values())
     caption = (
-        "Samples: every standard deviation times t. Means of p(x|z), batch norm statistics re-estimated at each t."
+        f"Samples, {name}: every standard deviation times t. Means of p(x|z), batch norm statistics re-estimated at "
+        "each t."
     )
     return charts.image_rows(rows, caption, {"temperatures": temperatures, "finite": finite})
 

@@ -70,7 +70,7 @@ def headline(rows: Rows, caption: str = "This stage's headline numbers.") -> Out
     return _make("headline", rows, caption, shown=[{name: row[name] for name in HEADLINE} for row in rows])
 
 
-def provenance(rows: Rows, caption: str = "The runs behind this page.") -> Output:
+def provenance(rows: Rows, caption: str = "The runs behind this page.", kind: str = "provenance") -> Output:
     """What made each run: dicts of run, commit, device, seed, seconds, data and versions (a dict is spelt out).
 
     What all runs share is said once, so that a column stands for a difference.
@@ -79,12 +79,12 @@ def provenance(rows: Rows, caption: str = "The runs behind this page.") -> Outpu
     key = lambda item: (item[0] != "run", isinstance(item[1], float))  # noqa: E731
     rows = [dict(sorted(row.items(), key=key)) for row in _dicts(rows)]
     own = [{name: value for name, value in row.items() if name not in _shared(rows)} for row in rows]
-    return _make("provenance", rows, caption, shown=own, before=shared(rows))
+    return _make(kind, rows, caption, shown=own, before=shared(rows))
 
 
 def shared(rows: Sequence[Mapping[str, Any]]) -> str:
     """The paragraph of what the rows of a table of provenance have in common."""
-    text = " · ".join(html.escape(f"{k} {cell(v)}") for k, v in _shared(rows).items() if v is not None)
+    text = " · ".join(html.escape(f"{words.label(k)} {cell(v)}") for k, v in _shared(rows).items() if v is not None)
     return f'<p class="shared">{text}</p>' if rows else ""
 
 
@@ -106,7 +106,7 @@ def records(models: pd.DataFrame) -> Output:
         about["file"] = f"records/{part}-{piece}.jsonl"
         rows.append({"experiment": words.PARTS.get(part, part), **row, **about})
     caption = f"{words.counted(len(models), 'model')} of the experiments that judge this page's claims."
-    return _make("records", rows, caption) if rows else Output("records", "", caption, caption, rows)
+    return provenance(rows, caption, "records") if rows else Output("records", "", caption, caption, rows)
 
 
 def _make(

@@ -29,7 +29,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 _FUNCTION, _THIN = "<mi>(?:log|ln|exp|min|max|det|tanh|sin|cos)</mi>", '<mspace width="0.17em" />'
 _HEADING = re.compile(r"<h([1-4])>(.*?)</h\1>", re.S)
 _FIGURE = re.compile(
-    r'<figure class="(figure|player|decoder|picture|table|headline|claims|records|provenance)">(.*?)</figure>', re.S
+    r'<figure class="(figure|player|decoder|picture|table|headline|claims|provenance)">(.*?)</figure>', re.S
 )
 _SCROLLS = '<div class="wide"'
 _HERE = "\ue002"  # stands for the id of a figure until it has one
@@ -302,7 +302,7 @@ def runs_page(notebooks: Mapping[str, Any], **context: Any) -> str:
         made = _shown(figures.provenance, shown, f"{words.counted(len(shown), 'run')}; {cost} s of training in all.")
         models = words.counted(sum(row["models"] for row in judged), "model")
         caption = f"{models} that judge the claims of this page, a row a setting; seconds of training and scoring."
-        tables[short_title(notebook)] = made + _shown(figures.table, judged, caption)
+        tables[short_title(notebook)] = made + _shown(figures.provenance, judged, caption)
     return numbered(_render("runs", [], tables=tables, title="Every run", here="runs", **context))[0]
 
 
