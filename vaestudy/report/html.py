@@ -31,7 +31,7 @@ _MATH = re.compile(
     re.S,
 )
 _HEADING = re.compile(r"<h([1-4])>(.*?)</h\1>", re.S)
-_FIGURE = re.compile(r'<figure class="(figure|player|decoder|picture|table|headline|claims)">(.*?)</figure>', re.S)
+_FIGURE = re.compile(r'<figure class="([a-z]+)">(.*?)</figure>', re.S)
 _SCROLLS = '<div class="wide"'
 _HERE = "\ue002"  # stands for the id of a figure until it has one
 
