@@ -28,9 +28,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 _FUNCTION, _THIN = "<mi>(?:log|ln|exp|min|max|det|tanh|sin|cos)</mi>", '<mspace width="0.17em" />'
 _HEADING = re.compile(r"<h([1-4])>(.*?)</h\1>", re.S)
-_FIGURE = re.compile(
-    r'<figure class="(figure|player|decoder|picture|table|headline|claims|provenance)">(.*?)</figure>', re.S
-)
+_FIGURE = re.compile(r'<figure class="([a-z]+)">(.*?)</figure>', re.S)
 _SCROLLS = '<div class="wide"'
 _HERE = "\ue002"  # stands for the id of a figure until it has one
 
