@@ -145,6 +145,40 @@ def test_the_interval_is_students():
         assert np.isnan(interval(pd.Series(few))).all()
 
 
+def observations(counts, panels="a"):
+    rows = [{"beta": beta, "score": 0.1 * n, "of": of} for beta, k in counts.items() for n in range(k) for of in panels]
+    return pd.DataFrame(rows)
+
+
+def test_every_trained_value_is_named_on_a_logarithmic_axis():
+    for betas in ((1, 4, 8, 32), (0.5, 1, 2, 4, 8, 16, 32, 64), (0.1, 0.5, 1, 4, 10, 40, 100, 400)):
+        models = observations(dict.fromkeys(betas, 1), "abc")
+        shown = charts.curves(models, "beta", "score", "Scores.", "Flat.", panel="of")
+        for ax in shown.fig.axes:
+            assert [tick.get_text() for tick in ax.get_xticklabels()] == [f"{beta:g}" for beta in betas]
+            shown.fig.draw_without_rendering()
+            boxes = [tick.get_window_extent() for tick in ax.get_xticklabels()]
+            assert all(left.x1 <= right.x0 + 2 for left, right in itertools.pairwise(boxes))
+
+
+def test_an_interval_stands_where_three_models_or_more_do():
+    shown = charts.curves(observations({1: 3, 4: 2, 8: 5, 32: 1}), "beta", "score", "Scores.", "They rise.")
+    bars = [path for bars in shown.fig.axes[0].collections for path in bars.get_segments()]
+    assert [path[0][0] for path in bars if len(path) and np.isfinite(path).all()] == pytest.approx([1, 8])
+
+
+def test_records_are_told_by_setting():
+    known = {"part": "sweep32", "piece": "00", "data": "dsprites", "latent_dim": 10, "schedule": None}
+    models = pd.DataFrame([known | {"beta": b, "seed": s, "seconds": 1.5} for b in (1.0, 4.0) for s in range(3)])
+    shown = figures.records(models)
+    first = {"experiment": "sweep over β", "data": "dsprites", "latent_dim": 10, "beta": 1.0}
+    cost = {"models": 3, "seconds": 4.5, "file": "records/sweep32-00.jsonl"}
+    assert shown.data[0] == {**first, "seeds": "0 to 2", **cost}
+    assert [row["beta"] for row in shown.data] == [1, 4]
+    assert "<code>records/sweep32-00.jsonl</code>" in figures.table(shown.data, "Models.")._repr_html_()
+    assert figures.records(models[:0]).data == []
+
+
 def test_a_statement_is_built_from_its_numbers():
     said = figures.statement("β = {beta:g} loses {gap:.1f} of {elbo:.0f} nats in vae-2.", beta=4.0, gap=3.14, elbo=-100)
     assert str(said) == "β = 4 loses 3.1 of −100 nats in vae-2."

@@ -114,7 +114,7 @@ def test_the_page_reads_like_the_notebook(first):
     assert "The square of 1 is 1." in first
     assert '<span class="kn">import</span>' in first
     assert first.count('<details class="code"') == first.count("<summary>Code</summary>") >= 5
-    call = "figures.Figure(fig, &quot;A line.&quot;, &quot;A line that rises.&quot;"
+    call = "figures.Figure(fig, &#34;A line.&#34;, &#34;A line that rises.&#34;"
     assert f'<details><summary>call</summary><pre tabindex="0">{call}' in first
     data = re.search(r'<a download="figure-1.csv" href="data:text/csv;base64,([^"]+)"', first)[1]
     assert base64.b64decode(data).decode() == "y\n1.0\n1.0\n"

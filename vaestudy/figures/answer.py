@@ -11,18 +11,9 @@ from vaestudy.figures.figure import Output, render
 
 __all__ = ["answer", "answer_html"]
 
-PAGES = tomllib.loads(Path(__file__).with_name("answers.toml").read_text(encoding="utf-8"))
+HEADS, CHANGES, PAGES = tomllib.loads(Path(__file__).with_name("answers.toml").read_text(encoding="utf-8")).values()
 FORMS = {name: forms for page in PAGES.values() for name, forms in page.items() if name != "question"}
 CLAIMS, MOST = 3, 4  # sentences about claims, and all of them
-HEADS = {"question": "The question.", "sentences": "The answer.", "sure": "How sure."}
-HEADS |= {"change": "What would change it."}
-# For sure verdicts, tendencies, open ones and those not tested.
-CHANGES = (
-    "More seeds or another machine would not change {}; other data, another network or another score may.",
-    "More models may turn {}, which is a tendency.",
-    "More models could decide what is open: {}.",
-    "The night profile trains the models for {}.",
-)
 
 
 def answer(claims: Sequence[Mapping[str, Any]], models: Sequence[str] = ()) -> Output:
@@ -74,10 +65,10 @@ def _sentence(claim: Mapping[str, Any], verdict: str) -> str:
 
 def _change(told: Sequence[tuple[Mapping[str, Any], str]], untold: Sequence[str]) -> list[str]:
     """What would change the answer."""
-    own = [(claim, verdict) for claim, verdict in told if claim["verdict"] != "not tested"]
-    sure = [claim["id"] for claim, _ in own if claim["decidable"]]
-    unsure = [pair for pair in own if not pair[0]["decidable"]]
-    tendency = [claim["id"] for claim, verdict in unsure if verdict != "undecided"]
-    open_ = "; ".join(f"{c['id']} {words.how_sure(c)}" for c, verdict in unsure if verdict == "undecided")
-    groups = (sure, tendency, [open_] if open_ else [], untold)
-    return [line.format(words.listed(names)) for line, names in zip(CHANGES, groups, strict=True) if names]
+    groups = {"sure": [], "tendency": [], "open": [], "untold": list(untold)}
+    for claim, verdict in told:
+        if claim["verdict"] != "not tested":
+            kind = "sure" if claim["decidable"] else "open" if verdict == "undecided" else "tendency"
+            groups[kind].append(f"{claim['id']} {words.how_sure(claim)}" if kind == "open" else claim["id"])
+    listed = {kind: ("; ".join if kind == "open" else words.listed)(of) for kind, of in groups.items() if of}
+    return [CHANGES[kind].format(text) for kind, text in listed.items()]
