@@ -3,7 +3,7 @@
 from typing import Any
 
 from vaestudy import settings as _settings
-from vaestudy.experiments import beta_vae, beta_vae_parts, losses, nvae, vae, vae_parts  # noqa: F401 (parts enter their table)
+from vaestudy.experiments import beta_vae, beta_vae_parts, losses, nvae, plan, vae, vae_parts  # noqa: F401 (parts enter their table)
 from vaestudy.settings import Settings
 
 # Each has `check(settings)`, which refuses what cannot work before any work, and `train_and_score(settings)`.
@@ -41,6 +41,7 @@ def from_notebook(stage: str, namespace: dict[str, Any]) -> Settings:
         raise InputError(f"{root} is in no vaestudy project: open the notebook in its clone, as `make lab` does")
     resolved = _settings.from_notebook(stage, namespace)
     STAGES[stage].check(resolved)
+    plan.check_memory(resolved, STAGES[stage])
     torch.manual_seed(resolved.seed)
     if has_person():
         toy = ": toy sizes, the models will have learnt nothing" if sizes(resolved).get("exploratory") else ""

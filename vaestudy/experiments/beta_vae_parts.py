@@ -10,6 +10,7 @@ from joblib import Parallel, delayed
 from vaestudy import metrics
 from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
+from vaestudy.experiments.common import LEAST_SCORED
 from vaestudy.experiments.evidence import Context, part
 from vaestudy.training import Grid, Run, fit_many, memory
 from vaestudy.training import sweep as sweeps
@@ -17,9 +18,8 @@ from vaestudy.training import sweep as sweeps
 LIVE_NATS = 0.05
 DRAWS, DRAWN_IMAGES = 10, 5_000
 BOUND_IMAGES = 5_000
-LINEAR_IMAGES = 20_000
+LINEAR_IMAGES, LINEAR_NUMBERS = 20_000, 2**28  # what is fitted on pixels takes so many images, and 1 GiB at most
 COMPONENTS = 10
-LEAST_IMAGES = 100  # that scores of a code can rest on
 READ_OUT = "read_out"  # the column of a record in place of the Higgins scores where one factor alone is known
 
 
@@ -65,8 +65,8 @@ def region_examined(whole: ImageSet, limit: int) -> Examined:
 
 def check_examined(name: str, names: Sequence[str], values: Int[np.ndarray, "n k"]) -> None:
     """Raise InputError unless codes of images with these factors can be scored."""
-    if len(values) < LEAST_IMAGES:
-        raise InputError(f"{name} has {len(values)} labelled images to score codes by: {LEAST_IMAGES} are the least")
+    if len(values) < LEAST_SCORED:
+        raise InputError(f"{name} has {len(values)} labelled images to score codes by: {LEAST_SCORED} are the least")
     for factor, column in zip(names, values.T, strict=True):
         _, counts = np.unique(column, return_counts=True)
         if len(counts) < 2 or counts.min() < 3:
@@ -74,15 +74,6 @@ def check_examined(name: str, names: Sequence[str], values: Int[np.ndarray, "n k
                 "one value only" if len(counts) < 2 else f"a value that {counts.min()} images have, and 3 are the least"
             )
             raise InputError(f"the factor {factor} of {name} has {few}: merge values, or leave it out of labels.csv")
-
-
-def scorable(values: Int[np.ndarray, "n k"]) -> list[int]:
-    """The factors that can be scored on these images: two values or more, each of three images or more.
-
-    None of fewer images than scores can rest on.
-    """
-    counts = [np.unique(column, return_counts=True)[1] for column in values.T]
-    return [k for k, of in enumerate(counts) if len(of) > 1 and of.min() >= 3] if len(values) >= LEAST_IMAGES else []
 
 
 def network(sizes: Any) -> dict[str, Any]:
@@ -270,9 +261,15 @@ def independent(context: Context, seeds: tuple[int, ...]) -> list[dict]:
     return [{"seed": seed, **about, **linear_scores(exam, metrics.ica, seed)} for seed in seeds]
 
 
+def pixel_rows(images: ImageSet, seed: int = 0) -> Int[np.ndarray, " m"]:
+    """20,000 of some images, for what is fitted on pixels: fewer from a side of 128 on, 100 at least."""
+    count = max(LEAST_SCORED, min(LINEAR_IMAGES, LINEAR_NUMBERS // images.dims))
+    return np.random.default_rng(seed).permutation(len(images))[:count]
+
+
 def linear_scores(exam: Examined, fit: Any, seed: int) -> dict[str, Any]:
-    """Higgins scores of a linear code of the pixels, fitted to 20,000 images and scored on all examined."""
-    rows = np.random.default_rng(seed).permutation(len(exam.images))[:LINEAR_IMAGES]
+    """Higgins scores of a linear code of the pixels, fitted to `pixel_rows` and scored on all images examined."""
+    rows = pixel_rows(exam.images, seed)
     code = fit(exam.images.batch(rows).flatten(1).numpy(), COMPONENTS, seed=seed)
     parts = np.array_split(np.arange(len(exam.images)), max(1, len(exam.images) // 5_000))
     codes = np.concatenate([code.encode(exam.images.batch(rows).flatten(1).numpy()) for rows in parts])
@@ -304,7 +301,7 @@ def combinations(context: Context, seeds: tuple[int, ...]) -> list[dict]:
     if len(whole.factors.names) < 2:
         return []
     rest, held = whole.hold_out(**held_out_region(whole.factors))
-    if min(len(rest), len(held)) < LEAST_IMAGES:
+    if min(len(rest), len(held)) < LEAST_SCORED:
         return []
     runs, rows = train(context, rest, grid(context.sizes, seeds)), []
     regions = {"seen": rest, "new": held}

@@ -1,8 +1,12 @@
 """What the stages share: where their images and runs are, and the sizes of their profile."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from jaxtyping import Int
 
 from vaestudy import data, profiles
 from vaestudy.data import DataSetInfo, ImageSet
@@ -11,6 +15,10 @@ from vaestudy.files import project_root
 from vaestudy.settings import MOST_SEED, STAGES, Settings
 from vaestudy.training import Run
 from vaestudy.training.listing import settings_of
+
+logger = logging.getLogger(__name__)
+
+LEAST_SCORED = 100  # images that scores of a code can rest on
 
 
 def sizes(settings: Settings) -> dict[str, Any]:
@@ -44,7 +52,23 @@ def checked(
                 f"{dataset} has {sum(found.values())} images, and by the hash of their names {found[split]} are in "
                 f"the split {split!r}: {needed} are the least there, so add images"
             )
+    if info.labels == "factors" and (found.get("train") or LEAST_SCORED) < LEAST_SCORED:
+        logger.warning(
+            "%s has %d labelled images in the split 'train': scores of codes need %d and are left out",
+            *(dataset, found["train"], LEAST_SCORED),
+        )
     return info, (info.channels, side, side)
+
+
+def scorable(values: Int[np.ndarray, "n k"]) -> list[int]:
+    """The factors that can be scored on these images: two values or more, each of three images or more.
+
+    None of fewer images than scores can rest on.
+    """
+    if len(values) < LEAST_SCORED:
+        return []
+    counts = [np.unique(column, return_counts=True)[1] for column in values.T]
+    return [k for k, of in enumerate(counts) if len(of) > 1 and of.min() >= 3]
 
 
 def images(settings: Settings, side: int | None = None) -> ImageSet:

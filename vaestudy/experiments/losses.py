@@ -24,11 +24,13 @@ from vaestudy.experiments.beta_vae_parts import (
     side_by_side,
     train,
 )
+from vaestudy.experiments.common import LEAST_SCORED
 from vaestudy.experiments.evidence import Context, part
 from vaestudy.training import Run
 from vaestudy.training import sweep as sweeps
 
 WORTH_IMAGES = 2_000
+NUMBERS = 2**26  # pixels whose spectrum is taken at a time: 1 GiB
 READ_AT = 0.5  # R² under which a factor counts as dropped
 
 
@@ -42,7 +44,8 @@ def spectra(context: Context, seeds: tuple[int, ...]) -> list[dict]:
     """
     whole = context.images()
     exam = examined(whole, context.sizes["grid_images"])
-    some = exam.images.select(np.random.default_rng(0).permutation(len(exam.images))[:BOUND_IMAGES])
+    count = max(LEAST_SCORED, min(BOUND_IMAGES, NUMBERS // whole.dims))
+    some = exam.images.select(np.random.default_rng(0).permutation(len(exam.images))[:count])
     runs, power = train(context, whole, _ten_latents(context, seeds)), image_spectrum(some)
     scores = side_by_side(_higgins_5, [(c, exam, r.provenance["seed"]) for r, c in _with_codes(runs, exam)])
     rows = []
@@ -92,7 +95,7 @@ def error_spectrum(run: Run, images: ImageSet, batch: int = 500) -> Float[np.nda
 
     A reconstruction is the mean of p(x|z) at the posterior mean; a frequency holds the ring around it.
     """
-    total = 0.0
+    total, batch = 0.0, max(1, min(batch, NUMBERS // 8 // images.dims))
     for start in range(0, len(images), batch):
         x = images.batch(slice(start, start + batch)).to(run.device)
         total = total + _power(x - run.model.decode(run.model.encode(x)))
@@ -102,7 +105,8 @@ def error_spectrum(run: Run, images: ImageSet, batch: int = 500) -> Float[np.nda
 def image_spectrum(images: ImageSet) -> Float[np.ndarray, " frequencies"]:
     """The error that the mean image would make, at the same frequencies: all that there is to code."""
     x = images.batch(slice(None))
-    return _by_ring(_power(x - x.mean(0)) / len(images))
+    parts = (x - x.mean(0)).split(max(1, NUMBERS // images.dims))
+    return _by_ring(sum(map(_power, parts)) / len(images))
 
 
 def _power(x: Float[torch.Tensor, "n c h w"]) -> Float[torch.Tensor, "h w"]:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ from vaestudy.experiments import common
 from vaestudy.settings import Settings
 from vaestudy.training import Job, memory
 from vaestudy.training.config import autocast
-from vaestudy.training.cost import GPU, Cost, cost, measured
+from vaestudy.training.cost import GPU, Cost, cost, measured, step_memory
 from vaestudy.training.trainer import device_of, stacks
 
 DOWNLOADS = ("mnist", "fashion_mnist", "cifar10", "celeba")
@@ -41,19 +42,51 @@ def plan(settings: Settings, experiment: ModuleType) -> dict[str, Any]:
 
 def _images(settings: Settings, experiment: ModuleType) -> tuple[ImageSet, dict[str, Any]]:
     """The images to train on if they are at hand, or a set of their shape without data; and what is known of them."""
-    name, side = getattr(experiment, "dataset", lambda own: own.dataset)(settings), None
-    side = getattr(experiment, "image_side", common.image_side)(settings)
-    info = data.about(name, settings.data_dir or None)
-    shape = (info.channels, *[info.check(side)] * 2)
     try:
         with cache.only_found():
             found = experiment.train_images(settings)
-        return found, {"name": name, "shape": found.shape, "images": len(found), "found": True}
+        return found, {"name": found.name, "shape": found.shape, "images": len(found), "found": True}
     except InputError as error:
-        count = info.splits["train"] or ASSUMED_IMAGES
-        storage = torch.empty(count, *shape, dtype=torch.uint8, device="meta")
-        about = {"name": name, "shape": shape, "images": count, "found": False, "missing": str(error)}
-        return ImageSet(name, shape, storage), about | {"command": _command(name, shape[1], settings)}
+        found = _without_data(settings, experiment)
+        about = {"name": found.name, "shape": found.shape, "images": len(found), "found": False, "missing": str(error)}
+        return found, about | {"command": _command(found.name, found.shape[1], settings)}
+
+
+def _without_data(settings: Settings, experiment: ModuleType) -> ImageSet:
+    """As many images as the set to train on has, of their shape and without data."""
+    name = getattr(experiment, "dataset", lambda own: own.dataset)(settings)
+    side = getattr(experiment, "image_side", common.image_side)(settings)
+    info = data.about(name, settings.data_dir or None)
+    shape = (info.channels, *[info.check(side)] * 2)
+    count = data.count(name, settings.data_dir or None)["train"] or ASSUMED_IMAGES
+    return ImageSet(name, shape, torch.empty(count, *shape, dtype=torch.uint8, device="meta"))
+
+
+def check_memory(settings: Settings, experiment: ModuleType) -> None:
+    """Raise InputError for trainings that the free memory cannot hold, before any data are drawn or read for them.
+
+    VAEs of one kind share a program, as many as fit; other models are trained side by side on the cores of a CPU.
+    """
+    device, images = device_of(None), _without_data(settings, experiment)
+    with torch.device("meta"):
+        jobs = [job for of in experiment.jobs(settings, images).values() for job in of]
+    stacked, apart = [], []
+    for alike in _alike(jobs):
+        fixed, kept = step_memory(alike[0].model, alike[0].training, len(images))
+        one = fixed + kept / (1 + autocast(alike[0].training, alike[0].model, device)._enabled)
+        (stacked if stacks(alike[0]) else apart).extend([one] * len(alike))
+    at_once = memory.usable_cores() if device.type == "cpu" else 1
+    needed, free = max([*stacked, sum(sorted(apart)[-at_once:])]), memory.free_bytes(device)
+    if needed <= free:
+        return
+    with suppress(InputError), cache.only_found():  # what is trained already needs no memory
+        found = experiment.jobs(settings, experiment.train_images(settings))
+        if all(job.run.finished for of in found.values() for job in of):
+            return
+    raise InputError(
+        f"training on images of side {images.shape[1]} would take about {needed / 1e9:.1f} GB of memory, and "
+        f"{free / 1e9:.1f} GB are free: choose a smaller image_size, network or profile"
+    )
 
 
 def _command(name: str, side: int, settings: Settings) -> str:

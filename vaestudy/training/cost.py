@@ -101,15 +101,25 @@ def cost(model: nn.Module, training: Training, images: int, *, models: int = 1) 
     passes += _UNDO * _changed_copies(training) * (training.grad_skip_factor > 0)
     work.append((0.0, float(models * weights * passes), 0.0))
     tensors = list(shadow.parameters())
-    # The weights and all that a step changes, gradients, and what undoes the step.
-    copies = 1 + _changed_copies(training) * (1 + (training.grad_skip_factor > 0))
     return Cost(
         parameters=sum(tensor.numel() for tensor in tensors),
         steps=-(-training.images // batch),
         operations=parts * len(two) + round(_KERNELS_A_TENSOR * len(tensors)),
         work=tuple(work),
-        memory=(float(models * weights * copies), float(models * kept_per_image(shadow) * share)),
+        memory=tuple(models * part for part in step_memory(shadow, training, images)),
     )
+
+
+def step_memory(model: nn.Module, training: Training, images: int) -> tuple[float, float]:
+    """Bytes that a step with so many images needs: of weights and what belongs to them, and of activations, as fp32.
+
+    The model may be on any device.
+    """
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    # The weights and all that a step changes, gradients, and what undoes the step.
+    copies = 1 + _changed_copies(training) * (1 + (training.grad_skip_factor > 0))
+    share = min(training.batch, images) / training.micro_batches
+    return float(weights * copies), kept_per_image(model) * share
 
 
 def _changed_copies(training: Training) -> int:

@@ -19,6 +19,8 @@ from vaestudy.errors import InputError, first_line
 from vaestudy.files import canonical, remove_unfinished, replacing, write_json, writing
 from vaestudy.training.config import Training
 
+LARGEST = 2**25  # numbers in a batch of images that is looked at: 128 MiB
+
 
 def folder(root: Path | str, stage: str, *parts: Any) -> Path:
     """`<root>/<stage>-<hash of the parts>`: the same configuration always finds the same folder.
@@ -196,11 +198,16 @@ class Run:
             draws = [self.model.log_weights(x, min(100, samples - k)) for k in range(0, samples, 100)]
             return torch.cat(draws, 1).cpu()
 
+        batch = max(1, min(batch, LARGEST // (min(100, samples) * math.prod(images.shape))))
         return torch.cat(self._by_batch(weights, images, np.arange(len(images)), batch, seed)).double().numpy()
 
     @torch.no_grad()
     def _by_batch(self, function: Callable, images: Any, index: np.ndarray, batch: int, seed: int) -> list:
-        """`function` of each batch of images; its noise follows from the seed, and nobody else's is touched."""
+        """`function` of each batch of images; its noise follows from the seed, and nobody else's is touched.
+
+        A batch has no more numbers than `LARGEST`: images of side 256 come a hundred or two at a time.
+        """
+        batch = max(1, min(batch, LARGEST // math.prod(images.shape)))
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)
             starts = range(0, len(index), batch)
