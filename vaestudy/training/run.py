@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save
 from torch import nn
 
-from vaestudy.errors import InputError, first_line
-from vaestudy.files import canonical, remove_unfinished, replacing, write_json, writing
+from vaestudy.errors import InputError
+from vaestudy.files import canonical, locked, remove_unfinished, replacing, write_json, writing
 from vaestudy.training.config import Training
 
 LARGEST = 2**25  # numbers in a batch of images that is looked at: 128 MiB
@@ -270,16 +269,8 @@ def owned(runs: Sequence[Run]) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for run in sorted(runs, key=lambda run: str(run.path)):
-            lock = FileLock(run.path / ".lock")
-            try:
+            with writing(run.path):
                 run.path.mkdir(parents=True, exist_ok=True)
-                try:
-                    stack.enter_context(lock.acquire(timeout=0))
-                except Timeout:
-                    print(f"waiting for the process that trains {run.path}", flush=True)  # noqa: T201
-                    stack.enter_context(lock.acquire())
+                stack.enter_context(locked(run.path / ".lock", f"trains {run.path}"))
                 remove_unfinished(run.path)
-            except (OSError, NotImplementedError) as error:
-                reason = getattr(error, "strerror", None) or first_line(error)
-                raise InputError(f"cannot write to {run.path}: {reason}") from error
         yield
