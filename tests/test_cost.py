@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vaestudy import data, profiles, settings
-from vaestudy.experiments import STAGES, common, plan, prepare
+from vaestudy.experiments import STAGES, common, evidence, plan, prepare
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.models.cells import Cell
 from vaestudy.training import Objective, Training, cost
@@ -73,6 +73,19 @@ def test_rates_of_this_machine_are_rates():
     assert 1e-8 < rates.operation < 1
 
 
+def test_a_rate_is_that_of_the_quietest_moment(monkeypatch):
+    now = 0.0
+    loads = {"one": iter([9.0, 2.0, 5.0]), "other": iter([3.0, 7.0, 1.0])}
+
+    def work(name):
+        nonlocal now
+        now += next(loads[name])
+
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: now)
+    works = [lambda: work("one"), lambda: work("other")]
+    assert cost.least_seconds(works, torch.device("cpu"), rounds=3) == [2.0, 1.0]
+
+
 @pytest.fixture(scope="module")
 def measured_once():
     rates = cost.Rates("any", 1e12, 1e11, 1e-6)
@@ -81,12 +94,24 @@ def measured_once():
         yield
 
 
+# The others read what the page has trained.
+PARTS_WITH_MODELS_OF_THEIR_OWN = {
+    "vae": {"part gradients"},
+    "beta_vae": {"part objectives", "part combinations"},
+    "nvae": set(),
+}
+
+
 @pytest.mark.parametrize("stage", settings.STAGES)
 def test_every_stage_of_the_gpu_profile_takes_less_than_ten_minutes(stage, measured_once, tmp_path):
     chosen = prepare(stage, profile="gpu", data_dir=str(tmp_path))
     planned = plan.plan(chosen, STAGES[stage])
     assert 60 < planned["gpu_seconds"] < 540  # the rest is for scores
     assert sum(row["models"] for row in planned["trainings"]) >= 2
+    parts = {row["training"] for row in planned["trainings"]} & {
+        f"part {name}" for name in profiles.parts(stage, "gpu")
+    }
+    assert parts == PARTS_WITH_MODELS_OF_THEIR_OWN[stage]
     assert all(row["memory_gb"] < 70 for row in planned["trainings"])
     assert not planned["data"]["found"]
     assert "data.load(" in planned["data"]["command"]
@@ -101,6 +126,9 @@ def test_the_folders_are_those_of_the_training(measured_once, dsprites_dir, tmp_
         planned = plan.plan(chosen, STAGES["vae"])
     jobs = STAGES["vae"].jobs(chosen, STAGES["vae"].train_images(chosen))
     expected = {str(job.run_dir) for alike in jobs.values() for job in alike}
+    of_part = evidence.context_of_page(chosen, "gradients")
+    part = evidence.PARTS["gradients"]
+    expected |= {str(job.run_dir) for job in part.jobs(of_part, part.images(of_part))}
     assert {folder for row in planned["trainings"] for folder in row["folders"]} == expected
     assert all(folder in plan.text(planned) for folder in expected)
 

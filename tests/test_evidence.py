@@ -18,8 +18,9 @@ class Counted:
     def __init__(self, broken=None):
         self.asked, self.broken = [], broken
 
-    def __call__(self, context, seeds):
-        self.asked.append(tuple(seeds))
+    def __call__(self, context):
+        seeds = context.seeds
+        self.asked.append(seeds)
         if self.broken in seeds:
             raise KeyboardInterrupt
         betas = context.sizes["betas"]

@@ -3,7 +3,7 @@
 import torch
 from torch.distributions import Normal
 
-from vaestudy.experiments.gradients import gradient_draws, spread
+from vaestudy.experiments.vae_parts import gradient_draws, spread
 from vaestudy.models import VAE
 
 

@@ -132,9 +132,10 @@ def test_the_night_has_every_setting_that_the_claims_name():
 
 def test_schedules_differ_in_what_they_charge_alone(tmp_path):
     sizes = profiles.sizes("nvae", "night")["parts"]["hierarchy"]
+    context = evidence.Context(sizes, None, tmp_path)
     images = ImageSet.from_array(torch.zeros(4, 1, 32, 32, dtype=torch.uint8))
     jobs = {
-        (of["network"], of["schedule"], of["beta"]): hierarchy.job(sizes, of, 3, images, tmp_path)
+        (of["network"], of["schedule"], of["beta"]): hierarchy.job(context, of, 3, images)
         for of in hierarchy.settings(sizes)
     }
     assert len({job.run_dir for job in jobs.values()}) == len(jobs) == 20

@@ -1,6 +1,9 @@
 """The command line: one clear line for what is wrong, the resolved configuration, and a trained, scored stage."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -95,6 +98,19 @@ def test_a_damaged_run_is_listed_as_such_and_an_unfinished_one_is_not_opened(cap
         open_run(tmp_path / "vae-1")
     assert main(["runs", "--runs-dir", str(tmp_path / "none")]) == 2
     assert "there are no runs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["runs", "--runs-dir", "{}"], ["--help"], ["train", "vae", "--help"]])
+def test_a_closed_pipe_ends_a_command_without_a_word(words, tmp_path):
+    (tmp_path / "vae-1").mkdir()
+    (tmp_path / "vae-1" / "config.json").write_text("[1")
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "vaestudy", *(word.format(tmp_path) for word in words)]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert ended.stderr == ""
+    assert ended.returncode == 141 or "--help" in words  # argparse keeps quiet by itself
 
 
 def report(folder, **changes):

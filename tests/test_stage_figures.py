@@ -187,7 +187,7 @@ def test_a_traversal_moves_one_latent_and_keeps_the_others():
     model, images = VAE((1, 16, 16), latent_dim=3, network="kingma", width=16), image_set()
     x = images.batch([0])
     (mean,) = model.encode(x)
-    frames = figures.vae.traversal_frames(model, x, [1, 2], torch.tensor([mean[0, 1].item(), 2.0]))
+    frames = figures.moving.traversal_frames(model, mean, [1, 2], torch.tensor([mean[0, 1].item(), 2.0]))
     torch.testing.assert_close(frames[0, :1], model.decode([mean]))
     moved = mean.clone()
     moved[0, 1] = 2
@@ -207,7 +207,7 @@ def test_figures_of_a_hierarchy_render():
     shown = shows(figures.kl_by_group({"β = 1": kl, "β = 2": [2 * group for group in kl]}))
     of = shown.data.groupby("model")["KL, nats per image"].sum()
     assert of["β = 1"] == pytest.approx(sum(group.sum() for group in kl) / 4, rel=1e-5)
-    assert shows(figures.samples_by_temperature(model, (0.5, 1.0), count=3, passes=2)).data["finite"] is True
+    assert shows(figures.samples_by_temperature(model, (0.5, 1.0), "β = 1", count=3, passes=2)).data["finite"] is True
     shows(figures.below_a_fixed_top(model, x, count=2))
     shows(figures.interpolation(model, x, count=3))
     shows(figures.reconstructions_by_depth(model, x))

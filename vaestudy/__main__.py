@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ def main(arguments: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in settings.STAGES:  # the older form, without `train`
         words.insert(0, "train")
-    chosen = vars(_parser().parse_args(words))
-    return stopping.status(lambda: chosen.pop("run")(**chosen))
+    return stopping.status(lambda: _called(**vars(_parser().parse_args(words))))
+
+
+def _called(run: Callable[..., int], **chosen: Any) -> int:
+    return run(**chosen)
 
 
 def _train(stage: str, dry_run: bool, as_json: bool, **given: Any) -> int:

@@ -16,40 +16,22 @@ _NVAE |= {"grad_skip_factor": 10.0, "flip": True, "compile": True}
 _NVAE |= {"objective": Objective(warmup=0.3, min_kl_weight=1e-4, balance=True, spectral=0.1)}
 # Parts of the evidence (see `vaestudy.experiments.evidence`): which a stage runs, what each changes in the stage's row,
 # how many seeds are one piece (0: all of them on the page), and whether the sizes are too small to learn from.
-_EVIDENCE: dict[str, Any] = {"parts": {}, "pieces": 0, "exploratory": False}
+_EVIDENCE: dict[str, Any] = {"pieces": 0, "exploratory": False}
 _SWEEP = Training(images=720_000, learning_rate=2e-3, objective=Objective(warmup=0.3, gamma=30.0), **_SETTLES)
-_GPU_PARTS: dict[str, dict[str, Any]] = {
-    "vae": {"gradients": {"seeds": 10, "gradient_draws": 500, "training": Training(images=100_000)}},
-    "beta_vae": {
-        "sweep32": {},
-        "spectra": {},
-        "objectives": {"betas": (1.0, 4.0, 16.0), "capacities": (6.0, 12.0, 25.0), "tc": (2.0, 4.0, 8.0), "seeds": 3},
-        "combinations": {"betas": (1.0, 4.0, 16.0), "latent_dims": (10,), "seeds": 3},
-    },
-}
 _FLAT = Objective(warmup=0.1)
 
+# fmt: off
 # The evidence of stage 3, as the night trains it: dSprites, five β under three schedules and, beside them, the same
 # network with its top group alone; and NVAE's devices on rendered faces.
 _HIERARCHY = {
-    "seeds": 10,
-    "side": 32,
-    "network": {},
-    "betas": (0.15, 1.0, 4.0, 8.0, 16.0),
-    "schedules": ("none", "balance", "top_first"),
-    "flat_betas": (1.0, 4.0, 8.0, 16.0, 32.0),
+    "seeds": 10, "side": 32, "network": {}, "betas": (0.15, 1.0, 4.0, 8.0, 16.0),
+    "schedules": ("none", "balance", "top_first"), "flat_betas": (1.0, 4.0, 8.0, 16.0, 32.0),
     "training": Training(images=100_000, batch=32, learning_rate=3e-3, objective=Objective(warmup=0.3), **_LAPTOP),
-    "test_images": 15_000,
-    "scored_images": 5_000,
-    "draws": 10,
-    "rotations": 20,
+    "test_images": 15_000, "scored_images": 5_000, "draws": 10, "rotations": 20,
 }
 _TOP_FIRST = {"grad_skip_factor": 10.0, "objective": Objective(warmup=0.3, group_kl_anneal=4.0), **_LAPTOP}
 _DEVICES = {
-    "seeds": 8,
-    "data": "faces_mild",
-    "side": 32,
-    "architecture": "laptop32_cells",
+    "seeds": 8, "data": "faces_mild", "side": 32, "architecture": "laptop32_cells",
     "training": Training(
         images=48_000,
         batch=32,
@@ -62,26 +44,25 @@ _DEVICES = {
 }
 
 BASE: dict[str, dict[str, Any]] = {
-    "vae": {**_EVIDENCE, "image_size": 64, "width": 1200, "test_images": 10_000, "ladder": (1, 5, 50, 500, 5000)},
+    "vae": {
+        **_EVIDENCE, "image_size": 64, "width": 1200, "test_images": 10_000, "ladder": (1, 5, 50, 500, 5000),
+        "parts": {"gradients": {"seeds": 10, "gradient_draws": 500, "training": Training(images=100_000)}},
+    },
     "beta_vae": {
-        **_EVIDENCE,
-        "image_size": 64,
-        "width": 0,
-        "grid_images": 100_000,
-        "curve_pairs": (1, 2, 5, 10, 20, 50, 100, 200),
-        "classifier": "logistic",
-        "label_subsets": 20,
+        **_EVIDENCE, "image_size": 64, "width": 0, "grid_images": 100_000,
+        "curve_pairs": (1, 2, 5, 10, 20, 50, 100, 200), "classifier": "logistic", "label_subsets": 20,
         "rotations": 0,
+        "parts": {
+            "sweep32": {}, "spectra": {},
+            "objectives": {
+                "betas": (1.0, 4.0, 16.0), "capacities": (6.0, 12.0, 25.0), "tc": (2.0, 4.0, 8.0), "seeds": 3,
+            },
+            "combinations": {"betas": (1.0, 4.0, 16.0), "latent_dims": (10,), "seeds": 3},
+        },
     },
     "nvae": {
-        **_EVIDENCE,
-        "image_size": 64,
-        "preset": "celeba64",
-        "checkpoint": "norm_act",
-        "betas": (2.0, 8.0),
-        "flat": {"width": 64, "latent_dim": 128},
-        "rotations": 2,
-        "draws": 5,
+        **_EVIDENCE, "parts": {}, "image_size": 64, "preset": "celeba64", "checkpoint": "norm_act",
+        "betas": (2.0, 8.0), "flat": {"width": 64, "latent_dim": 128}, "rotations": 2, "draws": 5,
         "temperatures": (0.5, 0.6, 0.7, 1.0),
     },
 }
@@ -89,46 +70,32 @@ BASE: dict[str, dict[str, Any]] = {
 OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
     "vae": {
         "smoke": {
-            "image_size": 16,
-            "width": 32,
+            "image_size": 16, "width": 32,
             "training": Training(images=2_000, batch=100, log_every=500),
-            "plane_images": 2_000,
-            "test_images": 200,
-            "ladder": (1, 5, 25),
+            "plane_images": 2_000, "test_images": 200, "ladder": (1, 5, 25),
             "parts": {"gradients": {"seeds": 2, "gradient_draws": 20, "training": Training(images=200, batch=100)}},
             "exploratory": True,
         },
         "laptop": {
-            "image_size": 32,
-            "width": 0,
+            "image_size": 32, "width": 0,
             "training": Training(images=1_000_000, **_SETTLES),
-            "plane_images": 300_000,
-            "test_images": 2_000,
-            "ladder": (1, 5, 50, 500),
+            "plane_images": 300_000, "test_images": 2_000, "ladder": (1, 5, 50, 500),
             "parts": {"gradients": {"seeds": 10, "gradient_draws": 200, "training": Training(images=10_000)}},
         },
         "gpu": {
             "training": Training(images=30_000_000, batch=256, compile=True, **_SETTLES),
             "plane_images": 5_000_000,
-            "parts": _GPU_PARTS["vae"],
         },
         "paper": {
             "training": Training(images=100_000_000, batch=100, precision="fp32", **_KINGMA),
             "plane_images": 10_000_000,
-            "parts": _GPU_PARTS["vae"],
         },
     },
     "beta_vae": {
         "smoke": {
-            "image_size": 16,
-            "width": 16,
-            "seeds": 2,
-            "latent_dims": (4, 3),
-            "betas": (0.3, 1.0, 30.0),
+            "image_size": 16, "width": 16, "seeds": 2, "latent_dims": (4, 3), "betas": (0.3, 1.0, 30.0),
             "training": Training(images=1_500, batch=50, log_every=500),
-            "grid_images": 6_000,
-            "curve_pairs": (1, 5, 20),
-            "label_subsets": 2,
+            "grid_images": 6_000, "curve_pairs": (1, 5, 20), "label_subsets": 2,
             "parts": {
                 "sweep32": {},
                 "curve32": {"betas": (5.0,), "latent_dims": (4,), "seeds": 2},
@@ -139,124 +106,62 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "exploratory": True,
         },
         "laptop": {
-            "image_size": 32,
-            "width": 128,
+            "image_size": 32, "width": 128,
             # After 360,000 to 720,000 images the scores of β > 1 have two humps, codes along the axes and across them;
             # after 2,160,000 nine of ten lie along the axes (β = 8, seeds from 1000 on), so that few seeds decide.
-            "seeds": 10,
-            "latent_dims": (10,),
-            "betas": (1.0, 8.0),
+            "seeds": 10, "latent_dims": (10,), "betas": (1.0, 8.0),
             "training": replace(_SWEEP, images=1_800_000, log_every=60_000),
             "grid_images": 30_000,
             "parts": {"sweep32": {}, "curve32": {"betas": (4.0, 32.0), "seeds": 2}, "spectra": {}},
         },
         "gpu": {
-            "seeds": 5,
-            "latent_dims": (10, 32),
-            "betas": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
+            "seeds": 5, "latent_dims": (10, 32), "betas": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
             "training": Training(images=4_000_000, batch=256, log_every=250_000, **_SETTLES),
-            "parts": _GPU_PARTS["beta_vae"],
         },
         "paper": {
-            "width": 1200,
-            "seeds": 10,
-            "latent_dims": (10, 100, 200),
+            "width": 1200, "seeds": 10, "latent_dims": (10, 100, 200),
             "betas": (0.1, 0.5, 1.0, 4.0, 10.0, 40.0, 100.0, 400.0),
             "training": Training(images=25_600_000, batch=256, log_every=1_000_000, **_KINGMA),
-            "grid_images": 1_000_000,
-            "classifier": "adagrad",
-            "parts": _GPU_PARTS["beta_vae"],
+            "grid_images": 1_000_000, "classifier": "adagrad",
         },
     },
     "nvae": {
         "smoke": {
-            "dataset": "faces_mild",
-            "image_size": 16,
-            "preset": "smoke",
-            "checkpoint": "none",
-            "betas": (),
+            "dataset": "faces_mild", "image_size": 16, "preset": "smoke", "checkpoint": "none", "betas": (),
             "training": Training(images=160, batch=8, learning_rate=4e-3, log_every=80, ema=0.9),
             "flat": {"width": 8, "latent_dim": 8},
             "flat_training": Training(images=160, batch=8, log_every=80),
-            "test_images": 100,
-            "weighted_images": 20,
-            "weights": 3,
-            "scored_images": 400,
-            "rotations": 1,
-            "draws": 2,
-            "exploratory": True,
+            "test_images": 100, "weighted_images": 20, "weights": 3, "scored_images": 400, "rotations": 1,
+            "draws": 2, "exploratory": True,
             "parts": {
                 "hierarchy": {
-                    **_HIERARCHY,
-                    "seeds": 1,
-                    "side": 16,
-                    "network": {"unshuffle": 2, "channels": 8},
-                    "betas": (1.0, 16.0),
-                    "schedules": ("none", "top_first"),
-                    "flat_betas": (1.0,),
+                    **_HIERARCHY, "seeds": 1, "side": 16, "network": {"unshuffle": 2, "channels": 8},
+                    "betas": (1.0, 16.0), "schedules": ("none", "top_first"), "flat_betas": (1.0,),
                     "training": Training(images=320, batch=16, learning_rate=3e-3, objective=Objective(warmup=0.3)),
-                    "test_images": 300,
-                    "scored_images": 300,
-                    "draws": 2,
-                    "rotations": 1,
+                    "test_images": 300, "scored_images": 300, "draws": 2, "rotations": 1,
                 },
                 "devices": {
-                    **_DEVICES,
-                    "seeds": 1,
-                    "side": 16,
-                    "architecture": "smoke",
+                    **_DEVICES, "seeds": 1, "side": 16, "architecture": "smoke",
                     "training": Training(images=32, batch=8, objective=Objective(spectral=0.01)),
                     "test_images": 100,
                 },
             },
-            "temperatures": (0.7, 1.0),
-            "passes": 2,
+            "temperatures": (0.7, 1.0), "passes": 2,
         },
         "laptop": {
-            "dataset": "faces_mild",
-            "image_size": 32,
-            "preset": "laptop32_cells",
-            "checkpoint": "none",
+            "dataset": "faces_mild", "image_size": 32, "preset": "laptop32_cells", "checkpoint": "none",
             "betas": (),
             "training": Training(images=48_000, batch=32, learning_rate=4e-3, **_TOP_FIRST),
             "flat": {"width": 16, "latent_dim": 64},
             "flat_training": Training(images=48_000, batch=32, learning_rate=2e-3, objective=_FLAT, **_LAPTOP),
-            "test_images": 500,
-            "weighted_images": 100,
-            "weights": 20,
-            "scored_images": 2_000,
-            "temperatures": (0.5, 0.7, 1.0),
-            "passes": 10,
-        },
-        "night": {
-            "dataset": "faces_mild",
-            "image_size": 32,
-            "preset": "laptop32_cells",
-            "checkpoint": "none",
-            "betas": (),
-            "training": Training(images=240_000, batch=32, learning_rate=4e-3, **_TOP_FIRST | {"ema": 0.998}),
-            "flat": {"width": 16, "latent_dim": 64},
-            "flat_training": Training(images=240_000, batch=32, learning_rate=2e-3, objective=_FLAT, **_LAPTOP),
-            "test_images": 2_000,
-            "weighted_images": 200,
-            "weights": 50,
-            "scored_images": 5_000,
-            "temperatures": (0.5, 0.7, 1.0),
-            "passes": 20,
-            "parts": {"hierarchy": _HIERARCHY, "devices": _DEVICES},
-            "pieces": 2,
+            "test_images": 500, "weighted_images": 100, "weights": 20, "scored_images": 2_000,
+            "temperatures": (0.5, 0.7, 1.0), "passes": 10,
         },
         "gpu": {
-            "dataset": "faces",
-            "preset": "gpu64",
-            "betas": (8.0,),
+            "dataset": "faces", "preset": "gpu64", "betas": (8.0,),
             "training": Training(images=60_000, batch=64, lr_warmup=0.05, lr_decay_from=0.05, ema=0.999, **_NVAE),
             "flat_training": Training(images=1_000_000, batch=256, objective=_FLAT, log_every=50_000),
-            "test_images": 4_000,
-            "weighted_images": 500,
-            "weights": 50,
-            "scored_images": 20_000,
-            "passes": 100,
+            "test_images": 4_000, "weighted_images": 500, "weights": 50, "scored_images": 20_000, "passes": 100,
         },
         "paper": {
             "dataset": "celeba",
@@ -270,16 +175,14 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
                 **_NVAE,
             ),
             "flat_training": Training(images=20_000_000, batch=256, objective=_FLAT, log_every=500_000),
-            "test_images": 19_867,
-            "weighted_images": 1_000,
-            "weights": 1_000,
-            "scored_images": 50_000,
+            "test_images": 19_867, "weighted_images": 1_000, "weights": 1_000, "scored_images": 50_000,
             "passes": 500,
         },
     },
 }
 
-# What the night runs of stages 1 and 2 in pieces of two seeds; their pages show the laptop's models.
+# fmt: on
+# What the night runs in pieces of two seeds; the pages of stages 1 and 2 show the laptop's models.
 _SHORT = {"training": _SWEEP}
 _SMALL = {"image_size": 32, "width": 128, "training": _SWEEP}
 _FACES = {"dataset": "faces_mild", "image_size": 32, "betas": (1.0, 4.0, 8.0, 16.0, 32.0, 64.0)}
@@ -308,11 +211,16 @@ NIGHT: dict[str, dict[str, dict[str, Any]]] = {
         "paper64": {**_SHORT, "image_size": 64, "width": 512, "betas": (1.0, 4.0, 16.0, 32.0, 64.0), "seeds": 20},
         "ica64": {**_SHORT, "image_size": 64, "seeds": 20},
     },
+    "nvae": {"hierarchy": _HIERARCHY, "devices": _DEVICES},
 }
 for _stage, _parts in NIGHT.items():
     OVERRIDES[_stage]["night"] = {**OVERRIDES[_stage]["laptop"], "parts": _parts, "pieces": 2}
-# The models that the page shows.
+# The models that the pages show.
 OVERRIDES["beta_vae"]["night"] |= {**_LONG, "seeds": 2, "grid_images": 50_000}
+_NVAES = {name: replace(OVERRIDES["nvae"]["laptop"][name], images=240_000) for name in ("training", "flat_training")}
+_NVAES["training"] = replace(_NVAES["training"], ema=0.998)
+OVERRIDES["nvae"]["night"] |= {**_NVAES, "test_images": 2_000, "weighted_images": 200, "weights": 50}
+OVERRIDES["nvae"]["night"] |= {"scored_images": 5_000, "passes": 20}
 
 
 def sizes(stage: str, profile: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """How a program ends before its end: SIGTERM and Ctrl-C as requests, and one line for whatever went wrong."""
 
 import errno
+import os
 import signal
 import sys
 import threading
@@ -53,14 +54,20 @@ def stop_requests(tell: Callable[[], Any] = lambda: None) -> Iterator[list[type[
 
 def status(run: Callable[[], int]) -> int:
     """The exit status of a program: that of `run`, or after one line on stderr 2 for bad input and a disk without
-    room, 1 for a failed notebook, 130 for Ctrl-C and 143 for SIGTERM."""
+    room, 1 for a failed notebook, 130 for Ctrl-C and 143 for SIGTERM; 141, without a word, where nobody reads on."""
 
     def terminate(_number: int, _frame: Any) -> None:
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, terminate) if threading.current_thread() is threading.main_thread() else None
     try:
-        return run()
+        try:
+            return run()
+        finally:
+            sys.stdout.flush()  # a closed pipe says so here, not when Python ends
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
+        return 141
     except (KeyboardInterrupt, Terminated) as stop:
         number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
         found, words = 128 + number, str(stop) or GOES_ON

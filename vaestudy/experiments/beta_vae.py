@@ -12,7 +12,8 @@ from scipy.stats import spearmanr
 from vaestudy import data, metrics, published
 from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments import beta_vae_parts, evidence
+from vaestudy.experiments import beta_vae_parts as parts
+from vaestudy.experiments import evidence
 from vaestudy.experiments.beta_vae_parts import READ_OUT, Examined
 from vaestudy.experiments.common import LEAST_SCORED, checked, image_side, runs_root, seeds_from, sizes
 from vaestudy.models import VAE
@@ -39,9 +40,9 @@ def check(settings: BetaVAESettings) -> None:
         )
     _, shape = checked(settings, settings.dataset, image_side(settings), train=LEAST_SCORED)
     if known := data.labels(settings.dataset, settings.data_dir or None):
-        beta_vae_parts.check_examined(info.name, known.names, known.values(slice(None)))
+        parts.check_examined(info.name, known.names, known.values(slice(None)))
     with torch.device("meta"):
-        VAE(shape, **network(settings))
+        VAE(shape, **parts.network(evidence.page_sizes(settings)))
 
 
 def several_factors(settings: BetaVAESettings) -> bool:
@@ -66,7 +67,7 @@ def shown_scores(settings: BetaVAESettings) -> dict[str, str]:
 def scores_of(settings: BetaVAESettings, examined: Examined, codes: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The score of the page for each of some codes of `some`."""
     part = examined._replace(factors=examined.factors[some(examined)])
-    found = {name: beta_vae_parts.higgins(code, part, settings.seed, (settings.pairs,)) for name, code in codes.items()}
+    found = {name: parts.higgins(code, part, settings.seed, (settings.pairs,)) for name, code in codes.items()}
     return {name: next(iter(scores.values())) for name, scores in found.items()}
 
 
@@ -75,34 +76,37 @@ def seeds(settings: BetaVAESettings) -> tuple[int, ...]:
     return seeds_from(settings.seed, settings.seeds or sizes(settings)["seeds"])
 
 
+def context(settings: BetaVAESettings) -> evidence.Context:
+    """What the sweep of the page is made of."""
+    return evidence.Context(
+        evidence.page_sizes(settings), settings.data_dir or None, runs_root(settings), seeds(settings)
+    )
+
+
 def grid(settings: BetaVAESettings) -> Grid:
     """The sweep of β-VAEs that claims are judged by: β = 1 and the β asked for are always in it."""
-    return beta_vae_parts.grid(evidence.page_sizes(settings), seeds(settings))
+    return parts.grid(evidence.page_sizes(settings), seeds(settings))
 
 
 def grids(settings: BetaVAESettings) -> list[Grid]:
     """The sweep, and the one of more β and fewer seeds that completes its curve, if the profile has one."""
-    more = evidence.plan("beta_vae", settings.profile).get("curve32")
-    if more is None or sizes(settings)["pieces"]:
+    if "curve32" not in sizes(settings)["parts"] or sizes(settings)["pieces"]:
         return [grid(settings)]
-    row = more | evidence.changed(settings)
-    return [grid(settings), beta_vae_parts.grid(row, seeds_from(settings.seed, row["seeds"]))]
+    more = evidence.context_of_page(settings, "curve32")
+    return [grid(settings), parts.grid(more.sizes, more.seeds)]
 
 
-def network(settings: BetaVAESettings) -> dict[str, Any]:
-    """What `VAE` takes beside the shape of the images, the latent size and the seed."""
-    return beta_vae_parts.network(evidence.page_sizes(settings))
+def images(settings: BetaVAESettings) -> ImageSet:
+    """What the models learn from: all images of the data set, or those of its training split."""
+    return context(settings).images()
 
 
-def train_images(settings: BetaVAESettings) -> ImageSet:
-    """What the models learn from."""
-    return images(settings)
+train_images = images
 
 
 def jobs(settings: BetaVAESettings, whole: ImageSet) -> dict[str, list[Job]]:
     """Every training of the page: those of the sweep."""
-    how = sizes(settings)["training"], runs_root(settings)
-    found = [job for own in grids(settings) for job in own.jobs(whole, *how, **network(settings))]
+    found = parts.trainings(context(settings), whole, *grids(settings))
     return {"sweep over β": list({job.run_dir: job for job in found}.values())}
 
 
@@ -122,14 +126,9 @@ def train_and_score(settings: BetaVAESettings) -> list[Run]:
     return runs
 
 
-def images(settings: BetaVAESettings) -> ImageSet:
-    """All images of the data set, or those of its training split."""
-    return evidence.Context(evidence.page_sizes(settings), settings.data_dir or None, runs_root(settings)).images()
-
-
 def examine(settings: BetaVAESettings, whole: ImageSet) -> Examined:
     """The images that the scores are taken on."""
-    return beta_vae_parts.examined(whole, sizes(settings)["grid_images"])
+    return parts.examined(whole, sizes(settings)["grid_images"])
 
 
 def sweep_table(settings: BetaVAESettings, records: pd.DataFrame, whole: ImageSet) -> pd.DataFrame:
@@ -209,13 +208,13 @@ def pixels_of(examined: Examined) -> Float[np.ndarray, "m p"]:
 
 def some(examined: Examined) -> Int[np.ndarray, " m"]:
     """Those of the images examined that linear codes are fitted to."""
-    return beta_vae_parts.pixel_rows(examined.images)
+    return parts.pixel_rows(examined.images)
 
 
 def untrained_codes(settings: BetaVAESettings, examined: Examined, latent_dim: int) -> list[np.ndarray]:
     """What the same networks give before training, one code a seed."""
-    shape = examined.images.shape
-    fresh = [VAE(shape, latent_dim=latent_dim, seed=seed, **network(settings)) for seed in seeds(settings)]
+    shape, layers = examined.images.shape, parts.network(evidence.page_sizes(settings))
+    fresh = [VAE(shape, latent_dim=latent_dim, seed=seed, **layers) for seed in seeds(settings)]
     return sweeps.codes([Run("", vae) for vae in fresh], examined.images)
 
 
@@ -324,16 +323,16 @@ def combinations_table(rows: pd.DataFrame) -> pd.DataFrame:
     if not len(rows):
         return rows
     sides = {"seen": "seen", "new": "never seen"}
-    parts = [
+    found = [
         rows[["beta", "seed"]].assign(images=words, nll=rows[f"{name}_nll_nats"], higgins=rows[f"{name}_higgins_5"])
         for name, words in sides.items()
     ]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(found, ignore_index=True)
 
 
 def held_out_region(factors: Factors) -> dict[str, list[int]]:
     """What is held out to test new combinations; nothing where one factor alone is known."""
-    return beta_vae_parts.held_out_region(factors) if len(factors.names) > 1 else {}
+    return parts.held_out_region(factors) if len(factors.names) > 1 else {}
 
 
 def objectives_table(rows: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
 from vaestudy.experiments.common import LEAST_SCORED
 from vaestudy.experiments.evidence import Context, part
-from vaestudy.training import Grid, Run, fit_many, memory
+from vaestudy.training import Grid, Job, Run, memory
 from vaestudy.training import sweep as sweeps
 
 LIVE_NATS = 0.05
@@ -33,6 +33,10 @@ class Examined(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         return self.images.factors.names
+
+    def some(self, count: int) -> Int[np.ndarray, " m"]:
+        """At most so many of the images, always the same."""
+        return np.random.default_rng(0).permutation(len(self.images))[:count]
 
     @property
     def chance(self) -> float:
@@ -58,9 +62,12 @@ def region_examined(whole: ImageSet, limit: int) -> Examined:
     seen = whole.subsample(limit)
     if len(seen) > limit:
         seen = seen.select(np.random.default_rng(0).choice(len(seen), limit, replace=False), some=limit)
-    # The paper leaves the shape of dSprites out of the classes.
-    classes = [k for k, name in enumerate(seen.factors.names) if (whole.name, name) != ("dsprites", "shape")]
-    return Examined(seen, seen.factors.values(slice(None)), classes)
+    return Examined(seen, seen.factors.values(slice(None)), classes_of(whole.name, seen.factors.names))
+
+
+def classes_of(name: str, factors: Sequence[str]) -> list[int]:
+    """The factors of a data set that the Higgins score names: all, but the paper leaves the shape of dSprites out."""
+    return [k for k, factor in enumerate(factors) if (name, factor) != ("dsprites", "shape")]
 
 
 def check_examined(name: str, names: Sequence[str], values: Int[np.ndarray, "n k"]) -> None:
@@ -70,9 +77,8 @@ def check_examined(name: str, names: Sequence[str], values: Int[np.ndarray, "n k
     for factor, column in zip(names, values.T, strict=True):
         _, counts = np.unique(column, return_counts=True)
         if len(counts) < 2 or counts.min() < 3:
-            few = (
-                "one value only" if len(counts) < 2 else f"a value that {counts.min()} images have, and 3 are the least"
-            )
+            some = f"a value that {counts.min()} images have, and 3 are the least"
+            few = "one value only" if len(counts) < 2 else some
             raise InputError(f"the factor {factor} of {name} has {few}: merge values, or leave it out of labels.csv")
 
 
@@ -87,30 +93,32 @@ def grid(sizes: Any, seeds: Sequence[int]) -> Grid:
     return Grid(betas=tuple(sorted(betas)), latent_dims=sizes["latent_dims"], seeds=tuple(seeds))
 
 
-def train(context: Context, images: ImageSet, grid: Grid) -> list[Run]:
-    """Every model of a grid, trained or found trained."""
-    return fit_many(grid.jobs(images, context.sizes["training"], context.runs_root, **network(context.sizes)))
+def trainings(context: Context, images: ImageSet, *grids: Grid) -> list[Job]:
+    """Every model of some grids."""
+    how = context.sizes["training"], context.runs_root
+    return [job for own in grids for job in own.jobs(images, *how, **network(context.sizes))]
 
 
-def described(run: Run, images: ImageSet) -> dict[str, Any]:
+def of_grid(context: Context, images: ImageSet) -> list[Job]:
+    """The sweep over β."""
+    return trainings(context, images, grid(context.sizes, context.seeds))
+
+
+def described(run: Run) -> dict[str, Any]:
     """A model's settings as records hold them, its seed and what its training ended at."""
-    model, training = run.model.config, run.record["config"][2]
-    row = {"seed": training["seed"], "data": images.name, "image_size": images.shape[1], "images": training["images"]}
-    row |= {"batch_size": training["batch"], "network": model.network, "width": model.width}
+    model, (_, images, training) = run.model.config, run.record["config"]
+    row = {"seed": training["seed"], "data": images["ImageSet"]["name"], "image_size": images["ImageSet"]["shape"][1]}
+    row |= {"images": training["images"], "batch_size": training["batch"]}
+    row |= {"network": model.network, "width": model.width}
     row |= {"latent_dim": model.latent_dim, "beta": training["objective"]["beta"]}
     return row | {"precision": run.provenance["precision"]}
 
 
-def rate(run: Run, exam: Examined) -> dict[str, Any]:
-    """The bound and its parts on the images examined, and how many latents carry .05 nats or more."""
-    some = exam.images.select(_some(exam, BOUND_IMAGES))
-    bound, kl = run.bound(some), run.kl_by_latent(some)[0]
+def rate(run: Run, images: ImageSet) -> dict[str, Any]:
+    """The bound on some images and its parts, and how many latents carry .05 nats or more."""
+    bound, kl = run.bound(images), run.kl_by_latent(images)[0]
     row = {"elbo": bound["elbo_nats"], "nats": bound["kl_nats"], "nll_nats": bound["nll_nats"]}
     return row | {"live": int(metrics.live(kl, LIVE_NATS).sum()), "kl_by_latent": kl.tolist()}
-
-
-def _some(exam: Examined, count: int) -> Int[np.ndarray, " m"]:
-    return np.random.default_rng(0).permutation(len(exam.images))[:count]
 
 
 def higgins(codes: Float[np.ndarray, "n d"], exam: Examined, seed: int, pairs: Sequence[int]) -> dict[str, float]:
@@ -190,7 +198,7 @@ def paired(factors: Int[np.ndarray, "n k"], least: int = 2) -> Int[np.ndarray, "
 
 def draw_scores(run: Run, exam: Examined, kl: list[float], seed: int) -> dict[str, float]:
     """The scores of posterior draws of the live latents, ten an image."""
-    codes, factors = run.codes(exam.images, _some(exam, DRAWN_IMAGES), draws=DRAWS)
+    codes, factors = run.codes(exam.images, exam.some(DRAWN_IMAGES), draws=DRAWS)
     codes = live_codes(codes, kl)
     part, one = exam._replace(factors=factors), slice(None, None, DRAWS)
     if len(exam.classes) < 2:  # what learns from some rows and is tested on others takes one draw an image
@@ -201,64 +209,57 @@ def draw_scores(run: Run, exam: Examined, kl: list[float], seed: int) -> dict[st
     return {f"{name}_draws": value for name, value in found.items()}
 
 
-def side_by_side(function: Any, jobs: Sequence[tuple]) -> list:
+def threaded(function: Any, jobs: Sequence[tuple]) -> list:
     """A function of each of some arguments, on every core: what takes long in the metrics is NumPy's, which shares."""
     return Parallel(memory.usable_cores(), prefer="threads")(delayed(function)(*job) for job in jobs)
 
 
-def scored(context: Context, runs: Sequence[Run], exam: Examined, images: ImageSet) -> list[dict]:
+def scored(context: Context, runs: Sequence[Run]) -> list[dict]:
     """A record a model of a sweep."""
-    known = [described(run, images) | rate(run, exam) for run in runs]
+    exam = examined(context.images(), context.sizes["grid_images"])
+    some = exam.images.select(exam.some(BOUND_IMAGES))
+    known = [described(run) | rate(run, some) for run in runs]
     codes = sweeps.codes(runs, exam.images)
     jobs = [
         (code, exam, row["kl_by_latent"], row["seed"], context.sizes) for code, row in zip(codes, known, strict=True)
     ]
     rows = []
-    for run, row, scores in zip(runs, known, side_by_side(code_scores, jobs), strict=True):
+    for run, row, scores in zip(runs, known, threaded(code_scores, jobs), strict=True):
         rows.append(row | scores | draw_scores(run, exam, row["kl_by_latent"], row["seed"]))
         run.update_record(scores=rows[-1])
     return rows
 
 
-def sweep(context: Context, seeds: tuple[int, ...]) -> list[dict]:
-    """A sweep over β at each latent size, scored."""
-    whole = context.images()
-    exam = examined(whole, context.sizes["grid_images"])
-    return scored(context, train(context, whole, grid(context.sizes, seeds)), exam, whole)
-
-
-part("sweep32", "beta_vae")(sweep)
-part("curve32", "beta_vae")(sweep)  # more β at fewer seeds: shown, and judged by no claim
-part("faces", "beta_vae")(sweep)
-
-
-@part("sizes", "beta_vae")
-def sizes(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+def of_each_size(context: Context, images: ImageSet) -> list[Job]:
     """Sweeps of several latent sizes over one grid in β_norm = β M / N."""
-    whole = context.images()
-    runs = []
+    found = []
     for latents in context.sizes["latent_dims"]:
-        betas = [float(f"{norm * whole.dims / latents:.6g}") for norm in context.sizes["beta_norms"]]
-        runs += train(context, whole, Grid(betas=betas, latent_dims=(latents,), seeds=seeds))
-    return scored(context, runs, examined(whole, context.sizes["grid_images"]), whole)
+        betas = [float(f"{norm * images.dims / latents:.6g}") for norm in context.sizes["beta_norms"]]
+        found.append(Grid(betas=betas, latent_dims=(latents,), seeds=context.seeds))
+    return trainings(context, images, *found)
 
 
-@part("paper64", "beta_vae")
-def paper(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+part("sweep32", "beta_vae", of_grid)(scored)
+part("curve32", "beta_vae", of_grid)(scored)  # more β at fewer seeds: shown, and judged by no claim
+part("faces", "beta_vae", of_grid)(scored)
+part("sizes", "beta_vae", of_each_size)(scored)
+
+
+@part("paper64", "beta_vae", of_grid)
+def paper(context: Context, runs: list[Run]) -> list[dict]:
     """The sweep with the score of PCA, fitted anew for each seed, beside each model's."""
-    rows = sweep(context, seeds)
     exam = examined(context.images(), context.sizes["grid_images"])
-    linear = {seed: linear_scores(exam, metrics.pca, seed)["higgins_5"] for seed in seeds}
-    return [row | {"pca_higgins_5": linear[row["seed"]]} for row in rows]
+    linear = {seed: linear_scores(exam, metrics.pca, seed)["higgins_5"] for seed in context.seeds}
+    return [row | {"pca_higgins_5": linear[row["seed"]]} for row in scored(context, runs)]
 
 
-@part("ica64", "beta_vae")
-def independent(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+@part("ica64", "beta_vae", lambda _context, _images: [])
+def independent(context: Context, _runs: list[Run]) -> list[dict]:
     """Fits of ICA, converged or not."""
     whole = context.images()
     exam = examined(whole, context.sizes["grid_images"])
     about = {"data": whole.name, "image_size": whole.shape[1]}
-    return [{"seed": seed, **about, **linear_scores(exam, metrics.ica, seed)} for seed in seeds]
+    return [{"seed": seed, **about, **linear_scores(exam, metrics.ica, seed)} for seed in context.seeds]
 
 
 def pixel_rows(images: ImageSet, seed: int = 0) -> Int[np.ndarray, " m"]:
@@ -276,38 +277,52 @@ def linear_scores(exam: Examined, fit: Any, seed: int) -> dict[str, Any]:
     return higgins(codes, exam, seed, (1, 5, 64)) | {"converged": bool(code.converged)}
 
 
-@part("objectives", "beta_vae")
-def objectives(context: Context, seeds: tuple[int, ...]) -> list[dict]:
-    """β-VAE, annealed capacity (Burgess et al., 2018) and β-TCVAE (Chen et al., 2018), each over its own pressure.
+def of_each_objective(context: Context, images: ImageSet) -> list[Job]:
+    """β-VAE, annealed capacity (Burgess et al., 2018) and β-TCVAE (Chen et al., 2018), each over its own pressure."""
+    row, ten = context.sizes, {"latent_dims": (10,), "seeds": context.seeds}
+    return trainings(
+        context,
+        images,
+        Grid(objectives=("beta",), betas=row["betas"], **ten),
+        Grid(objectives=("capacity",), capacities=row["capacities"], **ten),
+        Grid(objectives=("total_correlation",), betas=row["tc"], **ten),
+    )
 
-    `schedule` names the objective, and of annealed capacity the nats.
-    """
-    whole, row, rows = context.images(), context.sizes, []
-    exam = examined(whole, row["grid_images"])
-    for kind, pressures in (("beta", row["betas"]), ("capacity", row["capacities"]), ("total_correlation", row["tc"])):
-        given = {"capacities" if kind == "capacity" else "betas": pressures}
-        runs = train(context, whole, Grid(objectives=(kind,), latent_dims=(10,), seeds=seeds, **given))
-        for run, record in zip(runs, scored(context, runs, exam, whole), strict=True):
-            capacity = run.record["config"][2]["objective"]["capacity"] if kind == "capacity" else None
-            schedule = kind if capacity is None else f"{kind} {capacity:g}"
-            rows.append(record | {"schedule": schedule, "kind": kind, "capacity": capacity})
+
+@part("objectives", "beta_vae", of_each_objective)
+def objectives(context: Context, runs: list[Run]) -> list[dict]:
+    """The scores of the three objectives; `schedule` names each, and of annealed capacity the nats."""
+    rows = []
+    for run, record in zip(runs, scored(context, runs), strict=True):
+        objective = run.record["config"][2]["objective"]
+        kind, capacity = objective["kind"], objective["capacity"] if objective["kind"] == "capacity" else None
+        schedule = kind if capacity is None else f"{kind} {capacity:g}"
+        rows.append(record | {"schedule": schedule, "kind": kind, "capacity": capacity})
     return rows
 
 
-@part("combinations", "beta_vae")
-def combinations(context: Context, seeds: tuple[int, ...]) -> list[dict]:
-    """The sweep without one region of the factor grid, examined inside of it and on as many images outside."""
+def regions(context: Context) -> dict[str, ImageSet]:
+    """The images without one region of the factor grid, and that region; nothing where a factor alone is known or
+    one of the two is too small to score codes by."""
     whole = context.images()
     if len(whole.factors.names) < 2:
-        return []
-    rest, held = whole.hold_out(**held_out_region(whole.factors))
-    if min(len(rest), len(held)) < LEAST_SCORED:
-        return []
-    runs, rows = train(context, rest, grid(context.sizes, seeds)), []
-    regions = {"seen": rest, "new": held}
-    exams = {name: region_examined(part.compact(), context.sizes["grid_images"]) for name, part in regions.items()}
+        return {}
+    parts = whole.hold_out(**held_out_region(whole.factors))
+    return dict(zip(("seen", "new"), parts, strict=True)) if min(map(len, parts)) >= LEAST_SCORED else {}
+
+
+def of_region(context: Context, images: ImageSet | None) -> list[Job]:
+    """The sweep on what is left, if anything was held out."""
+    return of_grid(context, images) if images else []
+
+
+@part("combinations", "beta_vae", of_region, lambda context: regions(context).get("seen"))
+def combinations(context: Context, runs: list[Run]) -> list[dict]:
+    """The sweep without one region of the factor grid, examined inside of it and on as many images outside."""
+    limit, rows = context.sizes["grid_images"], []
+    exams = {name: region_examined(part.compact(), limit) for name, part in regions(context).items()}
     for run in runs:
-        row = described(run, whole)
+        row = described(run)
         for name, exam in exams.items():
             codes, _ = run.codes(exam.images)
             vary = [k for k in exam.classes if len(np.unique(exam.factors[:, k])) > 1]
@@ -315,7 +330,7 @@ def combinations(context: Context, seeds: tuple[int, ...]) -> list[dict]:
             own = Examined(exam.images, exam.factors[kept][:, vary], list(range(len(vary))))
             scored = higgins(codes[kept], own, row["seed"], (5,)) if len(vary) > 1 else {}
             row |= {f"{name}_higgins_5": scored.get("higgins_5", float("nan"))}
-            row |= {f"{name}_nll_nats": run.bound(exam.images.select(_some(exam, BOUND_IMAGES)))["nll_nats"]}
+            row |= {f"{name}_nll_nats": run.bound(exam.images.select(exam.some(BOUND_IMAGES)))["nll_nats"]}
         rows.append(row)
     return rows
 

@@ -1,14 +1,15 @@
 """NVAE's devices, switched off one at a time: what each does to the bound, and what it costs in time."""
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from vaestudy import claims, data, published
-from vaestudy.experiments.evidence import Context, part
+from vaestudy import claims, published
+from vaestudy.data import ImageSet
+from vaestudy.experiments.evidence import PARTS, Context, Part
+from vaestudy.experiments.hierarchy import pressed, settled, train_and_test, train_images
 from vaestudy.models import NVAE, NVAEConfig
-from vaestudy.training import Objective, fit, folder
+from vaestudy.training import Job, Objective, fit
 from vaestudy.training.parallel import side_by_side
 
 
@@ -29,27 +30,34 @@ DEVICES = {
 }
 
 
-@part("devices", "nvae")
-def rows(context: Context, seeds: tuple[int, ...]) -> list[dict]:
-    """One row a model of these seeds: with all devices ("nothing" left out), and without each of them."""
-    wanted = [(context, without, seed) for seed in seeds for without in ("nothing", *DEVICES)]
-    return side_by_side(trained_and_scored, wanted)
+def wanted(context: Context) -> list[tuple[Context, str, int]]:
+    """All devices ("nothing" left out), and without each of them."""
+    return [(context, without, seed) for seed in context.seeds for without in ("nothing", *DEVICES)]
+
+
+def job(context: Context, without: str, seed: int, images: ImageSet) -> Job:
+    """The training of one model, on images at the bits of its network."""
+    sizes, own = context.sizes, DEVICES.get(without, Device({}, {}, ""))
+    config = NVAEConfig.preset(sizes["architecture"], shape=images.shape, seed=seed, **own.network)
+    recipe = pressed(sizes["training"], seed, own.objective)
+    return Job.below(context.runs_root, "devices", NVAE(config), images.quantized(config.bits), recipe)
 
 
 def trained_and_scored(context: Context, without: str, seed: int) -> dict:
     """The row of one model: its bound on held-out images, and the seconds of its training."""
-    sizes, own = context.sizes, DEVICES.get(without, Device({}, {}, ""))
-    where = {"image_size": sizes["side"], "data_dir": context.data_dir}
-    train_set, test_set = data.train_and_test(sizes["data"], sizes["test_images"], **where)
-    config = NVAEConfig.preset(sizes["architecture"], shape=train_set.shape, seed=seed, **own.network)
-    train_set, test_set = (part.quantized(config.bits) for part in (train_set, test_set))
-    recipe = sizes["training"]
-    recipe = replace(recipe, seed=seed, objective=replace(recipe.objective, **own.objective))
-    model = NVAE(config)
-    run = fit(model, train_set, recipe, folder(context.runs_root, "devices", model, train_set, recipe))
-    about = {"data": sizes["data"], "image_size": train_set.shape[1], "images": recipe.images}
-    about |= {"batch_size": recipe.batch, "width": config.channels, "without": without, "seed": seed}
-    return about | {"elbo": run.bound(test_set)["elbo_nats"], "training_seconds": run.provenance["seconds"]}
+    train_set, test_set = train_and_test(context)
+    run = fit(*job(context, without, seed, train_set))
+    bound = run.bound(test_set.quantized(run.model.config.bits))
+    return settled(run) | {"without": without, "elbo": bound["elbo_nats"]}
+
+
+PARTS["devices"] = Part(
+    "devices",
+    "nvae",
+    lambda context: side_by_side(trained_and_scored, wanted(context)),
+    lambda context, images: [job(*of, images) for of in wanted(context)],
+    train_images,
+)
 
 
 def is_on(device: str, config: NVAEConfig, objective: Objective) -> bool:

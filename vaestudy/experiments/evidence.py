@@ -22,6 +22,7 @@ from vaestudy.errors import InputError
 from vaestudy.experiments.common import image_side, runs_root, seeds_from
 from vaestudy.files import canonical, project_root, replacing
 from vaestudy.settings import STAGES, Settings
+from vaestudy.training import Job, Run, fit_many
 from vaestudy.training.provenance import provenance
 
 RECORD_VERSION = 2  # of the columns of a record
@@ -32,25 +33,32 @@ SHOWN = ("profile", "data_dir", "runs_dir", "seed", "temperature")
 
 
 class Context(NamedTuple):
-    """What a part needs beside its seeds.
+    """What a part is made of.
 
     Attributes:
         sizes: the profile's row of this part, which says what is trained and how.
         data_dir: of the data files, None for the project's own.
         runs_root: folder of the runs.
+        seeds: of the models.
     """
 
     sizes: Mapping[str, Any]
     data_dir: str | None
     runs_root: Path
+    seeds: tuple[int, ...] = ()
+
+    @property
+    def source(self) -> tuple[str, int | None]:
+        """The data set and the side of its images; parts of stage 3 name their own, dSprites unless another."""
+        row = self.sizes
+        if "side" in row:
+            return row.get("data", "dsprites"), row["side"]
+        return row["dataset"], row["image_size"] or None
 
     def images(self) -> ImageSet:
         """All images of the part's data set, or those of its training split."""
-        side = self.sizes["image_size"] or None
-        return data.load(self.sizes["dataset"], image_size=side, data_dir=self.data_dir)
-
-
-Rows = Callable[[Context, tuple[int, ...]], list[dict]]
+        name, side = self.source
+        return data.load(name, image_size=side, data_dir=self.data_dir)
 
 
 class Part(NamedTuple):
@@ -59,24 +67,31 @@ class Part(NamedTuple):
     Attributes:
         name: as in `vaestudy.claims`.
         stage: vae, beta_vae or nvae: whose page shows it.
-        rows: trains and scores the models of some seeds; a dict a model with its seed, its settings
+        rows: trains and scores its models; a dict a model with its seed, its settings
             (`vaestudy.claims.records.SETTINGS`) and its scores, all of them plain numbers and words.
+        jobs: the trainings, on images that may have no data.
+        images: what the models learn from.
     """
 
     name: str
     stage: str
-    rows: Rows
+    rows: Callable[[Context], list[dict]]
+    jobs: Callable[[Context, ImageSet], list[Job]] = lambda _context, _images: []
+    images: Callable[[Context], ImageSet] = Context.images
 
 
 PARTS: dict[str, Part] = {}
 
 
-def part(name: str, stage: str) -> Callable[[Rows], Rows]:
-    """Put a function into `PARTS`."""
+def part(name: str, stage: str, jobs: Callable, images: Callable = Context.images) -> Callable[[Callable], Callable]:
+    """Put a function into `PARTS` that makes the rows from a context and its trained runs."""
 
-    def register(rows: Rows) -> Rows:
-        PARTS[name] = Part(name, stage, rows)
-        return rows
+    def register(score: Callable[[Context, list[Run]], list[dict]]) -> Callable:
+        def rows(context: Context) -> list[dict]:
+            return score(context, fit_many(jobs(context, images(context))))
+
+        PARTS[name] = Part(name, stage, rows, jobs, images)
+        return score
 
     return register
 
@@ -96,7 +111,7 @@ def run_piece(part: Part, context: Context, seeds: Iterable[int], piece: str, fo
     missing = tuple(seed for seed in seeds if seed not in {row["seed"] for row in known})
     if missing:
         began, about = time.perf_counter(), provenance()
-        made = part.rows(context, missing)
+        made = part.rows(context._replace(seeds=missing))
         seconds = round((time.perf_counter() - began) / max(1, len(made)), 1)
         about = {name: about[name] for name in ABOUT} | {"seconds": seconds}
         named = {"part": part.name, "piece": piece}
@@ -175,15 +190,20 @@ def part_of_page(settings: Settings, name: str) -> pd.DataFrame:
     The parts of stage 3 train on sets of their own, whatever images the page shows; the records of the others belong to
     the very images that they were made from.
     """
-    sizes, root, data_dir = plan(settings.stage, settings.profile)[name], runs_root(settings), settings.data_dir or None
-    if settings.stage == "nvae":
-        context = Context(sizes, None if settings.dataset else data_dir, root)
-    else:
-        context = Context(sizes | changed(settings), data_dir, root)
-        if "dataset" in changed(settings):
-            context = context._replace(sizes=context.sizes | {"content": context.images().describe()})
-    seeds = seeds_from(settings.seed, context.sizes["seeds"])
-    return run_piece(PARTS[name], context, seeds, settings.profile, root)
+    context = context_of_page(settings, name)
+    if "dataset" in changed(settings) and settings.stage != "nvae":
+        context = context._replace(sizes=context.sizes | {"content": context.images().describe()})
+    return run_piece(PARTS[name], context, context.seeds, settings.profile, context.runs_root)
+
+
+def context_of_page(settings: Settings, name: str) -> Context:
+    """What a part of a page is made of."""
+    sizes, data_dir = plan(settings.stage, settings.profile)[name], settings.data_dir or None
+    if settings.stage != "nvae":
+        sizes |= changed(settings)
+    elif settings.dataset:
+        data_dir = None
+    return Context(sizes, data_dir, runs_root(settings), seeds_from(settings.seed, sizes["seeds"]))
 
 
 def plan(stage: str, profile: str) -> dict[str, dict[str, Any]]:

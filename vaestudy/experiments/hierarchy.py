@@ -1,18 +1,18 @@
 """Does β > 1 disentangle a hierarchy, and in which group: models of each β and schedule, scored group by group."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vaestudy import data
-from vaestudy.data import Factors, ImageSet
+from vaestudy.data import ImageSet
 from vaestudy.experiments import group_scores
-from vaestudy.experiments.evidence import Context, part
+from vaestudy.experiments.beta_vae_parts import classes_of
+from vaestudy.experiments.evidence import PARTS, Context, Part
 from vaestudy.models import NVAE, NVAEConfig
-from vaestudy.training import Job, Run, fit, folder
+from vaestudy.training import Job, Run, Training, fit
 from vaestudy.training.parallel import side_by_side
 
 SCHEDULE_TITLES = {"none": "no schedule", "balance": "NVAE's balancing", "top_first": "top first"}
@@ -51,40 +51,65 @@ def settings(sizes: dict[str, Any]) -> list[dict[str, Any]]:
     return pressed + flat
 
 
-def images(sizes: dict[str, Any], data_dir: Path | str | None) -> tuple[ImageSet, ImageSet]:
-    """dSprites to train on, and the held-out images that bounds and scores are taken on."""
-    return data.train_and_test("dsprites", sizes["test_images"], image_size=sizes["side"], data_dir=data_dir)
+def train_and_test(context: Context) -> tuple[ImageSet, ImageSet]:
+    """Images to train on, and the held-out ones that bounds and scores are taken on."""
+    name, side = context.source
+    return data.train_and_test(name, context.sizes["test_images"], image_size=side, data_dir=context.data_dir)
 
 
-def job(sizes: dict[str, Any], of: dict[str, Any], seed: int, train_set: ImageSet, root: Path | str) -> Job:
+def train_images(context: Context) -> ImageSet:
+    """Those to train on."""
+    return train_and_test(context)[0]
+
+
+def pressed(recipe: Training, seed: int, objective: dict[str, Any]) -> Training:
+    """A training at another seed, with changes to its objective."""
+    return replace(recipe, seed=seed, objective=replace(recipe.objective, **objective))
+
+
+def settled(run: Run) -> dict[str, Any]:
+    """The settings of a model as records hold them."""
+    _, images, training = run.record["config"]
+    row = {"data": images["ImageSet"]["name"], "image_size": images["ImageSet"]["shape"][1]}
+    row |= {"images": training["images"], "batch_size": training["batch"]}
+    row |= {"width": run.model.config.channels, "seed": training["seed"]}
+    return row | {"training_seconds": run.provenance["seconds"]}
+
+
+def job(context: Context, of: dict[str, Any], seed: int, images: ImageSet) -> Job:
     """The training of one setting and seed."""
-    model = NVAE(NVAEConfig.preset(PRESETS[of["network"]], shape=train_set.shape, seed=seed, **sizes["network"]))
+    changes = {"shape": images.shape, "seed": seed, **context.sizes["network"]}
+    model = NVAE(NVAEConfig.preset(PRESETS[of["network"]], **changes))
     pressure = {"beta": of["beta"], **SCHEDULES[of["schedule"] or "none"]}
-    recipe = replace(sizes["training"], seed=seed, objective=replace(sizes["training"].objective, **pressure))
-    return Job(model, train_set, recipe, folder(root, "hierarchy", model, train_set, recipe))
+    recipe = pressed(context.sizes["training"], seed, pressure)
+    return Job.below(context.runs_root, "hierarchy", model, images, recipe)
 
 
-@part("hierarchy", "nvae")
-def rows(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+def jobs(context: Context, images: ImageSet) -> list[Job]:
+    """The trainings of every setting and seed."""
+    return [job(context, of, seed, images) for seed in context.seeds for of in settings(context.sizes)]
+
+
+def rows(context: Context) -> list[dict]:
     """One row a model of these seeds, as `vaestudy.claims` describes them, trained and scored side by side."""
-    wanted = [(context, of, seed) for seed in seeds for of in settings(context.sizes)]
+    wanted = [(context, of, seed) for seed in context.seeds for of in settings(context.sizes)]
     return side_by_side(trained_and_scored, wanted)
+
+
+PARTS["hierarchy"] = Part("hierarchy", "nvae", rows, jobs, train_images)
 
 
 def trained_and_scored(context: Context, of: dict[str, Any], seed: int) -> dict:
     """The row of one model; what was scored once is found in the record of its run."""
-    sizes = context.sizes
-    train_set, test_set = images(sizes, context.data_dir)
-    run = fit(*job(sizes, of, seed, train_set, context.runs_root))
-    settled = {"data": "dsprites", "image_size": sizes["side"], "images": sizes["training"].images}
-    settled |= {"batch_size": sizes["training"].batch, "width": run.model.config.channels, **of, "seed": seed}
-    exam = {name: sizes[name] for name in ("scored_images", "draws", "rotations")}
+    train_set, test_set = train_and_test(context)
+    run = fit(*job(context, of, seed, train_set))
+    exam = {name: context.sizes[name] for name in ("scored_images", "draws", "rotations")}
     known = run.record.get("groups", {})
     if known.get("exam") != {**exam, "test_images": len(test_set)}:
         row = {"elbo": run.bound(test_set)["elbo_nats"], **scores(run, test_set, **exam)}
         known = {"exam": {**exam, "test_images": len(test_set)}, "scores": row}
         run.update_record(groups=known)
-    return {**settled, **known["scores"], "training_seconds": run.provenance["seconds"]}
+    return {**settled(run), **of, **known["scores"]}
 
 
 def scores(
@@ -96,7 +121,8 @@ def scores(
     has several groups. `{group}_alone_{factor}`, `_given_above_` and `_together_` are nats.
     """
     seen = seen.select(slice(0, scored_images))
-    classes, names = classes_of(seen.factors), seen.factors.names
+    names = seen.factors.names
+    classes = classes_of(seen.name, names)
     nats = [of.ravel() for of in run.kl_by_latent(seen)]
     codes, factors = run.codes_by_group(seen, draws=draws, pooled=False, batch=BATCH // draws)
     labels = names_of(len(codes))
@@ -121,12 +147,6 @@ def names_of(groups: int) -> list[str]:
     if groups == 1:
         return [""]
     return [f"{name}_" for name in (*GROUPS, *map(str, range(len(GROUPS) + 1, groups + 1)))[:groups]]
-
-
-def classes_of(factors: Factors) -> list[int]:
-    """The columns that the Higgins score names: all, but the paper leaves the shape of dSprites out."""
-    kept = [k for k, name in enumerate(factors.names) if name != "shape"]
-    return kept if factors.names[:2] == ("shape", "scale") else list(range(len(factors.names)))
 
 
 def hierarchies(found: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """What pressure takes away, two parts of stage 2: high spatial frequencies, and factors in the order of their worth."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,21 +12,11 @@ from scipy.stats import kendalltau
 from vaestudy import metrics
 from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments.beta_vae_parts import (
-    BOUND_IMAGES,
-    READ_OUT,
-    Examined,
-    described,
-    examined,
-    grid,
-    higgins,
-    live_codes,
-    side_by_side,
-    train,
-)
+from vaestudy.experiments import beta_vae_parts as parts
+from vaestudy.experiments.beta_vae_parts import Examined
 from vaestudy.experiments.common import LEAST_SCORED
 from vaestudy.experiments.evidence import Context, part
-from vaestudy.training import Run
+from vaestudy.training import Job, Run
 from vaestudy.training import sweep as sweeps
 
 WORTH_IMAGES = 2_000
@@ -34,27 +24,36 @@ NUMBERS = 2**26  # pixels whose spectrum is taken at a time: 1 GiB
 READ_AT = 0.5  # R² under which a factor counts as dropped
 
 
-@part("spectra", "beta_vae")
-def spectra(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+def of_ten_latents(context: Context, images: ImageSet) -> list[Job]:
+    """The sweep over β at 10 latents."""
+    return parts.trainings(context, images, parts.grid({**context.sizes, "latent_dims": (10,)}, context.seeds))
+
+
+def by_beta(runs: list[Run], values: Iterable[Any], seed: int) -> dict[float, tuple[Run, Any]]:
+    """The models of one seed, each with its value."""
+    own = [pair for pair in zip(runs, values, strict=True) if pair[0].provenance["seed"] == seed]
+    return {run.record["config"][2]["objective"]["beta"]: (run, value) for run, value in own}
+
+
+@part("spectra", "beta_vae", of_ten_latents)
+def spectra(context: Context, runs: list[Run]) -> list[dict]:
     """A row a sweep: the slope of log(error at its best β > 1 / at β = 1) on log spatial frequency.
 
     The best β is the one whose code scores highest (Higgins, L = 5) in the sweep itself, at 10 latents. Beside it the
     same another way, `lost_slope`: the slope of the variance of a frequency that is lost on top, as a share of it all.
     The ratio says how much worse a frequency became; the share says how much of it that was.
     """
-    whole = context.images()
-    exam = examined(whole, context.sizes["grid_images"])
-    count = max(LEAST_SCORED, min(BOUND_IMAGES, NUMBERS // whole.dims))
-    some = exam.images.select(np.random.default_rng(0).permutation(len(exam.images))[:count])
-    runs, power = train(context, whole, _ten_latents(context, seeds)), image_spectrum(some)
-    scores = side_by_side(_higgins_5, [(c, exam, r.provenance["seed"]) for r, c in _with_codes(runs, exam)])
+    exam = parts.examined(context.images(), context.sizes["grid_images"])
+    some = exam.images.select(exam.some(max(LEAST_SCORED, min(parts.BOUND_IMAGES, NUMBERS // exam.images.dims))))
+    power, codes = image_spectrum(some), sweeps.codes(runs, exam.images)
+    scores = parts.threaded(_higgins_5, [(c, exam, r.provenance["seed"]) for r, c in zip(runs, codes, strict=True)])
     rows = []
-    for seed in seeds:
-        own = {_beta(run): (run, score) for run, score in zip(runs, scores, strict=True) if _seed(run) == seed}
+    for seed in context.seeds:
+        own = by_beta(runs, scores, seed)
         best = max((beta for beta in own if beta > 1), key=lambda beta: own[beta][1])
         plain, pressed = (error_spectrum(own[beta][0], some) for beta in (1.0, best))
         frequency = np.log(np.arange(1, len(plain) + 1))
-        row = described(own[1.0][0], whole) | {"beta": None, "best_beta": best, "best_score": own[best][1]}
+        row = parts.described(own[1.0][0]) | {"beta": None, "best_beta": best, "best_score": own[best][1]}
         for name, cost in (("error", np.log(pressed / plain)), ("lost", (pressed - plain) / power)):
             row[f"{name}_slope"] = float(np.polyfit(frequency, cost, 1)[0])
         rows.append(row | {"plain": (plain / power).tolist(), "pressed": (pressed / power).tolist()})
@@ -68,25 +67,9 @@ def lost_by_frequency(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(means, index=np.arange(1, len(next(iter(means.values()))) + 1))
 
 
-def _ten_latents(context: Context, seeds: tuple[int, ...]):
-    return grid({**context.sizes, "latent_dims": (10,)}, seeds)
-
-
-def _beta(run: Run) -> float:
-    return run.record["config"][2]["objective"]["beta"]
-
-
-def _seed(run: Run) -> int:
-    return run.record["config"][2]["seed"]
-
-
-def _with_codes(runs: list[Run], exam: Examined):
-    return zip(runs, sweeps.codes(runs, exam.images), strict=True)
-
-
 def _higgins_5(codes: Float[np.ndarray, "n d"], exam: Examined, seed: int) -> float:
-    scores = higgins(codes, exam, seed, (5,))
-    return scores.get("higgins_5", scores.get(READ_OUT))
+    scores = parts.higgins(codes, exam, seed, (5,))
+    return scores.get("higgins_5", scores.get(parts.READ_OUT))
 
 
 @torch.no_grad()
@@ -121,21 +104,21 @@ def _by_ring(power: Float[torch.Tensor, "h w"]) -> Float[np.ndarray, " frequenci
     return means[1 : min(height, width) // 2 + 1]
 
 
-@part("dropping", "beta_vae")
-def dropping(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+@part("dropping", "beta_vae", of_ten_latents)
+def dropping(context: Context, runs: list[Run]) -> list[dict]:
     """A row a sweep: Kendall's tau of each factor's worth in nats and the β at which the code drops it."""
     whole = context.images()
-    exam, worth = examined(whole, context.sizes["grid_images"]), factor_worth(whole)
-    runs = train(context, whole, _ten_latents(context, seeds))
+    exam, worth = parts.examined(whole, context.sizes["grid_images"]), factor_worth(whole)
     jobs = [
-        (code, run.kl_by_latent(exam.images, range(500))[0], exam, _seed(run)) for run, code in _with_codes(runs, exam)
+        (code, run.kl_by_latent(exam.images, range(500))[0], exam, run.provenance["seed"])
+        for run, code in zip(runs, sweeps.codes(runs, exam.images), strict=True)
     ]
-    known, rows = side_by_side(_known, jobs), []
-    for seed in seeds:
-        of_beta = {_beta(run): r2 for run, r2 in zip(runs, known, strict=True) if _seed(run) == seed}
-        dropped = [dropped_at({beta: r2[k] for beta, r2 in of_beta.items()}) for k in range(len(worth))]
+    known, rows = parts.threaded(_known, jobs), []
+    for seed in context.seeds:
+        own = by_beta(runs, known, seed)
+        dropped = [dropped_at({beta: r2[k] for beta, (_, r2) in own.items()}) for k in range(len(worth))]
         tau = kendalltau(dropped, worth).statistic
-        row = described(next(run for run in runs if _seed(run) == seed), whole) | {"beta": None}
+        row = parts.described(next(run for run, _ in own.values())) | {"beta": None}
         row |= {f"dropped_{name}": beta for name, beta in zip(exam.names, dropped, strict=True)}
         row |= {f"worth_{name}": nats for name, nats in zip(exam.names, worth, strict=True)}
         # All factors dropped at one β say nothing of their order.
@@ -144,7 +127,7 @@ def dropping(context: Context, seeds: tuple[int, ...]) -> list[dict]:
 
 
 def _known(codes: np.ndarray, kl: np.ndarray, exam: Examined, seed: int) -> np.ndarray:
-    return metrics.knn_r2(live_codes(codes, kl), exam.factors, seed=seed)
+    return metrics.knn_r2(parts.live_codes(codes, kl), exam.factors, seed=seed)
 
 
 def dropped_at(r2: Mapping[Any, float]) -> float:

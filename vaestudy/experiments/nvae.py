@@ -11,12 +11,12 @@ import pandas as pd
 from vaestudy import data, metrics, published
 from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments import devices, group_scores, hierarchy
+from vaestudy.experiments import beta_vae_parts, devices, group_scores, hierarchy
 from vaestudy.experiments.common import checked, runs_root, scorable, sizes
 from vaestudy.experiments.common import train_and_test as _train_and_test
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.settings import NVAESettings
-from vaestudy.training import Job, Run, Training, distributed, fit, fit_many, folder
+from vaestudy.training import Job, Run, Training, distributed, fit, fit_many
 
 
 class Runs(NamedTuple):
@@ -99,11 +99,12 @@ def train_images(settings: NVAESettings) -> ImageSet:
 def jobs(settings: NVAESettings, train_set: ImageSet) -> dict[str, list[Job]]:
     """Every training of the page: an NVAE for each β, and the flat VAE."""
     shape, flat = train_set.shape, replace(sizes(settings)["flat_training"], seed=settings.seed)
-    pairs: dict[str, list[tuple[Any, Training]]] = {
-        "NVAE": [(NVAE(config(settings, shape)), training(settings, beta)) for beta in betas(settings)],
-        "flat VAE": [(flat_model(settings, shape), flat)],
-    }
-    return {name: [_job(settings, model, train_set, recipe) for model, recipe in own] for name, own in pairs.items()}
+
+    def job(model: Any, recipe: Training) -> Job:
+        return Job.below(runs_root(settings), "nvae", model, train_set, recipe)
+
+    nvaes = [job(NVAE(config(settings, shape)), training(settings, beta)) for beta in betas(settings)]
+    return {"NVAE": nvaes, "flat VAE": [job(flat_model(settings, shape), flat)]}
 
 
 def train(settings: NVAESettings, train_set: ImageSet) -> Runs:
@@ -111,10 +112,6 @@ def train(settings: NVAESettings, train_set: ImageSet) -> Runs:
     named = jobs(settings, train_set)
     runs = fit_many([job for alike in named.values() for job in alike])
     return Runs(dict(zip(betas(settings), runs[:-1], strict=True)), runs[-1])
-
-
-def _job(settings: NVAESettings, model: Any, train_set: ImageSet, recipe: Training) -> Job:
-    return Job(model, train_set, recipe, folder(runs_root(settings), "nvae", model, train_set, recipe))
 
 
 def train_and_score(settings: NVAESettings) -> list[Run]:
@@ -162,7 +159,7 @@ def group_table(settings: NVAESettings, runs: Mapping[str, Run], images: ImageSe
     if len(kept) < 2:
         return label_table(settings, runs, seen, kept)
     known = Factors([seen.factors.names[k] for k in kept], [seen.factors.sizes[k] for k in kept])
-    names, classes = known.names, hierarchy.classes_of(known)
+    names, classes = known.names, beta_vae_parts.classes_of(images.name, known.names)
     exam = {"names": names, "seed": settings.seed, "draws": row["draws"], "classes": classes}
     ends = group_scores.references(seen.factors.values(slice(None))[:, kept], seed=settings.seed, classes=classes)
     for name, run in runs.items():

@@ -3,9 +3,8 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -15,24 +14,30 @@ import torch
 from vaestudy import data
 from vaestudy.data import ImageSet, cache
 from vaestudy.errors import InputError
-from vaestudy.experiments import common
+from vaestudy.experiments import common, evidence
 from vaestudy.settings import Settings
 from vaestudy.training import Job, memory
 from vaestudy.training.config import autocast
-from vaestudy.training.cost import GPU, Cost, cost, measured, step_memory
-from vaestudy.training.trainer import device_of, stacks
+from vaestudy.training.cost import GPU, cost, measured, step_memory
+from vaestudy.training.trainer import device_of, kind, stacks
 
 DOWNLOADS = ("mnist", "fashion_mnist", "cifar10", "celeba")
 ASSUMED_IMAGES = 10_000  # of a set whose number of images only its files know
 
 
 def plan(settings: Settings, experiment: ModuleType) -> dict[str, Any]:
-    """Settings, data and trainings of a stage as JSON; nothing is drawn, read or trained for it that is not there."""
-    found, about = _images(settings, experiment)
+    """Settings, data and trainings of a stage as JSON, those of the parts of its evidence among them; nothing is drawn,
+    read or trained for it that is not there."""
+    found, about = _images(lambda: experiment.train_images(settings), *_source(settings, experiment))
     with torch.device("meta"):
-        named = experiment.jobs(settings, found)
-    device = device_of(None)
-    rows = [_row(name, jobs, device, about["found"]) for name, all_jobs in named.items() for jobs in _alike(all_jobs)]
+        named = {name: (jobs, about["found"]) for name, jobs in experiment.jobs(settings, found).items()}
+    device, rows, known = device_of(None), [], set()
+    for title, (jobs, there) in {**named, **_parts(settings)}.items():
+        # A part finds the models trained that the page or another part has.
+        new = [job for job in jobs if job.run_dir not in known]
+        known |= {job.run_dir for job in new}
+        alike = itertools.groupby(sorted(new, key=kind), key=kind)
+        rows += [_row(title, list(own), device, there) for _, own in alike]
     resolved = {"stage": settings.stage, **dataclasses.asdict(settings), "sizes": common.sizes(settings)}
     here = {"device": "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)}
     here |= {"free_gb": round(memory.free_bytes(device) / 1e9, 2)}
@@ -40,26 +45,40 @@ def plan(settings: Settings, experiment: ModuleType) -> dict[str, Any]:
     return resolved | here | {"data": about, "trainings": rows, **totals}
 
 
-def _images(settings: Settings, experiment: ModuleType) -> tuple[ImageSet, dict[str, Any]]:
+def _parts(settings: Settings) -> dict[str, tuple[list[Job], bool]]:
+    """The trainings of each part of the evidence, and whether its data are there, so that their folders are known."""
+    found = {}
+    for name in common.sizes(settings)["parts"]:
+        part, context = evidence.PARTS[name], evidence.context_of_page(settings, name)
+        note = {"part": name} if part.images is not evidence.Context.images else {}
+        load = functools.partial(part.images, context)
+        images, about = _images(load, *context.source, context.data_dir or "", **note)
+        with torch.device("meta"):
+            found[f"part {name}"] = part.jobs(context, images), about["found"]
+    return found
+
+
+def _images(
+    load: Callable[[], ImageSet], name: str, side: int | None, data_dir: str, **note
+) -> tuple[ImageSet, dict[str, Any]]:
     """The images to train on if they are at hand, or a set of their shape without data; and what is known of them."""
     try:
         with cache.only_found():
-            found = experiment.train_images(settings)
-        return found, {"name": found.name, "shape": found.shape, "images": len(found), "found": True}
+            found = load()
+        about = {"found": True} if found is None else {"shape": found.shape, "images": len(found), "found": True}
+        return found, {"name": name, "shape": _without_data(name, side, data_dir).shape, "images": 0} | about
     except InputError as error:
-        found = _without_data(settings, experiment)
-        about = {"name": found.name, "shape": found.shape, "images": len(found), "found": False, "missing": str(error)}
-        return found, about | {"command": _command(found.name, found.shape[1], settings)}
+        found = _without_data(name, side, data_dir, **note)
+        about = {"name": name, "shape": found.shape, "images": len(found), "found": False, "missing": str(error)}
+        return found, about | {"command": _command(name, found.shape[1], data_dir)}
 
 
-def _without_data(settings: Settings, experiment: ModuleType) -> ImageSet:
+def _without_data(name: str, side: int | None, data_dir: str, **note) -> ImageSet:
     """As many images as the set to train on has, of their shape and without data."""
-    name = getattr(experiment, "dataset", lambda own: own.dataset)(settings)
-    side = getattr(experiment, "image_side", common.image_side)(settings)
-    info = data.about(name, settings.data_dir or None)
+    info = data.about(name, data_dir or None)
     shape = (info.channels, *[info.check(side)] * 2)
-    count = data.count(name, settings.data_dir or None)["train"] or ASSUMED_IMAGES
-    return ImageSet(name, shape, torch.empty(count, *shape, dtype=torch.uint8, device="meta"))
+    count = data.count(name, data_dir or None)["train"] or ASSUMED_IMAGES
+    return ImageSet(name, shape, torch.empty(count, *shape, dtype=torch.uint8, device="meta"), note=note)
 
 
 def check_memory(settings: Settings, experiment: ModuleType) -> None:
@@ -67,14 +86,15 @@ def check_memory(settings: Settings, experiment: ModuleType) -> None:
 
     VAEs of one kind share a program, as many as fit; other models are trained side by side on the cores of a CPU.
     """
-    device, images = device_of(None), _without_data(settings, experiment)
+    device, images = device_of(None), _without_data(*_source(settings, experiment))
     with torch.device("meta"):
         jobs = [job for of in experiment.jobs(settings, images).values() for job in of]
     stacked, apart = [], []
-    for alike in _alike(jobs):
-        fixed, kept = step_memory(alike[0].model, alike[0].training, len(images))
-        one = fixed + kept / (1 + autocast(alike[0].training, alike[0].model, device)._enabled)
-        (stacked if stacks(alike[0]) else apart).extend([one] * len(alike))
+    for _, alike in itertools.groupby(sorted(jobs, key=kind), key=kind):
+        first, *others = alike
+        fixed, kept = step_memory(first.model, first.training, len(images))
+        one = fixed + kept / (1 + autocast(first.training, first.model, device)._enabled)
+        (stacked if stacks(first) else apart).extend([one] * (1 + len(others)))
     at_once = memory.usable_cores() if device.type == "cpu" else 1
     needed, free = max([*stacked, sum(sorted(apart)[-at_once:])]), memory.free_bytes(device)
     if needed <= free:
@@ -89,33 +109,29 @@ def check_memory(settings: Settings, experiment: ModuleType) -> None:
     )
 
 
-def _command(name: str, side: int, settings: Settings) -> str:
+def _source(settings: Settings, experiment: ModuleType) -> tuple[str, int | None, str]:
+    """The name, the side and the folder of the images that a stage trains on."""
+    name = getattr(experiment, "dataset", lambda own: own.dataset)(settings)
+    side = getattr(experiment, "image_side", common.image_side)(settings)
+    return name, side, settings.data_dir
+
+
+def _command(name: str, side: int, data_dir: str) -> str:
     """What draws or fetches a data set, or says where its files belong."""
     info = data.about(name)
     if not (info.how_to_get.startswith("drawn here") or name in DOWNLOADS):
         return info.how_to_get
     more = ", download=True" if name in DOWNLOADS else ""
-    more += f", data_dir={settings.data_dir!r}" if settings.data_dir else ""
+    more += f", data_dir={data_dir!r}" if data_dir else ""
     return f'python -c "from vaestudy import data; data.load({name!r}, image_size={side}{more})"'
 
 
-def _alike(jobs: list[Job]) -> Iterator[list[Job]]:
-    """Trainings that cost the same, together: they differ in seed and pressure alone."""
-
-    def kind(job: Job) -> str:
-        objective = replace(job.training.objective, kind="beta", beta=1.0, capacity=0.0)
-        return repr((replace(job.model.config, seed=0), replace(job.training, seed=0, objective=objective)))
-
-    for _, alike in itertools.groupby(sorted(jobs, key=kind), key=kind):
-        yield list(alike)
-
-
 def _row(name: str, jobs: list[Job], device: torch.device, known: bool) -> dict[str, Any]:
+    """Trainings that cost the same: they differ in seed and pressure alone."""
     first, together = jobs[0], stacks(jobs[0])
     counted = cost(first.model, first.training, len(first.images), models=len(jobs) if together else 1)
     halved = autocast(first.training, first.model, device)._enabled
-    half_on_gpu = first.training.precision != "fp32"
-    programs = 1 if together else len(jobs)
+    half_on_gpu, steps = first.training.precision != "fp32", counted.steps * (1 if together else len(jobs))
     return {
         "training": name,
         "models": len(jobs),
@@ -127,14 +143,10 @@ def _row(name: str, jobs: list[Job], device: torch.device, known: bool) -> dict[
         "multiply_adds_per_step": counted.flops / 2,
         "gb_per_step": round(counted.bytes(halved) / 1e9, 4),
         "memory_gb": round(counted.memory_bytes(halved) / 1e9, 4),
-        "here_seconds": round(programs * _seconds(counted, _rates(device, halved), halved), 1),
-        "gpu_seconds": round(programs * _seconds(counted, GPU, half_on_gpu), 1),
+        "here_seconds": round(steps * counted.step_seconds(_rates(device, halved), halved), 1),
+        "gpu_seconds": round(steps * counted.step_seconds(GPU, half_on_gpu), 1),
         "folders": [str(job.run_dir) for job in jobs] if known else [],
     }
-
-
-def _seconds(counted: Cost, rates: Any, halved: bool) -> float:
-    return counted.steps * counted.step_seconds(rates, halved)
 
 
 _rates = functools.cache(measured)

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from vaestudy import metrics, published
 from vaestudy.data import ImageSet
 from vaestudy.experiments.common import checked, image_side, images, runs_root, scorable, sizes, train_and_test
-from vaestudy.experiments.gradients import BLOCK, gradient_draws, spread
+from vaestudy.experiments.vae_parts import gradient_spreads
 from vaestudy.models import VAE
 from vaestudy.settings import VAESettings
-from vaestudy.training import Job, Objective, Run, Training, distributed, fit, folder
+from vaestudy.training import Job, Objective, Run, Training, distributed, fit
 
 WARMUP = 0.1
 SCORED_IMAGES = 100_000
@@ -61,16 +61,15 @@ def jobs(settings: VAESettings, train_set: ImageSet) -> dict[str, list[Job]]:
     """Every training of the stage: with the latents asked for, as long and half as long, and with two latents."""
     main = training(settings)
     half, plane = (replace(main, images=n) for n in (main.images // 2, sizes(settings)["plane_images"]))
-    found = {}
-    for name, latent_dim, recipe in (
-        (f"VAE of {settings.latent_dim} latents", settings.latent_dim, main),
-        ("the same, half as long", settings.latent_dim, half),
-        ("VAE of 2 latents", 2, plane),
-    ):
-        vae = model(settings, train_set.shape, latent_dim)
-        where = folder(runs_root(settings), "vae", vae, train_set, recipe)
-        found.setdefault(name, []).append(Job(vae, train_set, recipe, where))
-    return found
+    wanted = {
+        f"VAE of {settings.latent_dim} latents": (settings.latent_dim, main),
+        "the same, half as long": (settings.latent_dim, half),
+        "VAE of 2 latents, for the plane": (2, plane),
+    }
+    return {
+        name: [Job.below(runs_root(settings), "vae", model(settings, train_set.shape, latent_dim), train_set, recipe)]
+        for name, (latent_dim, recipe) in wanted.items()
+    }
 
 
 def train(settings: VAESettings, train_set: ImageSet) -> Runs:
@@ -112,15 +111,9 @@ def gradient_variances(run: Run, test_set: ImageSet, seed: int, draws: int = 100
 
     Columns: estimator, samples, variance (summed over an image's variational parameters, mean over images).
     """
-    torch.manual_seed(seed)
-    found = gradient_draws(run.model.cpu(), test_set.batch(slice(0, 16)).cpu(), draws)
-    rows = [
-        {"estimator": name, "samples": samples, "variance": spread(gradients, samples)}
-        for name, gradients in found.items()
-        for samples in (1, 10, 100)
-        if samples >= BLOCK or "baseline" not in name  # draws of a block are not independent
-    ]
-    return pd.DataFrame(rows)
+    found = gradient_spreads(run, test_set, seed, draws, (1, 10, 100))
+    rows = [(*pair, variance) for pair, variance in found.items()]
+    return pd.DataFrame(rows, columns=["estimator", "samples", "variance"])
 
 
 def held_out_bounds(runs: Mapping[str, Run], test_set: ImageSet) -> pd.DataFrame:

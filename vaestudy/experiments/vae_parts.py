@@ -1,36 +1,72 @@
 """The parts of stage 1: noise of gradients, noise samples a step, superfluous latents, and rotations of a code."""
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from vaestudy import metrics
 from vaestudy.data import ImageSet
-from vaestudy.experiments.beta_vae_parts import (
-    LIVE_NATS,
-    described,
-    examined,
-    live_codes,
-    network,
-    rotated_mig,
-    side_by_side,
-)
+from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments.evidence import Context, part
-from vaestudy.experiments.gradients import BLOCK, gradient_draws, spread
 from vaestudy.models import VAE
-from vaestudy.training import Job, Run, Training, fit_many, folder
+from vaestudy.training import Job, Run, Training
 from vaestudy.training import sweep as sweeps
+from vaestudy.training.run import noise_from
+
+BLOCK = 10  # draws that share a baseline
 
 
-def train(context: Context, images: ImageSet, trainings: Iterable[tuple[int, Training]]) -> list[Run]:
-    """A model for each latent size and training, its seed that of the training."""
-    jobs = []
-    for latent_dim, recipe in trainings:
-        model = VAE(images.shape, latent_dim=latent_dim, seed=recipe.seed, **network(context.sizes))
-        jobs.append(Job(model, images, recipe, folder(context.runs_root, "vae", model, images, recipe)))
-    return fit_many(jobs)
+def gradient_draws(model: VAE, x: Float[Tensor, "n c h w"], draws: int) -> dict[str, Float[Tensor, "draws n p"]]:
+    """One-sample gradients of the ELBO by the 2·d variational parameters (mean, log std) of each image.
+
+    All are unbiased for the same gradient and share their noise:
+    `estimator B` differentiates a sample and takes the KL in closed form (Kingma & Welling, 2014, eq. 7);
+    `estimator A` differentiates log p(x, z) - log q(z|x) at the sample (eq. 6);
+    `score function` multiplies that difference by the gradient of log q(z|x) (sec. 2.2), which needs no derivative
+    of the decoder;
+    `score function, baseline` first takes from each difference the mean of the other nine of a block of ten draws.
+    """
+    with torch.no_grad():
+        mean, log_std, noise, z = model._draw(x, draws)
+    std = log_std.exp()
+    log_likelihood, slope = torch.empty(z.shape[:2], device=z.device), torch.empty_like(z)
+    for rows in torch.arange(draws).split(max(1, 1024 // len(x))):
+        part = z[rows].requires_grad_()
+        value = model._log_likelihood(part, x)
+        log_likelihood[rows], slope[rows] = value.detach(), torch.autograd.grad(value.sum(), part)[0]
+    # log q(z|x) at z = mean + std·noise depends on log std alone; log p(z) pulls z back to the origin.
+    sampled = torch.cat([slope - z, (slope - z) * std * noise + 1], dim=2)
+    analytic = torch.cat([slope - mean, slope * std * noise - std.square() + 1], dim=2)
+    gain = log_likelihood + (0.5 * (noise.square() - z.square()) + log_std).sum(2)
+    direction = torch.cat([noise / std, noise.square() - 1], dim=2)
+    blocks = gain[: draws // BLOCK * BLOCK].reshape(draws // BLOCK, BLOCK, len(x))
+    left_out = ((blocks - blocks.mean(1, keepdim=True)) * BLOCK / (BLOCK - 1)).flatten(0, 1)
+    found = {"estimator B": analytic, "estimator A": sampled, "score function": gain[:, :, None] * direction}
+    return found | {"score function, baseline": left_out[:, :, None] * direction[: len(left_out)]}
+
+
+def spread(draws: Float[Tensor, "draws n p"], samples: int) -> float:
+    """Variance of the mean of `samples` draws, summed over the parameters of an image, mean over images."""
+    blocks = draws[: len(draws) // samples * samples].unflatten(0, (-1, samples)).mean(1)
+    return float(blocks.var(0).sum(1).mean())
+
+
+def gradient_spreads(
+    run: Run, images: ImageSet, seed: int, draws: int, samples: Sequence[int]
+) -> dict[tuple[str, int], float]:
+    """`spread` of each estimator over the first 16 images, for several numbers of samples.
+
+    The baseline has none for fewer than ten, since the draws of a block are not independent.
+    """
+    with noise_from(seed, run.device):
+        found = gradient_draws(run.model, images.batch(slice(0, 16)).to(run.device), draws)
+    pairs = [(name, count) for name in found for count in samples if count >= BLOCK or "baseline" not in name]
+    return {(name, count): spread(found[name], count) for name, count in pairs}
 
 
 def split(context: Context) -> tuple[ImageSet, ImageSet]:
@@ -39,90 +75,112 @@ def split(context: Context) -> tuple[ImageSet, ImageSet]:
     return images.train_test_split(min(context.sizes["test_images"], len(images) // 2))
 
 
-@part("gradients", "vae")
-def gradients(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+def seen(context: Context) -> ImageSet:
+    """The images to train on."""
+    return split(context)[0]
+
+
+def few(context: Context) -> ImageSet:
+    """The first `train_size` of them."""
+    count = context.sizes["train_size"]
+    return seen(context).select(slice(0, count), first=count).compact()
+
+
+def trainings(
+    context: Context, images: ImageSet, latent_dims: Sequence[int], recipes: Iterable[Training] = ()
+) -> list[Job]:
+    """A model for each latent size, recipe (the part's own unless others are given) and seed."""
+    jobs = []
+    for size, recipe, seed in itertools.product(latent_dims, recipes or [context.sizes["training"]], context.seeds):
+        model = VAE(images.shape, latent_dim=size, seed=seed, **parts.network(context.sizes))
+        jobs.append(Job.below(context.runs_root, "vae", model, images, replace(recipe, seed=seed)))
+    return jobs
+
+
+def of_one_size(context: Context, images: ImageSet) -> list[Job]:
+    return trainings(context, images, [context.sizes["latent_dim"]])
+
+
+def of_each_size(context: Context, images: ImageSet) -> list[Job]:
+    return trainings(context, images, context.sizes["latent_dims"])
+
+
+def of_each_batch(context: Context, images: ImageSet) -> list[Job]:
+    sizes = context.sizes
+    recipes = [replace(sizes["training"], batch=batch, samples=n) for batch in sizes["batches"] for n in (1, 10)]
+    return trainings(context, images, [sizes["latent_dim"]], recipes)
+
+
+def of_each_beta(context: Context, images: ImageSet) -> list[Job]:
+    recipe = context.sizes["training"]
+    pressed = [replace(recipe, objective=replace(recipe.objective, beta=beta)) for beta in context.sizes["betas"]]
+    return trainings(context, images, [context.sizes["latent_dim"]], pressed)
+
+
+@part("gradients", "vae", of_one_size, seen)
+def gradients(context: Context, runs: list[Run]) -> list[dict]:
     """Variance of each gradient estimator of a model after a short training, a noise sample an image.
 
     The score function with a baseline takes the mean of the other nine of ten samples from each (leave one out).
     """
-    sizes, (seen, unseen) = context.sizes, split(context)
-    runs = train(context, seen, [(sizes["latent_dim"], replace(sizes["training"], seed=seed)) for seed in seeds])
-    x, rows = unseen.batch(slice(0, 16)), []
+    (_, unseen), rows = split(context), []
     for run in runs:
-        torch.manual_seed(run.provenance["seed"])
-        found = gradient_draws(run.model, x.to(run.device), sizes["gradient_draws"])
-        row = described(run, seen) | {"pathwise_variance": spread(found["estimator B"], 1)}
-        row |= {"estimator_a_variance": spread(found["estimator A"], 1)}
-        row |= {"score_function_variance": spread(found["score function"], 1)}
-        row |= {"baseline_variance": BLOCK * spread(found["score function, baseline"], BLOCK)}
-        rows.append(row)
+        seed, draws = run.provenance["seed"], context.sizes["gradient_draws"]
+        found = gradient_spreads(run, unseen, seed, draws, (1, BLOCK))
+        row = parts.described(run) | {"pathwise_variance": found["estimator B", 1]}
+        row |= {"estimator_a_variance": found["estimator A", 1]}
+        row |= {"score_function_variance": found["score function", 1]}
+        rows.append(row | {"baseline_variance": BLOCK * found["score function, baseline", BLOCK]})
     return rows
 
 
-@part("samples", "vae")
-def samples(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+@part("samples", "vae", of_each_batch, seen)
+def samples(context: Context, runs: list[Run]) -> list[dict]:
     """The bound on held-out images after batches of 100 and 10 with one and ten noise samples, at equal images."""
-    sizes, (seen, unseen) = context.sizes, split(context)
-    rows = []
-    for batch in sizes["batches"]:
-        recipes = [replace(sizes["training"], batch=batch, samples=n, seed=s) for n in (1, 10) for s in seeds]
-        for run in train(context, seen, [(sizes["latent_dim"], recipe) for recipe in recipes]):
-            count = run.record["config"][2]["samples"]
-            rows.append(described(run, seen) | {"samples": count, "elbo": run.bound(unseen)["elbo_nats"]})
-    return rows
-
-
-@part("overfitting", "vae")
-def overfitting(context: Context, seeds: tuple[int, ...]) -> list[dict]:
-    """The bound on few training images after many epochs, and on others, with few latents and with many."""
-    sizes, (seen, unseen) = context.sizes, split(context)
-    few = seen.select(slice(0, sizes["train_size"]), first=sizes["train_size"]).compact()
-    recipes = [(size, replace(sizes["training"], seed=seed)) for size in sizes["latent_dims"] for seed in seeds]
+    _, unseen = split(context)
+    counts = [run.record["config"][2]["samples"] for run in runs]
     return [
-        described(run, few)
-        | {
-            "train_size": len(few),
-            "train_elbo": run.bound(few)["elbo_nats"],
-            "test_elbo": run.bound(unseen)["elbo_nats"],
-        }
-        for run in train(context, few, recipes)
+        parts.described(run) | {"samples": count, "elbo": run.bound(unseen)["elbo_nats"]}
+        for run, count in zip(runs, counts, strict=True)
     ]
 
 
-@part("latents", "vae")
-def latents(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+@part("overfitting", "vae", of_each_size, few)
+def overfitting(context: Context, runs: list[Run]) -> list[dict]:
+    """The bound on few training images after many epochs, and on others, with few latents and with many."""
+    (_, unseen), trained = split(context), few(context)
+    rows = []
+    for run in runs:
+        bounds = {f"{name}_elbo": run.bound(own)["elbo_nats"] for name, own in (("train", trained), ("test", unseen))}
+        rows.append(parts.described(run) | {"train_size": len(trained), **bounds})
+    return rows
+
+
+@part("latents", "vae", of_each_size, seen)
+def latents(context: Context, runs: list[Run]) -> list[dict]:
     """How many latents carry .05 nats or more, of 20 and of 50."""
-    sizes, (seen, unseen) = context.sizes, split(context)
-    recipes = [(size, replace(sizes["training"], seed=seed)) for size in sizes["latent_dims"] for seed in seeds]
-    return [described(run, seen) | live(run, unseen) for run in train(context, seen, recipes)]
+    _, unseen = split(context)
+    return [parts.described(run) | live(run, unseen) for run in runs]
 
 
 def live(run: Run, images: ImageSet) -> dict:
     """How many latents of a model are live, and the nats of its code and its bound."""
-    kl = run.kl_by_latent(images)[0]
-    bound = run.bound(images)
-    row = {"live": int(metrics.live(kl, LIVE_NATS).sum()), "nats": bound["kl_nats"], "elbo": bound["elbo_nats"]}
-    return row | {"kl_by_latent": kl.tolist()}
+    return {name: value for name, value in parts.rate(run, images).items() if name != "nll_nats"}
 
 
-@part("codes", "vae")
-def codes(context: Context, seeds: tuple[int, ...]) -> list[dict]:
+@part("codes", "vae", of_each_beta)
+def codes(context: Context, runs: list[Run]) -> list[dict]:
     """The mutual information gap of a code, and the mean one of random rotations of its whitened live latents."""
-    sizes, whole = context.sizes, context.images()
-    exam, recipe = examined(whole, sizes["grid_images"]), sizes["training"]
-    recipes = [
-        replace(recipe, seed=s, objective=replace(recipe.objective, beta=b)) for b in sizes["betas"] for s in seeds
-    ]
-    runs = train(context, whole, [(sizes["latent_dim"], own) for own in recipes])
-    known = [described(run, whole) | live(run, exam.images.select(slice(0, 5_000))) for run in runs]
+    exam = parts.examined(context.images(), context.sizes["grid_images"])
+    known = [parts.described(run) | live(run, exam.images.select(slice(0, 5_000))) for run in runs]
     jobs = [
-        (code, exam.factors, row["kl_by_latent"], row["seed"], sizes["rotations"])
+        (code, exam.factors, row["kl_by_latent"], row["seed"], context.sizes["rotations"])
         for code, row in zip(sweeps.codes(runs, exam.images), known, strict=True)
     ]
-    return [row | scores for row, scores in zip(known, side_by_side(gap_and_rotations, jobs), strict=True)]
+    return [row | scores for row, scores in zip(known, parts.threaded(gap_and_rotations, jobs), strict=True)]
 
 
 def gap_and_rotations(means: np.ndarray, factors: np.ndarray, kl: list[float], seed: int, rotations: int) -> dict:
     """MIG of posterior means, and the mean MIG of rotations of the live ones."""
-    rotated = rotated_mig(live_codes(means, kl), factors, seed=seed, rotations=rotations)
+    rotated = parts.rotated_mig(parts.live_codes(means, kl), factors, seed=seed, rotations=rotations)
     return {"mig": metrics.mig(means, factors, seed=seed), "mig_rotated": rotated}

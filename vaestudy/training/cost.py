@@ -7,10 +7,13 @@ two times: for its multiplications, and for reading what it takes and writing wh
 import copy
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -42,7 +45,7 @@ class Rates(NamedTuple):
 GPU = Rates("H100-class GPU", 790e12, 4.3e12, 2e-6)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cost:
     """What a training takes; a multiply-add counts as two operations of floating point.
 
@@ -50,25 +53,25 @@ class Cost:
         parameters: weights of one model.
         steps: of the training.
         operations: a step.
-        work: (flops, bytes of weights, bytes of activations) of each operation of a step, or of so many alike;
-            forward and backward, what is recomputed included, and none fused with the next. All is counted as fp32.
+        work: flops, bytes of weights and bytes of activations (columns) of each operation of a step, or of so many
+            alike; forward and backward, what is recomputed included, and none fused with the next. All as fp32.
         memory: bytes that a step needs at once: weights and what belongs to them, and kept activations.
     """
 
     parameters: int
     steps: int
     operations: int
-    work: tuple[tuple[float, float, float], ...]
+    work: Float[np.ndarray, "operations 3"]
     memory: tuple[float, float]
 
     @property
     def flops(self) -> float:
         """Operations of floating point a step."""
-        return sum(flops for flops, *_ in self.work)
+        return float(self.work[:, 0].sum())
 
     def bytes(self, halved: bool) -> float:
         """Bytes read and written a step; `halved` are activations of two bytes (bf16)."""
-        return sum(fixed + grown / (1 + halved) for _, fixed, grown in self.work)
+        return float(self._moved(halved).sum())
 
     def memory_bytes(self, halved: bool) -> float:
         """Bytes that a step needs at once."""
@@ -76,10 +79,11 @@ class Cost:
 
     def step_seconds(self, rates: Rates, halved: bool) -> float:
         """Seconds of a step on a device at `EFFICIENCY`."""
-        reached = (
-            (flops / rates.flops, (fixed + grown / (1 + halved)) / rates.bytes) for flops, fixed, grown in self.work
-        )
-        return sum(map(max, reached)) / EFFICIENCY + self.operations * rates.operation
+        reached = np.maximum(self.work[:, 0] / rates.flops, self._moved(halved) / rates.bytes)
+        return float(reached.sum()) / EFFICIENCY + self.operations * rates.operation
+
+    def _moved(self, halved: bool) -> Float[np.ndarray, " operations"]:
+        return self.work[:, 1] + self.work[:, 2] / (1 + halved)
 
 
 def cost(model: nn.Module, training: Training, images: int, *, models: int = 1) -> Cost:
@@ -88,24 +92,18 @@ def cost(model: nn.Module, training: Training, images: int, *, models: int = 1) 
     The model may be on any device; it is copied onto the meta device.
     """
     batch, parts = min(training.batch, images), training.micro_batches
-    shadow = copy.deepcopy(model).to("meta").train()
+    shadow, share = copy.deepcopy(model).to("meta").train(), batch / parts
     two, four = (_operations(shadow, training, count) for count in (2, 4))
-    share, work = batch / parts, []
-    for (flops, moved), (more_flops, more) in zip(two, four, strict=True):
-        by_image = max(0.0, (more - moved) / 2)
-        grown = flops + (more_flops - flops) / 2 * (share - 2)
-        work.append((grown, max(0.0, moved - 2 * by_image), share * by_image))
-    work = [tuple(models * parts * part for part in operation) for operation in work]
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in shadow.parameters())
-    passes = _OPTIMIZER + _AVERAGE * (training.ema > 0)
-    passes += _UNDO * _changed_copies(training) * (training.grad_skip_factor > 0)
-    work.append((0.0, float(models * weights * passes), 0.0))
+    flops, moved = ((four - two) / 2).clip(0).T  # for each image more
+    per_part = [two[:, 0] + flops * (share - 2), (two[:, 1] - 2 * moved).clip(0), moved * share]
     tensors = list(shadow.parameters())
+    weights = models * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    passes = _OPTIMIZER + _AVERAGE * (training.ema > 0) + _UNDO * _changed(training) * (training.grad_skip_factor > 0)
     return Cost(
         parameters=sum(tensor.numel() for tensor in tensors),
         steps=-(-training.images // batch),
         operations=parts * len(two) + round(_KERNELS_A_TENSOR * len(tensors)),
-        work=tuple(work),
+        work=np.vstack([models * parts * np.stack(per_part, 1), [0.0, weights * passes, 0.0]]),
         memory=tuple(models * part for part in step_memory(shadow, training, images)),
     )
 
@@ -116,21 +114,20 @@ def step_memory(model: nn.Module, training: Training, images: int) -> tuple[floa
     The model may be on any device.
     """
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    # The weights and all that a step changes, gradients, and what undoes the step.
-    copies = 1 + _changed_copies(training) * (1 + (training.grad_skip_factor > 0))
+    # The weights' gradients, all that a step changes, and what undoes the step.
+    copies = 1 + _changed(training) * (1 + (training.grad_skip_factor > 0))
     share = min(training.batch, images) / training.micro_batches
     return float(weights * copies), kept_per_image(model) * share
 
 
-def _changed_copies(training: Training) -> int:
+def _changed(training: Training) -> int:
     """What a step changes, in units of the weights: themselves, the optimiser's moments, and their average."""
     return 1 + (1 if training.optimizer == "adagrad" else 2) + (training.ema > 0)
 
 
 def kept_per_image(model: nn.Module) -> int:
     """Bytes of the tensors that the graph of a forward pass keeps for each image, counted as fp32."""
-    small, large = (kept_bytes(model, images) for images in (2, 4))
-    return (large - small) // 2
+    return (kept_bytes(model, 4) - kept_bytes(model, 2)) // 2
 
 
 def kept_bytes(model: nn.Module, images: int) -> int:
@@ -164,34 +161,30 @@ def models_at_once(model: VAE, training: Training, device: torch.device, *, tota
     return max(1, memory.free_bytes(device) // 2 // (weights * 20 + images + pairs))
 
 
-def _operations(model: nn.Module, training: Training, images: int) -> list[tuple[float, float]]:
-    """(flops, bytes) of each operation of a step with so many images."""
+def _operations(model: nn.Module, training: Training, images: int) -> Float[np.ndarray, "operations 2"]:
+    """Flops and bytes of each operation of a step with so many images."""
     penalty = SpectralPenalty(model).to("meta") if training.objective.spectral else None
     with _Counter() as counter:
         terms = model(torch.zeros(images, *model.shape, device="meta"))
         loss = terms.nll.mean() + terms.kl.mean(1).sum()
-        if penalty is not None:
-            penalty.started = True
-            loss = loss + penalty()
+        loss = loss if penalty is None else loss + penalty()
         loss.backward()
     model.zero_grad()
-    return counter.found
+    return np.array(counter.found, dtype=float)
 
 
 class _Counter(TorchDispatchMode):
     def __init__(self):
         super().__init__()
-        self.found: list[tuple[float, float]] = []
+        self.found: list[tuple[int, int]] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        inputs = [leaf for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, Tensor)]
-        outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-        if func.is_view or not outputs:
-            return out
-        formula = _FORMULAS.get(func.overloadpacket)
-        flops = formula(*args, **(kwargs or {}), out_val=out) if formula else 0
-        self.found.append((float(flops), float(sum(t.numel() * t.element_size() for t in (*inputs, *outputs)))))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs or {}, out)) if isinstance(leaf, Tensor)]
+        if not func.is_view and any(isinstance(leaf, Tensor) for leaf in tree_leaves(out)):
+            formula = _FORMULAS.get(func.overloadpacket)
+            flops = formula(*args, **(kwargs or {}), out_val=out) if formula else 0
+            self.found.append((flops, sum(tensor.nbytes for tensor in tensors)))
         return out
 
 
@@ -205,25 +198,25 @@ _FORMULAS = flop_registry | {torch.ops.aten.convolution_backward: _convolution_b
 
 
 def measured(device: torch.device, halved: bool) -> Rates:
-    """The rates of the device at hand, from a product of matrices and a copy that take a fraction of a second."""
-    side, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (1024, torch.float32)
-    dtype = torch.bfloat16 if halved else dtype
+    """The rates of the device at hand, from a product of matrices, a copy and a small operation."""
+    on_gpu = device.type == "cuda"
+    side, dtype = 8192 if on_gpu else 1024, torch.bfloat16 if halved or on_gpu else torch.float32
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    product = _best(lambda: torch.mm(a, b), device)
     source, target = (torch.zeros(1 << 24, device=device) for _ in range(2))
-    moved = _best(lambda: target.copy_(source), device)
     small = torch.zeros(1, device=device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "this CPU"
-    launch = GPU.operation if device.type == "cuda" else _best(lambda: small.add_(1), device)
-    return Rates(name, 2 * side**3 / product, 2 * source.nbytes / moved, launch)
+    works = [lambda: torch.mm(a, b), lambda: target.copy_(source), lambda: small.add_(1)]
+    product, moved, launch = least_seconds(works, device)
+    name = torch.cuda.get_device_name(device) if on_gpu else "this CPU"
+    return Rates(name, 2 * side**3 / product, 2 * source.nbytes / moved, GPU.operation if on_gpu else launch)
 
 
-def _best(work, device: torch.device, repeats: int = 6) -> float:
-    best = float("inf")
-    for _ in range(repeats):
+def least_seconds(works: Sequence[Callable], device: torch.device, rounds: int = 20) -> list[float]:
+    """The least that each takes, in turns over about a second: what else the machine does at the moment is left out."""
+    times = np.empty((rounds, len(works)))
+    for place in np.ndindex(times.shape):
         start = time.perf_counter()
-        work()
+        works[place[1]]()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return best
+        times[place] = time.perf_counter() - start
+    return times.min(axis=0).tolist()

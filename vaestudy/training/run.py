@@ -208,8 +208,7 @@ class Run:
         A batch has no more numbers than `LARGEST`: images of side 256 come a hundred or two at a time.
         """
         batch = max(1, min(batch, LARGEST // math.prod(images.shape)))
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        with noise_from(seed, self.device):
             starts = range(0, len(index), batch)
             return [function(images.batch(index[start : start + batch]).to(self.device)) for start in starts]
 
@@ -237,9 +236,22 @@ class Job(NamedTuple):
     training: Training
     run_dir: Path | str
 
+    @classmethod
+    def below(cls, root: Path | str, stage: str, model: nn.Module, images: Any, training: Training) -> "Job":
+        """A training in the folder of its configuration."""
+        return cls(model, images, training, folder(root, stage, model, images, training))
+
     @property
     def run(self) -> Run:
         return Run(self.run_dir, self.model)
+
+
+@contextmanager
+def noise_from(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside the block noise follows from the seed alone; the generators are then left as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _code(latents: torch.Tensor, pooled: bool) -> torch.Tensor:

@@ -15,7 +15,7 @@ from vaestudy.models.stack import Stack
 from vaestudy.models.vae import VAE
 from vaestudy.training.config import Training
 from vaestudy.training.objective import Objective, beta_norm
-from vaestudy.training.run import LARGEST, Job, Run, folder
+from vaestudy.training.run import LARGEST, Job, Run
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Grid:
                 pressed = {name: getattr(pressure, name) for name in ("kind", "beta", "capacity")}
                 own = replace(training, seed=int(seed), objective=replace(training.objective, **pressed))
                 model = VAE(images.shape, latent_dim=int(latents), seed=int(seed), **network)
-                jobs.append(Job(model, images, own, folder(runs_dir, "beta_vae", model, images, own)))
+                jobs.append(Job.below(runs_dir, "beta_vae", model, images, own))
         return jobs
 
 
