@@ -50,6 +50,13 @@ def test_factors_that_are_lost_are_named_with_their_beta():
     assert said.alt == "Half of what was known is lost: scale at β = 4; x never. Known at no β: orientation."
 
 
+def test_forty_factors_have_room_for_their_names():
+    """CelebA's attributes; a chart too low for them would come with a warning, which fails a test."""
+    known = {beta: np.linspace(0, 1 / beta, 40) for beta in (1.0, 4.0)}
+    names = [f"attribute {k}" for k in range(40)]
+    assert "attribute 39 at β = 4" in shows(figures.factors_over_beta(known, names)).alt
+
+
 def hierarchy_rows():
     """Pressure empties the third group; under top_first, at β = 16 and there alone, the top group is in use."""
     rows = []

@@ -122,7 +122,9 @@ def _make(path: Path, shape: tuple[int, ...], pieces: Pieces, about: dict) -> No
                     save()
                     saved = time.monotonic()
         if len(unreadable) == shape[0]:
-            raise InputError(f"none of the {shape[0]:,} images in {about['source']} can be decoded")
+            raise InputError(
+                f"none of the {shape[0]:,} images in {about['source']} can be decoded: convert them to JPEG or PNG"
+            )
     except InputError:  # of files that are no use: nobody goes on with them
         remove()
         raise

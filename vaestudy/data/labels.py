@@ -91,7 +91,8 @@ def _with_points(column: pd.Series) -> pd.Series:
 def _coded(column: pd.Series) -> tuple[np.ndarray, list[float] | None]:
     """Values from 0, and the edges of the bins if it took any."""
     number = pd.api.types.is_numeric_dtype(column)
-    values, codes = np.unique(column if number else column.astype(str), return_inverse=True)
+    column = column.astype(float if number else str)
+    values, codes = np.unique(column, return_inverse=True)
     whole = not number or (values == np.round(values)).all()
     if len(values) <= (MOST if whole else BINS) or not number:
         return codes, None

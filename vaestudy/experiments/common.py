@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 
 from vaestudy import data, profiles
 from vaestudy.data import DataSetInfo, ImageSet
@@ -42,7 +41,7 @@ def checked(
     Raises:
         InputError: an unknown set, a side that it has not, a folder of images that is not named or has too few of them.
     """
-    info = data.about(dataset, settings.data_dir or None)
+    info, _ = data.about(dataset, settings.data_dir or None), runs_root(settings)
     if info.needs_data_dir and not settings.data_dir:
         raise InputError(f"dataset {dataset!r} needs data_dir: the directory that holds your images")
     side, found = info.check(side), data.count(dataset, settings.data_dir or None)
@@ -60,15 +59,20 @@ def checked(
     return info, (info.channels, side, side)
 
 
-def scorable(values: Int[np.ndarray, "n k"]) -> list[int]:
-    """The factors that can be scored on these images: two values or more, each of three images or more.
+def scorable(seen: ImageSet) -> list[int]:
+    """The factors of some images that can be scored: two values or more, each of three images or more.
 
-    None of fewer images than scores can rest on.
+    The others are named in a warning. None of images without known factors, or of fewer than scores can rest on.
     """
-    if len(values) < LEAST_SCORED:
+    if seen.factors is None or len(seen) < LEAST_SCORED:
         return []
-    counts = [np.unique(column, return_counts=True)[1] for column in values.T]
-    return [k for k, of in enumerate(counts) if len(of) > 1 and of.min() >= 3]
+    counts = [np.unique(column, return_counts=True)[1] for column in seen.factors.values(slice(None)).T]
+    kept = [k for k, of in enumerate(counts) if len(of) > 1 and of.min() >= 3]
+    if left_out := [name for k, name in enumerate(seen.factors.names) if k not in kept]:
+        logger.warning(
+            "%s: not scored: %s (one value only, or one of fewer than 3 images)", seen.name, ", ".join(left_out)
+        )
+    return kept
 
 
 def images(settings: Settings, side: int | None = None) -> ImageSet:
@@ -88,8 +92,15 @@ def seeds_from(first: int, count: int) -> tuple[int, ...]:
 
 
 def runs_root(settings: Settings) -> Path:
-    """The folder of the runs."""
-    return project_root() / Path(settings.runs_dir).expanduser()
+    """The folder of the runs.
+
+    Raises:
+        InputError: the home of somebody who is not known here.
+    """
+    try:
+        return project_root() / Path(settings.runs_dir).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"runs_dir cannot be {settings.runs_dir!r}: {error}") from error
 
 
 def provenance(runs: Sequence[Run]) -> list[dict]:

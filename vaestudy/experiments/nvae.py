@@ -155,7 +155,7 @@ def group_table(settings: NVAESettings, runs: Mapping[str, Run], images: ImageSe
     seen = images.select(slice(0, row["scored_images"]))
     if images.factors_of_rows.is_grid:  # whose first images are all alike
         seen = images.select(np.random.default_rng(0).permutation(len(images))[: row["scored_images"]])
-    kept = scorable(seen.factors.values(slice(None)))
+    kept = scorable(seen)
     if len(kept) < 2:
         return label_table(settings, runs, seen, kept)
     known = Factors([seen.factors.names[k] for k in kept], [seen.factors.sizes[k] for k in kept])

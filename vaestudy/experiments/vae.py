@@ -94,8 +94,7 @@ def train_and_score(settings: VAESettings) -> list[Run]:
 
 def scored(run: Run, seen: ImageSet) -> tuple[np.ndarray, np.ndarray | None]:
     """Codes of some images, and those of their factors that can be scored; None where there are none."""
-    codes, factors = run.codes(seen)
-    kept = [] if factors is None else scorable(factors)
+    (codes, factors), kept = run.codes(seen), scorable(seen)
     return codes, factors[:, kept] if kept else None
 
 

@@ -17,6 +17,7 @@ from vaestudy.figures import draw
 from vaestudy.figures.figure import Figure
 from vaestudy.words import counted, label
 
+NAME = 1.25 * draw.SMALLEST / (0.72 * 72)  # inches of a figure's height for the name of each line beside it
 Levels = Mapping[str, float | None]  # named scores that are drawn across, where known: chance, ceiling
 
 
@@ -38,8 +39,9 @@ def curves(
     """
     names = list(titles or ([None] if panel is None else data[panel].unique()))
     names = [name for name in names if panel is None or (data[panel] == name).any()]
-    fig, grid = draw.canvas(1, len(names), width=7.5, height=height, squeeze=False, sharey=share)
     kinds = [None] if hue is None else list(data[hue].unique())
+    height = max(height, NAME * len(kinds))
+    fig, grid = draw.canvas(1, len(names), width=7.5, height=height, squeeze=False, sharey=share)
     palette = dict(zip(kinds, draw.colours(len(kinds)), strict=True))
     several = data.duplicated([name for name in (x, hue, panel) if name]).any()
     look = {"x": x, "y": y, "legend": False}
@@ -122,7 +124,7 @@ def name_lines(ax: Any, ends: Mapping[Any, tuple], palette: Mapping[Any, Any]) -
     """The name of each line at its right end, pushed apart where two would meet."""
     bottom, top = ax.get_ylim()
     scale = ax.transData + ax.transAxes.inverted()
-    gap = 1.25 * draw.SMALLEST / (0.72 * 72 * ax.figure.get_figheight())
+    gap = NAME / ax.figure.get_figheight()
     height, placed = -1.0, []
     for name, end in sorted(ends.items(), key=lambda item: item[1][1]):
         height = max(height + gap, scale.transform(end)[1])
