@@ -112,7 +112,10 @@ def test_scores_stand_at_the_trained_betas():
     ):
         assert "the night profile does" in shows(nothing).caption
     picks = {"all labels": {1.0: 0.2, 4.0: 0.5}, "weak labels": {1.0: 0.3, 4.0: 0.1}}
-    assert shows(figures.weak_labels(picks)).alt == "all labels choose β = 4; weak labels choose β = 1."
+    shown = shows(figures.weak_labels(picks, chance=0.25))
+    assert shown.alt == "all labels choose β = 4; weak labels choose β = 1."
+    assert ">chance<" in shown.svg
+    assert ">chance<" not in figures.weak_labels(picks).svg
 
 
 def test_figures_of_the_codes_of_a_sweep_name_what_is_strongest():

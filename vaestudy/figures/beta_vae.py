@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from jaxtyping import Float, Integer
 
 from vaestudy.figures import charts, draw
@@ -42,7 +43,7 @@ def score_over_beta(rows: Rows, scores: Mapping[str, str], chance: Mapping[str, 
     tidy = models.melt(["latent size", "beta", "beta_norm", "seed"], [*scores], "score", "value")
     trained = ", ".join(f"{beta:g}" for beta in sorted(models["beta"].unique()))
     caption = (
-        f"Scores over the pressure β: means over {counted(models['seed'].nunique(), 'seed')}, with 95 % intervals "
+        f"Scores over the pressure β: means over up to {counted(models['seed'].nunique(), 'seed')}, 95 % intervals "
         f"where a setting has three or more; dots: the {len(models):,} single models. Trained: β = {trained}."
     )
     levels = {name: {"chance": level, "ceiling": 1.0} for name, level in (chance or {}).items()}
@@ -133,12 +134,11 @@ def latent_responses(codes: Codes, factors: Integer[np.ndarray, "n k"], latents:
         plane = z.pivot_table(index=down, columns=across, values="mean")
         turned = z.pivot_table(index=turn, columns=each, values="mean")
         charts.heatmap(above, plane, vmin=-2, vmax=2, cmap="coolwarm", ticks=False)
-        for value, colour in zip(turned, draw.colours(turned.shape[1]), strict=True):
-            below.plot(turned.index, turned[value], lw=1.3, color=colour, ls=("-", "--", ":")[value % 3])
+        sns.lineplot(turned, lw=1.3, palette=draw.colours(turned.shape[1]), legend=False, ax=below)
         above.set(title=f"z{latent}", xlabel=across, ylabel="")
         below.set(xticks=[], xlabel=turn)
-        of = {across: np.ptp(plane.mean(axis=0)), turn: np.ptp(turned, axis=0).max()}
-        swing.append({"latent": f"z{latent}", **of})
+        swings = {across: np.ptp(plane.mean(axis=0)), turn: np.ptp(turned, axis=0).max()}
+        swing.append({"latent": f"z{latent}", **swings})
     axes[0, 0].set_ylabel(down)
     axes[1, 0].set_ylabel("mean")
     fig.colorbar(axes[0, -1].collections[0], ax=axes[0], label="mean")

@@ -24,7 +24,7 @@ Levels = Mapping[str, float | None]  # named scores that are drawn across, where
 @draw.style()
 def curves(
     data: pd.DataFrame, x: str, y: str, caption: str, alt: str, *, hue: str | None = None, panel: str | None = None,
-    titles: Mapping[Any, str] | None = None, levels: Mapping[Any, Levels] | Levels | None = None, log: bool = True,
+    titles: Mapping[Any, str] | None = None, levels: Mapping[Any, Levels] | None = None, log: bool = True,
     share: bool = False, dots: bool = False, markers: bool = True, height: float = 3.2, **axes: Any,
 ) -> Figure:  # fmt: skip
     """Means and 95 % intervals of `y` over `x`, a line for each `hue` named at its end, a panel for each `panel`.
@@ -32,36 +32,35 @@ def curves(
     Args:
         data: a row an observation; three or more with the same x, hue and panel give an interval.
         titles: of the panels, which are drawn in this order.
-        levels: drawn across: {"chance": .25}, or such a mapping for each panel.
+        levels: drawn across each panel: {"score": {"chance": .25}}.
         log: whether x is logarithmic, with ticks at the values that were used.
         share: whether the panels have one y axis.
         dots: whether single observations are drawn too.
     """
-    names = list(titles or ([None] if panel is None else data[panel].unique()))
-    names = [name for name in names if panel is None or (data[panel] == name).any()]
-    kinds = [None] if hue is None else list(data[hue].unique())
+    told = data.assign(one="")  # the line or the panel of a figure that has one alone
+    hue, panel = hue or "one", panel or "one"
+    names = titles or {name: name for name in told[panel].unique()}
+    names = {name: title for name, title in names.items() if (told[panel] == name).any()}
+    kinds = list(told[hue].unique())
     height = max(height, NAME * len(kinds))
     fig, grid = draw.canvas(1, len(names), width=7.5, height=height, squeeze=False, sharey=share)
     palette = dict(zip(kinds, draw.colours(len(kinds)), strict=True))
-    several = data.duplicated([name for name in (x, hue, panel) if name]).any()
-    look = {"x": x, "y": y, "legend": False}
-    look |= {"color": draw.PALETTE[0]} if hue is None else {"hue": hue, "style": hue, "palette": palette}
-    line = {"dashes": False, "markers": markers, "markeredgecolor": draw.PAPER}
-    line |= {"marker": "o"} if hue is None else {}
-    line |= {"errorbar": interval if several else None, "err_style": "bars"}
-    for ax, name in zip(grid[0], names, strict=True):
-        part = data if panel is None else data[data[panel] == name]
+    look = {"x": x, "y": y, "hue": hue, "style": hue, "palette": palette, "legend": False}
+    line = {"dashes": False, "markers": markers, "markeredgecolor": draw.PAPER, "err_style": "bars"}
+    line["errorbar"] = interval if told.duplicated([x, hue, panel]).any() else None
+    for ax, (name, title) in zip(grid[0], names.items(), strict=True):
+        part = told[told[panel] == name]
         if log:
             log_ticks(ax, part[x])
         sns.lineplot(part, **look, **line, ax=ax)
         if dots:
             sns.scatterplot(part, **look, s=12, alpha=0.5, ax=ax)
-        title = textwrap.fill((titles or {}).get(name, name or ""), 64 // len(names))
-        ax.set(**{"title": title, "xlabel": label(x), "ylabel": label(y), **axes})
-        ax.set_ylabel(ax.get_ylabel() if ax is grid[0, 0] else "")
+        ax.set(title=textwrap.fill(title, 64 // len(names)), **{"xlabel": label(x), "ylabel": label(y), **axes})
+        if ax is not grid[0, 0]:
+            ax.set_ylabel("")
         if ax.get_yscale() == "log":
             ax.yaxis.set_major_formatter(power)
-        draw_levels(ax, (levels or {}) if panel is None else (levels or {}).get(name, {}))
+        draw_levels(ax, (levels or {}).get(name, {}))
     if len(kinds) > 1:
         ends = part.sort_values(x, kind="stable").groupby(hue, sort=False)
         last = {kind: (of[x].iloc[-1], of[of[x] == of[x].iloc[-1]][y].mean()) for kind, of in ends}
@@ -69,9 +68,11 @@ def curves(
     return Figure(fig, caption, alt, data)
 
 
-def lines(table: pd.DataFrame, x: str, hue: str, y: str, caption: str, alt: str, **options: Any) -> Figure:
-    """Curves of a table that holds a column a line over its index."""
-    return curves(wide(table, x, hue, y), x, y, caption, alt, hue=hue, **options)
+def lines(
+    table: pd.DataFrame, x: str, hue: str, y: str, caption: str, alt: str, levels: Levels | None = None, **options: Any
+) -> Figure:
+    """Curves of a table that holds a column a line over its index, in one panel."""
+    return curves(wide(table, x, hue, y), x, y, caption, alt, hue=hue, levels={"": levels or {}}, **options)
 
 
 def wide(table: pd.DataFrame, x: str, hue: str, y: str) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """What a notebook shows, with the numbers behind it: any output, the figure and the statement."""
 
-import hashlib
 import html
 import io
 import math
@@ -88,9 +87,10 @@ class Figure(Output):
         for text in self.fig.findobj(Text):  # a name as long as a line would leave the axes no room
             text.set_text("\n".join(_short(line) for line in text.get_text().split("\n")))
         buffer = io.StringIO()
-        with matplotlib.rc_context({**STYLE, "svg.hashsalt": ""}):
+        # The ids of a page's figures must differ: matplotlib makes them of this salt and of what is drawn.
+        with matplotlib.rc_context({**STYLE, "svg.hashsalt": self.caption + self.alt}):
             self.fig.savefig(buffer, format="svg", dpi=160, metadata=dict.fromkeys(("Date", "Creator")))
-        return _inline(buffer.getvalue(), self.caption, self.alt)
+        return _inline(buffer.getvalue(), self.alt)
 
     def body(self) -> str:
         """The figure in a region that scrolls where a page is narrow."""
@@ -101,16 +101,13 @@ def _short(name: str, most: int = 44) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-def _inline(svg: str, caption: str, alt: str) -> str:
+def _inline(svg: str, alt: str) -> str:
     """Make matplotlib's stand-alone SVG fit for the inside of a page."""
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"\s*<style[^>]*>.*?</style>", "", svg, count=1, flags=re.S)  # its `*` would reach the whole page
     used = set(re.findall(r"#([\w.-]+)", svg))
     svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)
-    # The ids of a page's figures must differ: each takes its figure's digest.
-    digest = hashlib.sha256((svg + caption + alt).encode()).hexdigest()[:8]
-    svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>f{digest}-", svg)
     svg = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans, system-ui, sans-serif)", svg)
     svg = re.sub(r"\s*\n", " ", svg).replace("> <", "><")
     svg = svg.replace(INK, "currentColor").replace(PAPER, "var(--paper, Canvas)")

@@ -311,7 +311,7 @@ def picture(notebook: Any) -> str:
     marked = [text for cell, text in found if "picture" in cell.metadata.get("tags", [])]
     text = (marked or [text for _, text in found] or [""])[-1]
     # The ids inside of the copy differ from those of the figure that stands further down.
-    return re.sub(r"\bf([0-9a-f]{8}-)", r"p\1", text).replace('class="figure"', 'class="picture"')
+    return re.sub(r'( id="|url\(#|href="#)', r"\1picture-", text).replace('class="figure"', 'class="picture"')
 
 
 def _shown(make: Callable[..., Any], rows: list[dict], caption: str) -> Markup:

@@ -10,7 +10,6 @@ notebook, one that was executed already) stays papermill's own. No module of the
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,21 +62,14 @@ def _was_executed(notebook: str) -> bool:
 
 def take_over() -> None:
     """Let `main` have the call in place of papermill, if it is a call for it."""
-    if read(arguments()) is None:
-        return
-    command = [sys.executable, "-m", __name__, *arguments()]
-    # The words go to this interpreter as they are; no shell reads them.
-    if os.name == "posix":
-        os.execv(sys.executable, command)  # noqa: S606
-    sys.exit(subprocess.run(command, check=False).returncode)  # noqa: S603 (elsewhere exec would not wait)
+    if read(arguments()) is not None:
+        # The words go to this interpreter as they are; no shell reads them.
+        os.execv(sys.executable, [sys.executable, "-m", __name__, *arguments()])  # noqa: S606
 
 
 def main() -> None:
     """Run the notebook of the command line and say where its page is."""
-    call = read(sys.argv[1:])
-    if call is None:
-        sys.exit("usage: papermill NOTEBOOK [-p NAME VALUE]... with a notebook of this study")
-    sys.exit(stopping.status(lambda: run(call)))
+    sys.exit(stopping.status(lambda: run(read(sys.argv[1:]))))
 
 
 def run(call: dict[str, Any]) -> int:
