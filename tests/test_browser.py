@@ -33,8 +33,8 @@ def told(text):
 
 
 TELL = """const told = value => {
-  const place = document.createElement('pre');
-  place.id = 'told'; place.textContent = JSON.stringify(value); document.body.append(place);
+  const place = parent.document.createElement('pre');
+  place.id = 'told'; place.textContent = JSON.stringify(value); parent.document.body.append(place);
 };"""
 MOVE = """<script>%s
 const rows = [];
@@ -89,14 +89,20 @@ def axe(tmp_path_factory):
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 500])  # headless windows are no narrower; the frame below is of 380 pixels
+@pytest.mark.parametrize("width", [1280, 380])
 @pytest.mark.parametrize("name", PAGES)
 def test_axe_finds_nothing(name, width, dark, axe, smoke_report, tmp_path):
     text = (smoke_report / f"{name}.html").read_text()
     if dark:
         text = text.replace("(prefers-color-scheme: dark)", "all")
-    found = "told(r.violations.map(v => [v.id, v.nodes.map(n => n.html.slice(0, 200))]))"
+    found = "told({width: innerWidth, found: r.violations.map(v => [v.id, v.nodes.map(n => n.html.slice(0, 200))])})"
     run = f"<script>{axe}</script><script>{TELL}axe.run().then(r => {found})</script>"
     page = tmp_path / "page.html"
-    page.write_text(text.replace("</body>", run + "</body>"))
-    assert told(dom(page, tmp_path / "user", f"--window-size={width},1000", wait=60_000)) == []
+    page.write_text(framed(text.replace("</body>", run + "</body>"), width))
+    assert told(dom(page, tmp_path / "user", "--window-size=1280,1000", wait=60_000)) == {"width": width, "found": []}
+
+
+def framed(text, width):
+    """A page in a frame of so many pixels: windows without a head are no narrower than 500."""
+    style = f"border:0;width:{width}px;height:1000px"
+    return f'<!DOCTYPE html><body style="margin:0"><iframe style="{style}" srcdoc="{html.escape(text)}"></iframe>'

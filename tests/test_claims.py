@@ -82,6 +82,8 @@ def test_a_difference_has_the_effect_interval_and_p_of_scipy():
     assert not row["decidable"]
     assert row["smallest_visible"] > 1
     assert row["p"] >= welch.pvalue
+    # With one setting above the base there is nothing to choose, and the interval is the same.
+    assert one(BestOf(setting(), "score"), frame)["interval"] == row["interval"]
 
 
 def test_a_margin_shifts_the_test_and_not_the_effect():

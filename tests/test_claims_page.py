@@ -50,7 +50,7 @@ def test_the_table_shows_every_claim_with_its_verdict_and_keeps_the_rows(page):
     assert kept["kind"] == "claims"
     assert [row["id"] for row in kept["data"]] == [row["id"] for row in page]
     assert "the same on every machine" in bundle["text/html"]
-    assert "paper64" in bundle["text/html"]
+    assert "no model of the experiment “sweep on 64 × 64 pixels”" in bundle["text/html"]
     assert " supported" in shown.alt
 
 

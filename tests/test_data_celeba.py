@@ -53,6 +53,15 @@ def test_celeba_is_cropped_resized_and_labelled(celeba_dir):
         first += count
 
 
+def test_a_split_without_images_is_said_before_any_is_decoded(celeba_dir, monkeypatch):
+    root, _ = celeba_dir
+    lists = root / "celeba" / "list_eval_partition.txt"
+    lists.write_text(lists.read_text().replace(".jpg 2", ".jpg 1"))
+    monkeypatch.setattr(decode, "decode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(InputError, match="no image of celeba is in the split 'test'"):
+        data.train_and_test("celeba", 100, image_size=16, data_dir=root)
+
+
 def test_celeba_is_decoded_once_for_all_splits(celeba_dir, monkeypatch):
     root, _ = celeba_dir
     train = data.load("celeba", image_size=16, data_dir=root)

@@ -104,3 +104,29 @@ def test_a_folder_is_loaded_with_its_labels_in_every_split(tmp_path):
     changed = data.load("folder", image_size=16, split="test", data_dir=tmp_path).describe()
     assert changed != identities[2]
     assert changed["checksum"] == identities[2]["checksum"]
+
+
+def test_tables_are_read_as_spreadsheets_write_them(tmp_path):
+    """Empty cells after the last column and the last row, decimal commas, and texts that pandas takes for gaps."""
+    lines = [
+        "file;height;glasses;;",
+        *(f"{name};{k % 4},5;{('None', 'round')[k % 2]};;" for k, name in enumerate(NAMES)),
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join([*lines, ";;;;", ";;;;"]) + "\n")
+    factors, _ = read_labels(tmp_path, NAMES)
+    assert (factors.names, factors.sizes) == (("height", "glasses"), (4, 2))
+    np.testing.assert_array_equal(factors.values(slice(None)), [[k % 4, k % 2] for k in range(40)])
+    write(tmp_path, {"height": [f"{k},25" for k in range(40)]}, separator=";")
+    assert list(read_labels(tmp_path, NAMES)[1]["binned"]) == ["height"]
+
+
+def test_gaps_in_numbers_are_named(tmp_path):
+    write(tmp_path, {"size": ["NA" if k == 5 else k % 3 for k in range(40)]})
+    with pytest.raises(InputError, match="has no size in line 7"):
+        read_labels(tmp_path, NAMES)
+
+
+def test_numbers_too_close_for_floats_are_no_factor(tmp_path, caplog):
+    many = [f"{number}.png" for number in range(120)]
+    write(tmp_path, {"id": [2**63 + k for k in range(120)], "side": [0, 1] * 60}, many)
+    assert read_labels(tmp_path, many)[0].names == ("side",)

@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vaestudy import data
+from vaestudy import data, experiments
 from vaestudy.data import paths
+from vaestudy.errors import InputError
 
 
 @pytest.fixture
@@ -53,7 +54,8 @@ def test_the_cache_of_a_read_only_folder_goes_to_the_default_one(project, monkey
     (project / "mount").mkdir()
     (project / "my photos {1} é").rename(project / "mount" / "celeba_hq")
     allowed = os.access
-    monkeypatch.setattr(os, "access", lambda path, how: "mount" not in str(path) and allowed(path, how))
+    barred = lambda path, how: how == os.W_OK and "mount" in str(path)  # noqa: E731
+    monkeypatch.setattr(os, "access", lambda path, how: not barred(path, how) and allowed(path, how))
     before = set(data.default_dir().iterdir())
     images = data.load("celeba_hq", image_size=16, data_dir=project / "mount")
     assert images.batch([0]).shape == (1, 3, 16, 16)
@@ -63,3 +65,32 @@ def test_the_cache_of_a_read_only_folder_goes_to_the_default_one(project, monkey
     kept = project / "mount" / "made-earlier.npy"
     kept.write_bytes(b"")
     assert paths.cache_path(project / "mount", "made-earlier.npy") == kept
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("my photos {1} é/a.png", "is no folder"),
+        ("~nobody of that name/photos", "home directory"),
+        ("photos" * 1000, "name too long"),
+    ],
+)
+@pytest.mark.parametrize("name", ["folder", "dsprites"])
+def test_what_can_be_no_folder_is_one_line_before_any_work(project, name, written, says):
+    (project / "my photos {1} é" / "a.png").write_bytes(b"")
+    with pytest.raises(InputError, match=says) as caught:
+        experiments.prepare("vae", profile="smoke", dataset=name, data_dir=written)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_may_not_be_entered_is_one_line(project, monkeypatch):
+    """A permission would not stop the superuser."""
+    monkeypatch.setattr(os, "access", lambda path, how: how != os.X_OK)
+    for name in ("folder", "mnist", "dsprites"):
+        with pytest.raises(InputError, match="none that may be entered"):
+            experiments.prepare("vae", profile="smoke", dataset=name, data_dir="my photos {1} é")
+
+
+def test_the_home_of_nobody_holds_no_runs():
+    with pytest.raises(InputError, match="runs_dir cannot be"):
+        experiments.prepare("vae", profile="smoke", runs_dir="~nobody of that name/runs")

@@ -154,3 +154,12 @@ def test_a_killed_call_goes_on_where_it_was(many, tmp_path, monkeypatch):
     fresh, _ = decode_all("fresh", many, list_images(many), Recipe(16), tmp_path, workers=1)
     np.testing.assert_array_equal(kept, fresh)
     assert not list(tmp_path.glob("kept-*.p*"))
+
+
+def test_names_that_are_no_text_are_names_all_the_same(tmp_path):
+    root = tmp_path / os.fsdecode(b"caf\xe9")
+    root.mkdir()
+    gradient(20, 20).save(root / os.fsdecode(b"caf\xe9.png"))
+    assert len(everything(root, tmp_path)) == 1
+    (about,) = tmp_path.glob("folder-*.json")
+    assert json.loads(about.read_text())["source"].endswith(r"caf\udce9")

@@ -1,14 +1,12 @@
 """What a notebook shows: figures, tables, statements and players, whatever they are of."""
 
 import base64
-import dataclasses
 import io
 import itertools
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -19,6 +17,7 @@ from PIL import Image
 
 from vaestudy import figures
 from vaestudy.errors import InputError
+from vaestudy.figures import charts, draw
 from vaestudy.figures.charts import interval
 from vaestudy.figures.figure import as_json
 from vaestudy.figures.table import cell
@@ -109,10 +108,7 @@ def test_caption_and_alt_are_demanded(caption, alt):
 
 def test_images_are_embedded_pixel_for_pixel_with_gaps_that_show_the_page():
     images = np.arange(5 * 3 * 4 * 5).reshape(5, 3, 4, 5) / 300
-    with figures.style():
-        fig, axes = figures.canvas()
-        figures.show_images(axes, images, columns=3)
-    text = figures.Figure(fig, "Images.", "Five.", {}).svg
+    text = charts.image_grid(images, 3, "Images.", "Five.", {}).svg
     assert "image-rendering" in text
     sheet = embedded(text)
     sheet = sheet if (sheet[0, 0, :3] == np.rint(images[0, :, 0, 0] * 255)).all() else sheet[::-1]
@@ -120,14 +116,14 @@ def test_images_are_embedded_pixel_for_pixel_with_gaps_that_show_the_page():
     np.testing.assert_array_equal(sheet[5:9, 6:11, :3], np.rint(images[4] * 255).transpose(1, 2, 0))
     assert (sheet[4, :, 3] == 0).all()
     assert (sheet[5:, 12:, 3] == 0).all()  # the last row is short
-    grey = figures.tile(torch.ones(3, 1, 2, 2), columns=2, gap=0)
-    np.testing.assert_array_equal(grey[..., 0], [[255] * 4] * 2 + [[255, 255, 0, 0]] * 2)
+    grey = draw.tile(draw.rgba(torch.ones(3, 1, 2, 2)), columns=2)
+    np.testing.assert_array_equal(grey[..., 3] > 0, [[1, 1, 0, 1, 1]] * 2 + [[0] * 5] + [[1, 1, 0, 0, 0]] * 2)
 
 
 @pytest.mark.parametrize("images", [np.zeros((2, 8, 8)), np.zeros((2, 2, 8, 8)), np.full((1, 1, 2, 2), np.nan)])
 def test_images_of_another_form_are_refused(images):
     with pytest.raises(InputError, match="images must be finite"):
-        figures.tile(images, 1)
+        draw.rgba(images)
 
 
 def test_many_points_become_pixels():
@@ -145,7 +141,42 @@ def test_many_points_become_pixels():
 def test_the_interval_is_students():
     # Mean 2, standard error 1/√3, and t of 2 degrees of freedom is 4.3027 at 97.5 %.
     assert interval(pd.Series([1.0, 2.0, 3.0])) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4)
-    assert np.isnan(interval(pd.Series([1.0]))).all()
+    for few in ([1.0], [1.0, 3.0]):  # the interval of two models is six times as wide as they are apart
+        assert np.isnan(interval(pd.Series(few))).all()
+
+
+def observations(counts, panels="a"):
+    rows = [{"beta": beta, "score": 0.1 * n, "of": of} for beta, k in counts.items() for n in range(k) for of in panels]
+    return pd.DataFrame(rows)
+
+
+def test_every_trained_value_is_named_on_a_logarithmic_axis():
+    for betas in ((1, 4, 8, 32), (0.5, 1, 2, 4, 8, 16, 32, 64), (0.1, 0.5, 1, 4, 10, 40, 100, 400)):
+        models = observations(dict.fromkeys(betas, 1), "abc")
+        shown = charts.curves(models, "beta", "score", "Scores.", "Flat.", panel="of")
+        for ax in shown.fig.axes:
+            assert [tick.get_text() for tick in ax.get_xticklabels()] == [f"{beta:g}" for beta in betas]
+            shown.fig.draw_without_rendering()
+            boxes = [tick.get_window_extent() for tick in ax.get_xticklabels()]
+            assert all(left.x1 <= right.x0 + 2 for left, right in itertools.pairwise(boxes))
+
+
+def test_an_interval_stands_where_three_models_or_more_do():
+    shown = charts.curves(observations({1: 3, 4: 2, 8: 5, 32: 1}), "beta", "score", "Scores.", "They rise.")
+    bars = [path for bars in shown.fig.axes[0].collections for path in bars.get_segments()]
+    assert [path[0][0] for path in bars if len(path) and np.isfinite(path).all()] == pytest.approx([1, 8])
+
+
+def test_records_are_told_by_setting():
+    known = {"part": "sweep32", "piece": "00", "data": "dsprites", "latent_dim": 10, "schedule": None}
+    models = pd.DataFrame([known | {"beta": b, "seed": s, "seconds": 1.5} for b in (1.0, 4.0) for s in range(3)])
+    shown = figures.records(models)
+    first = {"experiment": "sweep over β", "data": "dsprites", "latent_dim": 10, "beta": 1.0}
+    cost = {"models": 3, "seconds": 4.5, "file": "records/sweep32-00.jsonl"}
+    assert shown.data[0] == {**first, "seeds": "0 to 2", **cost}
+    assert [row["beta"] for row in shown.data] == [1, 4]
+    assert "<code>records/sweep32-00.jsonl</code>" in figures.table(shown.data, "Models.")._repr_html_()
+    assert figures.records(models[:0]).data == []
 
 
 def test_a_statement_is_built_from_its_numbers():
@@ -194,27 +225,16 @@ def test_provenance_says_once_what_all_runs_share():
     Balanced(text)
     assert '<p class="shared">device cpu · commit abababababab</p>' in text
     assert text.count("cpu") == 1
-    assert '<th scope="row">vae-1</th><td class="number">1</td>' in text
+    assert '<th scope="row"><code>vae-1</code></th><td class="number">1</td>' in text
     assert cell({"torch": "2.15", "seconds": 1.5}) == "torch 2.15, seconds 1.500"
 
 
-class Pair(NamedTuple):
-    a: float
-    b: int
-
-
-@dataclasses.dataclass
-class Both:
-    pair: Pair
-    array: np.ndarray
-
-
 def test_as_json_knows_what_notebooks_hold():
-    data = {1: Both(Pair(1.5, 2), np.array([[1, 2]])), "tensor": torch.tensor([0.5, float("nan")]), "none": None}
+    data = {1: (1.5, np.array([[1, 2]])), "tensor": torch.tensor([0.5, float("nan")]), "none": None}
     data |= {"scalar": np.float32(0.1), "flag": np.True_, "rows": pd.DataFrame({"a": [1, 2]}), "path": Path("a")}
     plain = as_json(data)
     json.dumps(plain, allow_nan=False)
-    assert plain["1"] == {"pair": {"a": 1.5, "b": 2}, "array": [[1, 2]]}
+    assert plain["1"] == [1.5, [[1, 2]]]
     assert plain["tensor"] == [0.5, None]
     assert plain["scalar"] == pytest.approx(0.1)
     assert plain["flag"] is True

@@ -281,7 +281,8 @@ def numbers(root):
 @pytest.mark.long
 def test_a_study_that_is_killed_in_each_stage_shows_the_same_in_the_end(dsprites_dir, tmp_path):
     for name in ("whole", "killed"):
-        shutil.copytree(Path(__file__).parents[1] / "notebooks", tmp_path / name / "notebooks")
+        for part in ("notebooks", "vaestudy"):
+            shutil.copytree(Path(__file__).parents[1] / part, tmp_path / name / part)
     undisturbed, moments, began = study(tmp_path / "whole"), random.Random(0), []
     for stage in STAGES:
         wait_for(undisturbed, stage)

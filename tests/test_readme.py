@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vaestudy import figures
+from vaestudy import words
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = ROOT / "reports" / "published"
@@ -24,7 +24,7 @@ def test_every_headline_number_stands_in_the_readme_as_it_came_out():
     rows = headline_rows()
     assert len(rows) >= 6
     for row in rows:
-        ours = row["ours"] if isinstance(row["ours"], str) else figures.number(row["ours"])
+        ours = row["ours"] if isinstance(row["ours"], str) else words.number(row["ours"])
         assert f"| {row['quantity']} | {ours} |" in readme
 
 
@@ -47,6 +47,6 @@ def test_the_speeds_are_those_of_the_published_benchmark():
     assert len(rows) >= 2
     for name, ours, beside, ratio in rows:
         row = measured[name]
-        assert ours == f"{figures.number(row['value'])} {row['unit']}"
-        assert beside == f"{figures.number(row['peer_value'])}: {row['peer']}"
-        assert ratio == figures.number(row["ratio"])
+        assert ours == f"{words.number(row['value'])} {row['unit']}"
+        assert beside == f"{words.number(row['peer_value'])}: {row['peer']}"
+        assert ratio == words.number(row["ratio"])

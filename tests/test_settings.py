@@ -98,3 +98,14 @@ def test_only_the_metadata_make_a_notebook_ours(tmp_path):
 def test_the_settings_are_read_without_torch():
     code = "import sys, vaestudy.settings as s; s.resolve('vae', profile='smoke'); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_a_number_beyond_all_floats_is_out_of_bounds():
+    for name in ("beta", "seed"):
+        with pytest.raises(InputError, match=f"{name} must be 0 to"):
+            settings.resolve("vae", **{name: 10**400})
+
+
+def test_a_notebook_refuses_a_list_under_a_name_that_it_does_not_declare():
+    with pytest.raises(InputError, match="no parameter 'betas'"):
+        settings.from_notebook("vae", {"profile": "smoke", "betas": [1, 4]})

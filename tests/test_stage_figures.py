@@ -50,6 +50,13 @@ def test_factors_that_are_lost_are_named_with_their_beta():
     assert said.alt == "Half of what was known is lost: scale at β = 4; x never. Known at no β: orientation."
 
 
+def test_forty_factors_have_room_for_their_names():
+    """CelebA's attributes; a chart too low for them would come with a warning, which fails a test."""
+    known = {beta: np.linspace(0, 1 / beta, 40) for beta in (1.0, 4.0)}
+    names = [f"attribute {k}" for k in range(40)]
+    assert "attribute 39 at β = 4" in shows(figures.factors_over_beta(known, names)).alt
+
+
 def hierarchy_rows():
     """Pressure empties the third group; under top_first, at β = 16 and there alone, the top group is in use."""
     rows = []
@@ -105,7 +112,10 @@ def test_scores_stand_at_the_trained_betas():
     ):
         assert "the night profile does" in shows(nothing).caption
     picks = {"all labels": {1.0: 0.2, 4.0: 0.5}, "weak labels": {1.0: 0.3, 4.0: 0.1}}
-    assert shows(figures.weak_labels(picks)).alt == "all labels choose β = 4; weak labels choose β = 1."
+    shown = shows(figures.weak_labels(picks, chance=0.25))
+    assert shown.alt == "all labels choose β = 4; weak labels choose β = 1."
+    assert ">chance<" in shown.svg
+    assert ">chance<" not in figures.weak_labels(picks).svg
 
 
 def test_figures_of_the_codes_of_a_sweep_name_what_is_strongest():
@@ -187,7 +197,7 @@ def test_a_traversal_moves_one_latent_and_keeps_the_others():
     model, images = VAE((1, 16, 16), latent_dim=3, network="kingma", width=16), image_set()
     x = images.batch([0])
     (mean,) = model.encode(x)
-    frames = figures.vae.traversal_frames(model, x, [1, 2], torch.tensor([mean[0, 1].item(), 2.0]))
+    frames = figures.moving.traversal_frames(model, mean, [1, 2], torch.tensor([mean[0, 1].item(), 2.0]))
     torch.testing.assert_close(frames[0, :1], model.decode([mean]))
     moved = mean.clone()
     moved[0, 1] = 2
@@ -207,7 +217,7 @@ def test_figures_of_a_hierarchy_render():
     shown = shows(figures.kl_by_group({"β = 1": kl, "β = 2": [2 * group for group in kl]}))
     of = shown.data.groupby("model")["KL, nats per image"].sum()
     assert of["β = 1"] == pytest.approx(sum(group.sum() for group in kl) / 4, rel=1e-5)
-    assert shows(figures.samples_by_temperature(model, (0.5, 1.0), count=3, passes=2)).data["finite"] is True
+    assert shows(figures.samples_by_temperature(model, (0.5, 1.0), "β = 1", count=3, passes=2)).data["finite"] is True
     shows(figures.below_a_fixed_top(model, x, count=2))
     shows(figures.interpolation(model, x, count=3))
     shows(figures.reconstructions_by_depth(model, x))

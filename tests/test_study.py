@@ -80,6 +80,31 @@ def test_every_figure_has_an_address_its_data_and_its_call(page, smoke_report):
         assert len(list(csv.reader(io.StringIO(base64.b64decode(data).decode())))) > 1
 
 
+def test_every_model_behind_the_report_has_a_row(smoke_report):
+    text = (smoke_report / "runs.html").read_text()
+    notebooks = json.loads((smoke_report / "results.json").read_text())["notebooks"]
+    for page in STAGES:
+        rows = {of["kind"]: of["data"] for of in notebooks[page]["shown"] if of["kind"] in ("provenance", "records")}
+        assert rows["provenance"]
+        for row in rows["provenance"]:
+            assert f"<code>{row['run']}</code>" in text
+        models = sum(row["models"] for row in rows["records"])
+        assert f"{models} models that judge the claims" in text
+        for row in rows["records"]:
+            assert row["experiment"] in text
+            assert row["file"] in text
+        if page == "02_beta_vae":
+            sweep = [row["models"] for row in rows["records"] if row["experiment"] in ("sweep over β", "further β")]
+            assert sum(sweep) == len(rows["provenance"])
+
+
+@pytest.mark.parametrize("page", STAGES)
+def test_no_two_figures_share_a_caption(page, smoke_report):
+    shown = json.loads((smoke_report / "results.json").read_text())["notebooks"][page]["shown"]
+    captions = [of["caption"] for of in shown if of["kind"] in ("figure", "player", "decoder")]
+    assert len(set(captions)) == len(captions) > 4
+
+
 def test_letters_in_figures_are_large_enough_on_a_phone(smoke_report):
     """A figure that is wider than a phone scrolls: 11 pixels at its least width, and the region takes the focus."""
     for page in STAGES:

@@ -7,6 +7,7 @@ import pytest
 
 from vaestudy import claims, figures, words
 from vaestudy.errors import InputError
+from vaestudy.experiments import evidence
 from vaestudy.figures.answer import FORMS
 
 
@@ -56,6 +57,37 @@ def test_names_become_labels_and_hyphens_minus_signs():
 
 
 @pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("laptop: no model has part = sizes", "laptop: no model of the experiment “latent sizes”"),
+        (
+            "night: no model has batch_size = 100, part = samples, samples = 1",
+            "night: no model of the experiment “noise samples a step” has batch size = 100, samples = 1",
+        ),
+        (
+            "night: no model has part = hierarchy, schedule = top_first",
+            "night: no model of the experiment “β in a hierarchy” has schedule = top first",
+        ),
+        (
+            "night: too few values of beta where latent_dim = 10, part = sweep32",
+            "night: too few values of β where latents M = 10 (experiment “sweep over β”)",
+        ),
+        ("laptop: not counted: elbo chooses beta = 1.0", "laptop: not counted: the bound chooses β = 1.0"),
+        ("so few models cannot reach the level 0.0071", "so few models cannot reach the level 0.0071"),
+    ],
+)
+def test_reasons_have_no_names_of_columns(reason, said):
+    assert words.reason(reason) == said
+    assert words.how_sure(claim("2.1", "not tested", reason=reason)) == said
+
+
+def test_every_experiment_has_a_name_in_words():
+    assert set(words.PARTS) == set(evidence.PARTS)
+    said = {"0": [0], "1 and 3": [3, 1], "0 to 2": [2, 0, 1], "0, 1 and 3": [0, 1, 3]}
+    assert [words.span(seeds) for seeds in said.values()] == list(said)
+
+
+@pytest.mark.parametrize(
     ("values", "places"),
     [
         ([0.774, 0.5], 3),
@@ -82,9 +114,10 @@ PRIMARY = {entry.id for entry in claims.CATALOGUE if entry.primary}
 def test_every_primary_claim_has_its_three_sentences():
     assert set(FORMS) == PRIMARY
     for forms in FORMS.values():
-        assert len(set(forms)) == 3
-        assert "open" in forms[2]
-        assert not any(form.endswith(".") or "{" in form for form in forms)
+        assert list(forms) == ["supported", "contradicted", "undecided"]
+        assert len(set(forms.values())) == 3
+        assert "open" in forms["undecided"]
+        assert not any(form.endswith(".") or "{" in form for form in forms.values())
 
 
 @pytest.mark.parametrize(("name", "place"), list(itertools.product(sorted(PRIMARY), range(3))))
@@ -92,7 +125,7 @@ def test_an_answer_says_what_a_claim_came_to(name, place):
     verdict = ("supported", "contradicted", "undecided")[place]
     said = figures.answer([claim(name, verdict)])
     assert said.data["sentences"] == [
-        f"{FORMS[name][place]} (claim {name}; 0.14 [0.02, 0.26] score; 10 models a setting"
+        f"{FORMS[name][verdict]} (claim {name}; 0.14 [0.02, 0.26] score; 10 models a setting"
         f"{'; a tendency' if place < 2 else ''})."
     ]
     (change,) = said.data["change"]
@@ -115,6 +148,12 @@ def test_an_answer_has_four_sentences_at_most_and_says_what_was_not_tested():
     assert said.data["sentences"][-1] == "Not tested here: claim 2.4."
     assert "More seeds or another machine would not change 2.1 and 2.2" in said.data["change"][0]
     assert said.data["change"][-1] == "The night profile trains the models for 2.4."
+    assert "open" not in figures.answer(rows[-1:]).data["sentences"][0]
+    models = ["VAE (β = 1, 5 live)", "β-VAE (β = 8, 3 live)"]
+    (shown,) = figures.answer([claim("2.4", "not tested", effect=None, interval=None)], models).data["sentences"][:1]
+    assert shown == f"Shown: {models[0]} and {models[1]}; a latent of 0.05 nats or more is live."
+    assert shown in figures.answer(rows, models).data["sentences"]
+    assert len(figures.answer(rows, models).data["sentences"]) == 4
     assert "toy sizes" in figures.answer([claim("2.1", "supported", exploratory=True)]).data["sure"]
     with pytest.raises(InputError, match="primary claims"):
         figures.answer([claim("9.9", "supported")])

@@ -15,7 +15,7 @@ def __getattr__(name: str) -> Any:
 
         return runs
     if name == "explore":
-        from vaestudy.figures.explore import explore
+        from vaestudy.figures import explore
 
         return explore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

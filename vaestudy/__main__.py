@@ -34,6 +34,7 @@ def _train(stage: str, dry_run: bool, as_json: bool, **given: Any) -> int:
         planned = plan.plan(chosen, experiments.STAGES[stage])
         print(json.dumps(planned, indent=2, default=plain) if as_json else plan.text(planned))
         return 0
+    plan.check_memory(chosen, experiments.STAGES[stage])
     distributed.start()
     trained = experiments.STAGES[stage].train_and_score(chosen)
     if distributed.rank() == 0 and trained:

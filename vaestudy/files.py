@@ -1,6 +1,7 @@
 """Files written whole or not at all, and what JSON holds of the study's objects."""
 
 import dataclasses
+import errno
 import json
 import os
 import tempfile
@@ -9,7 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from vaestudy.errors import InputError, first_line
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def project_root() -> Path:
@@ -26,6 +31,32 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"cannot write to {path}: {error.strerror or first_line(error)}") from error
+
+
+@contextmanager
+def locked(path: Path, work: str) -> Iterator[None]:
+    """Hold a lock, which dies with its process; where another process holds it, say at what work, and wait.
+
+    Raises:
+        OSError: no right to write there, or a file system without locks, as some networks' are.
+    """
+    lock = FileLock(path, fallback_to_soft=False)  # a soft lock would outlive a process that was killed
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for the process that {work}", flush=True)  # noqa: T201
+            lock.acquire()
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise OSError(
+                error.errno, "the file system has no locks, and two processes could not be told apart"
+            ) from error
+        raise
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

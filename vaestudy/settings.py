@@ -8,7 +8,6 @@ import ast
 import dataclasses
 import difflib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +30,7 @@ PRESETS = (
     "gpu64",
     "smoke",
 )
+YAML, IPYTHON = str | int | float | list | dict | None, {"In", "Out"}  # what parameters may be, and what are none
 MOST_SEED = 2**32 - 1
 MOST_BETA = MOST_LABELS = 1_000_000
 
@@ -146,14 +146,14 @@ def resolve(stage: str, **given: Any) -> Settings:
 def from_notebook(stage: str, namespace: Mapping[str, Any]) -> Settings:
     """The settings that a notebook's parameters cell, and whoever runs it, have put into its namespace.
 
-    papermill only warns about a name that it does not know; so plain values under any other name are refused here. A
+    papermill only warns about a name that it does not know; so values under any other name are refused here. A
     person in JupyterLab may have such values for other reasons, so there only a near miss is.
     """
     from vaestudy.training.progress import has_person
 
     known = fields(stage)
-    plain = {name for name, value in namespace.items() if isinstance(value, str | int | float) and name[0] != "_"}
-    for name in sorted(plain - set(known)):
+    plain = {name for name, value in namespace.items() if isinstance(value, YAML) and name[0] != "_"}
+    for name in sorted(plain - set(known) - IPYTHON):
         if not has_person() or difflib.get_close_matches(name, known, 1, 0.8):
             raise InputError(unknown(name, known, "the notebook"))
     return resolve(stage, **{name: namespace[name] for name in known if name in namespace})
@@ -185,19 +185,13 @@ def _checked(parameter: dataclasses.Field, value: Any) -> Any:
     name, kind, allowed = parameter.name, parameter.type, parameter.metadata
     if kind is float and isinstance(value, str):
         value = _literal(value)  # YAML reads 1e-3 as text
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
         raise InputError(f"{name} must be {kind.__name__}, not {value!r}")
     if allowed["choices"] and value not in allowed["choices"]:
         raise InputError(f"{name} must be one of {', '.join(filter(None, allowed['choices']))}, not {value!r}")
-    least, most = allowed["least"], allowed["most"]
-    if kind is not str and not (
-        math.isfinite(value) and (least is None or value >= least) and (most is None or value <= most)
-    ):
-        bounds = f"{least} or more" if most is None else f"{least} to {most}"
-        raise InputError(f"{name} must be {bounds}, not {value}")
-    return value
+    if kind is not str and not allowed["least"] <= value <= allowed["most"]:
+        raise InputError(f"{name} must be {allowed['least']} to {allowed['most']}, not {value}")
+    return kind(value)
 
 
 def _literal(text: str) -> Any:

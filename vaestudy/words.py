@@ -2,43 +2,14 @@
 
 import math
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
+from pathlib import Path
 from typing import Any, SupportsFloat
 
-LABELS = {
-    "beta": "β",
-    "beta_norm": "β_norm = β M / N",
-    "batch_size": "batch size",
-    "beta_vae": "β-VAE",
-    "bits_per_dim": "bits per dimension",
-    "celeba_hq": "CelebA-HQ",
-    "cifar10": "CIFAR-10",
-    "elbo": "ELBO, nats",
-    "elbo_nats": "ELBO, nats",
-    "explicitness": "explicitness",
-    "faces_mild": "rendered faces (mild)",
-    "factor_vae": "FactorVAE score",
-    "fashion_mnist": "Fashion-MNIST",
-    "higgins": "Higgins score",
-    "higgins_1": "Higgins score, L = 1",
-    "higgins_5": "Higgins score, L = 5",
-    "higgins_64": "Higgins score, L = 64",
-    "images_seen": "images seen",
-    "irs": "IRS",
-    "kl_nats": "KL(q(z|x) ‖ p(z)), nats",
-    "latent_dim": "latents M",
-    "live": "live latents",
-    "mig": "MIG",
-    "mig_sup": "MIG-sup",
-    "nats": "nats in the code",
-    "nll_nats": "reconstruction −log p(x|z), nats",
-    "sap": "SAP",
-    "top_first": "top first",
-    "train_size": "training images",
-    "udr": "UDR",
-}
+LABELS, PARTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).values()
 # Those that no sentence would hold by chance.
 _RAW = re.compile(rf"\b({'|'.join(sorted((name for name in LABELS if '_' in name), key=len, reverse=True))})\b")
 
@@ -54,6 +25,21 @@ def readable(text: str) -> str:
     text = re.sub(r"(?<![\w)])-(?=0\.0+(?![\de]))", "", text)  # what rounds to nothing has no sign
     text = re.sub(r"(?<![\w)])-(?=\d)|(?<=\de)-(?=\d)", "−", text)
     return _RAW.sub(lambda match: LABELS[match[1]], text)
+
+
+def reason(text: str) -> str:
+    """Why a claim was not tested, in which names of settings and experiments become words.
+
+    "no model has beta = 1, part = codes": no model of the experiment “codes and their rotations” has β = 1.
+    """
+    part = re.search(r"\bpart = (\w+)", text)
+    text = re.sub(r"part = \w+, |, part = \w+|(?: has| where) part = \w+(?![,\w])", "", text)
+    text = re.sub(r"\belbo\b", "the bound", text)
+    text = re.sub(r"\b(beta|\w+(?= = ))\b", lambda name: label(name[1]), text)
+    if part:
+        said = f"experiment “{PARTS.get(part[1], part[1])}”"
+        text = text.replace("no model", f"no model of the {said}") if "no model" in text else f"{text} ({said})"
+    return readable(text)
 
 
 def number(value: SupportsFloat, digits: int = 4) -> str:
@@ -114,6 +100,13 @@ def listed(items: Iterable[str]) -> str:
     return f"{', '.join(some)} and {last}" if some else last
 
 
+def span(values: Iterable[int]) -> str:
+    """Whole numbers in a row: "0 to 9", "3, 5 and 7"."""
+    values = sorted(set(values))
+    whole = len(values) > 2 and values[-1] - values[0] == len(values) - 1
+    return f"{values[0]} to {values[-1]}" if whole else listed(map(str, values))
+
+
 def verdict(claim: Mapping[str, Any]) -> str:
     """The verdict; that of a run with changed parameters or toy sizes is exploratory."""
     decided = claim["verdict"] != "not tested"
@@ -132,7 +125,7 @@ def how_sure(claim: Mapping[str, Any]) -> str:
     if claim["verdict"] in ("supported", "contradicted"):
         return "a tendency: another machine may not repeat it"
     least = claim.get("smallest_visible")
-    return claim["reason"] or ("" if least is None else f"an effect of {number(least, 2)} would have shown")
+    return reason(claim["reason"] or ("" if least is None else f"an effect of {number(least, 2)} would have shown"))
 
 
 def verdicts(claims: Iterable[Mapping[str, Any]]) -> str:

@@ -62,6 +62,9 @@ class BestOf(Form):
         tails = np.where(candidates.any(axis=0), [np.minimum(1, up), down], 1)
         return tuple(tails[::-1] if self.contrary else tails)
 
+    def chooses(self, draw: Draw) -> bool:
+        return self.held is not None or len(draw.units) > 2
+
     def choices(self, draw: Draw) -> int:
         return 1 if self.contrary else int(self._scores(draw)[2].sum(axis=0).max())
 
@@ -103,7 +106,9 @@ class Chosen(Contrast):
     rival: str = ""
     base: float | None = None
     over: str = "beta"
-    chooses = True
+
+    def chooses(self, draw: Draw) -> bool:
+        return True
 
     @property
     def text(self) -> str:

@@ -28,7 +28,6 @@ class Form:
 
     margin: float = 0.0
     text: str
-    chooses: bool = True
 
     def named(self) -> set[str]:
         """The settings by which the claim tells its models apart: those that its fields mention."""
@@ -37,6 +36,10 @@ class Form:
         for parts in (value for value in values.values() if isinstance(value, tuple)):
             names |= set().union(*(part.named() if isinstance(part, Form) else {part[0]} for part in parts))
         return names
+
+    def chooses(self, draw: Draw) -> bool:
+        """Whether the models themselves say which settings are compared."""
+        return True
 
     def choices(self, draw: Draw) -> int:
         """How many tests the least p is taken from."""
@@ -53,7 +56,7 @@ class Form:
         """
         own = self.estimate(draw)
         t = stats.t.ppf([0.025, 0.975], own.df[0])
-        if self.chooses:
+        if self.chooses(draw):
             star = self.estimate(resampled(draw.records, draw.units, 9_999, 1, np.random.default_rng(0)))
             spread = star.se > 0
             drawn = (star.effect[spread] - own.effect) / star.se[spread] if spread.any() else np.zeros(1)
@@ -68,7 +71,8 @@ class Contrast(Form):
     `sides(draw)`: the numbers of both, margin included, with the pieces of their models; without a second side None.
     """
 
-    chooses = False
+    def chooses(self, draw: Draw) -> bool:
+        return False
 
     def estimate(self, draw: Draw) -> Estimate:
         a, b, _ = self.sides(draw)
@@ -200,7 +204,9 @@ class Slope(Form):
     held: float
     over: str = "beta"
     text = "slope on the logarithm, settings permuted within each seed"
-    chooses = False
+
+    def chooses(self, draw: Draw) -> bool:
+        return False
 
     def units(self, records: Records) -> Units:
         values, nats = records.grid(self.where, self.over), records.column("nats")

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
 from vaestudy.errors import InputError
-from vaestudy.files import write_json
+from vaestudy.files import locked, write_json
 
 SAVED_EVERY = 1.0  # seconds between two notes of how far an array has come
 
@@ -62,7 +61,7 @@ def cached_array(
                 raise InputError(f"{path} is not made yet")
             path.parent.mkdir(parents=True, exist_ok=True)
             # Several processes may ask for the same images at once: one makes them, the others wait and open them.
-            with FileLock(path.with_name(f".{path.stem}.lock")):
+            with locked(path.with_name(f".{path.stem}.lock"), f"makes {path}"):
                 if (found := _open(path, shape)) is None:
                     _make(path, shape, pieces, about)
                     found = _open(path, shape)
@@ -123,7 +122,9 @@ def _make(path: Path, shape: tuple[int, ...], pieces: Pieces, about: dict) -> No
                     save()
                     saved = time.monotonic()
         if len(unreadable) == shape[0]:
-            raise InputError(f"none of the {shape[0]:,} images in {about['source']} can be decoded")
+            raise InputError(
+                f"none of the {shape[0]:,} images in {about['source']} can be decoded: convert them to JPEG or PNG"
+            )
     except InputError:  # of files that are no use: nobody goes on with them
         remove()
         raise

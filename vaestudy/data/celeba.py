@@ -1,6 +1,8 @@
 """CelebA (Liu, Luo, Wang and Tang 2015) with its attributes, in the layouts that people have it in."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from vaestudy.data.decode import Recipe, decode_all, decoded, kept, list_images, processes
 from vaestudy.data.imageset import Factors, ImageSet
-from vaestudy.data.photos import members
+from vaestudy.data.photos import Decode, members
 from vaestudy.errors import InputError, first_line
 
 SPLITS = ("train", "valid", "test")
@@ -45,21 +47,19 @@ def celeba(side: int, split: str, data_dir: Path, download: bool = False) -> Ima
     """
     root = data_dir if any(map(Path.exists, _spellings(data_dir, PARTITION))) else data_dir / "celeba"
     if shards := sorted(root.glob("**/*.parquet")):
-        table, parts, *found = _from_parquet(root, shards, Recipe(side, CROP), data_dir)
+        table, parts, decode = _from_parquet(root, shards, Recipe(side, CROP), data_dir)
     else:
-        table, parts, *found = _from_lists(root, Recipe(side, CROP), data_dir, download)
+        table, parts, decode = _from_lists(root, Recipe(side, CROP), data_dir, download)
     factors = Factors(list(table.columns), [2] * table.shape[1], table.to_numpy(np.uint8))
-    return members("celeba", found, factors, parts == SPLITS.index(split), split, {})
+    return members("celeba", decode, factors, parts == SPLITS.index(split), split, {})
 
 
 def _spellings(root: Path, name: str) -> list[Path]:
     return [root / f"{name}{suffix}" for suffix in (".txt", ".csv")]
 
 
-def _from_lists(
-    root: Path, recipe: Recipe, cache_dir: Path, download: bool
-) -> tuple[pd.DataFrame, np.ndarray, Tensor, dict]:
-    """The table of attributes (images, 40), each image's split, and the decoded array with its details."""
+def _from_lists(root: Path, recipe: Recipe, cache_dir: Path, download: bool) -> tuple[pd.DataFrame, np.ndarray, Decode]:
+    """The table of attributes (images, 40), each image's split, and what decodes the images."""
     needed = {
         IMAGES: [root / IMAGES / IMAGES, root / IMAGES],
         **{f"{name}.txt or .csv": _spellings(root, name) for name in (PARTITION, ATTRIBUTES)},
@@ -85,8 +85,8 @@ def _from_lists(
     marks = _list(marks_path, (-1, 1), "times 1 or -1", skiprows=1)
     if listed != list(marks.index):
         raise InputError(f"{parts_path} and {marks_path.name} do not list the same images: fetch both from {PAGE}")
-    found = decode_all("celeba", pictures, files, recipe, cache_dir)
-    return (marks > 0).astype(np.uint8), parts.iloc[:, 0].to_numpy(), *found
+    decode = partial(decode_all, "celeba", pictures, files, recipe, cache_dir)
+    return (marks > 0).astype(np.uint8), parts.iloc[:, 0].to_numpy(), decode
 
 
 def _download(data_dir: Path) -> None:
@@ -114,7 +114,7 @@ def _list(path: Path, allowed: tuple[int, ...], words: str, **options) -> pd.Dat
 
 def _from_parquet(
     root: Path, shards: list[Path], recipe: Recipe, cache_dir: Path
-) -> tuple[pd.DataFrame, np.ndarray, Tensor, dict]:
+) -> tuple[pd.DataFrame, np.ndarray, Decode]:
     """The same of parquet files: a column "image" with the bytes of the image files, and one for each attribute."""
     try:
         from pyarrow import lib, parquet
@@ -123,7 +123,7 @@ def _from_parquet(
     splits = [next((k for k, split in enumerate(SPLITS) if shard.name.startswith(split)), None) for shard in shards]
     if None in splits:
         raise InputError(f"{shards[splits.index(None)]} must begin with its split: {', '.join(SPLITS)}")
-    try:
+    with _reading(root, lib.ArrowException):
         tables = [parquet.ParquetFile(shard) for shard in shards]
         columns = tables[0].schema_arrow.names
         names = [name for name in NAMES if name in columns]
@@ -132,13 +132,22 @@ def _from_parquet(
         marks = pd.concat([table.read(names).to_pandas() for table in tables], ignore_index=True)
         counts = [table.metadata.num_rows for table in tables]
 
-        def pieces(start: int) -> Iterator[list]:
-            batches = (batch for table in tables for batch in table.iter_batches(256, columns=["image"]))
-            images = (image for batch in batches for image in batch.column(0).field("bytes").to_pylist())
-            return decoded(islice(images, start, None), recipe, processes(shards))
+    def pieces(start: int) -> Iterator[list]:
+        batches = (batch for table in tables for batch in table.iter_batches(256, columns=["image"]))
+        images = (image for batch in batches for image in batch.column(0).field("bytes").to_pylist())
+        return decoded(islice(images, start, None), recipe, processes(shards))
 
-        files = [str(shard.relative_to(root)) for shard in shards]
-        storage, details = kept("celeba", root, files, recipe, cache_dir, sum(counts), pieces)
-    except (lib.ArrowException, OSError, KeyError) as error:
+    def decode() -> tuple[Tensor, dict]:
+        with _reading(root, lib.ArrowException):
+            return kept("celeba", root, files, recipe, cache_dir, sum(counts), pieces)
+
+    files = [str(shard.relative_to(root)) for shard in shards]
+    return (marks > 0).astype(np.uint8), np.repeat(splits, counts), decode
+
+
+@contextmanager
+def _reading(root: Path, damage: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except (damage, OSError, KeyError) as error:
         raise InputError(f"cannot read the parquet files in {root} ({first_line(error)}): {ADVICE}") from error
-    return (marks > 0).astype(np.uint8), np.repeat(splits, counts), storage, details

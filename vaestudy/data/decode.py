@@ -159,8 +159,9 @@ def kept(
     identity = hashlib.sha256(json.dumps([asdict(recipe), content]).encode()).hexdigest()[:16]
     path = cache_path(cache_dir, f"{name}-{recipe.side}-{identity}.npy")
     shape = (count, 3, recipe.side, recipe.side)
+    source = str(folder).encode("utf-8", "backslashreplace").decode()  # names may be no text
     try:
-        return cached_array(path, shape, pieces, source=str(folder), **asdict(recipe))
+        return cached_array(path, shape, pieces, source=source, **asdict(recipe))
     except BrokenProcessPool as error:
         raise InputError("a decoding process died (out of memory?); the same call goes on where it was") from error
 

@@ -5,12 +5,12 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from filelock import FileLock
 from tqdm import tqdm
 
-from vaestudy.files import writing
+from vaestudy.files import locked, writing
 
 SECONDS = 60  # without a byte after which a server is given up
 
@@ -23,10 +23,11 @@ def fetch(addresses: Sequence[str], md5: str, target: Path) -> None:
         InputError: the folder cannot be written.
     """
     partial = target.with_name(f".{target.name}.part")
+    stack = ExitStack()
     with writing(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(target.with_name(f".{target.name}.lock")).acquire()
-    with lock:
+        stack.enter_context(locked(target.with_name(f".{target.name}.lock"), f"fetches {target}"))
+    with stack:
         for address in () if target.exists() else addresses:
             try:
                 _append(address, partial)

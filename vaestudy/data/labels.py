@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 FILE = "labels.csv"
 BINS = 10  # values of a factor made from continuous numbers
+GAPS = ("", "NaN", "nan", "NA", "N/A", "n/a", "#N/A")  # of a table; "None" is what glasses may be
 MOST = 100  # different whole numbers or texts; a column with more is binned, or says nothing about factors
 
 
@@ -59,12 +60,16 @@ def _table(path: Path) -> pd.DataFrame:
         with open(path, encoding="utf-8-sig") as file:
             header = file.readline()
         separator = max(",;\t", key=header.count)
-        table = pd.read_csv(path, sep=separator, encoding="utf-8-sig", skipinitialspace=True, dtype={0: str})
+        how = {"encoding": "utf-8-sig", "skipinitialspace": True, "keep_default_na": False, "na_values": GAPS}
+        table = pd.read_csv(path, sep=separator, dtype={0: str}, **how)
     except (OSError, ValueError) as error:  # pandas' own errors and those of the encoding are ValueErrors
         raise InputError(f"cannot read {path} ({first_line(error)}): save it as a UTF-8 table of commas") from error
     if table.shape[1] < 2 or not len(table) or not isinstance(table.index, pd.RangeIndex):
         raise InputError(f"{path} must have a first line of names, then a file name and one value for each factor")
-    table = table.replace([np.inf, -np.inf], np.nan)
+    # Spreadsheets end lines and files with empty cells, and many write 1,5 where columns end at semicolons.
+    table = table.dropna(how="all").dropna(how="all", axis=1).replace([np.inf, -np.inf], np.nan)
+    if separator == ";":
+        table = table.apply(_with_points)
     first, *factors = table.columns
     if gaps := [name for name in table.columns if table[name].isna().any()]:
         line = int(table[gaps[0]].isna().to_numpy().argmax()) + 2
@@ -75,10 +80,19 @@ def _table(path: Path) -> pd.DataFrame:
     return table[factors]
 
 
+def _with_points(column: pd.Series) -> pd.Series:
+    """Numbers of decimal commas as numbers, any other column as it is."""
+    if pd.api.types.is_numeric_dtype(column):
+        return column
+    numbers = pd.to_numeric(column.str.replace(",", "."), errors="coerce")
+    return column if numbers.isna().any() else numbers
+
+
 def _coded(column: pd.Series) -> tuple[np.ndarray, list[float] | None]:
     """Values from 0, and the edges of the bins if it took any."""
     number = pd.api.types.is_numeric_dtype(column)
-    values, codes = np.unique(column if number else column.astype(str), return_inverse=True)
+    column = column.astype(float if number else str)
+    values, codes = np.unique(column, return_inverse=True)
     whole = not number or (values == np.round(values)).all()
     if len(values) <= (MOST if whole else BINS) or not number:
         return codes, None

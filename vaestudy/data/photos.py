@@ -2,16 +2,20 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from vaestudy.data.decode import Recipe, decode_all, list_images
 from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.data.labels import read_labels
 from vaestudy.data.paths import default_dir
 from vaestudy.errors import InputError
+
+Decode = Callable[[], tuple[Tensor, dict]]  # gives the decoded array and its details
 
 CELEBA_HQ_ADVICE = (
     "put the images, 1024x1024 or smaller, linked at https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html "
@@ -46,15 +50,19 @@ def split_of(name: str) -> str:
     return {0: "test", 1: "valid"}.get(tenth, "train")
 
 
-def members(
-    name: str, found: Sequence, factors: Factors | None, inside: np.ndarray, split: str, note: dict
-) -> ImageSet:
-    """Of some decoded photographs with their details those of a split (`inside`, a mask) that could be decoded."""
-    storage, details = found
-    inside = inside.copy()
-    inside[details["unreadable"]] = False
+def members(name: str, decode: Decode, factors: Factors | None, inside: np.ndarray, split: str, note: dict) -> ImageSet:
+    """Of some photographs, which `decode` gives with their details, those in a split (`inside`, a mask) that are whole.
+
+    Raises:
+        InputError: there are none; before anything is decoded, if that is known by then.
+    """
+    empty = InputError(f"no image of {name} is in the split {split!r}")
     if not inside.any():
-        raise InputError(f"no image of {name} is in the split {split!r}")
+        raise empty
+    storage, details = decode()
+    inside = inside & ~np.isin(np.arange(len(inside)), details["unreadable"])
+    if not inside.any():
+        raise empty
     shape = tuple(storage.shape[1:])
     images = ImageSet(name, shape, storage, factors_of_rows=factors, checksum=details["checksum"], note=note)
     return images.select(inside, split=split, crop=details["crop"] or "middle square")
@@ -63,5 +71,6 @@ def members(
 def _pictures(name: str, side: int, split: str, root: Path, cache_dir: Path) -> ImageSet:
     files = list_images(root)
     factors, note = read_labels(root, files) or (None, {})
-    found = decode_all(name, root, files, Recipe(side), cache_dir)
-    return members(name, found, factors, np.array([split_of(file) == split for file in files]), split, note)
+    inside = np.array([split_of(file) == split for file in files])
+    decode = partial(decode_all, name, root, files, Recipe(side), cache_dir)
+    return members(name, decode, factors, inside, split, note)

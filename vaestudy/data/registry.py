@@ -12,9 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from vaestudy.data import celeba, dsprites, grids, photos, torchvision_sets
 from vaestudy.data.faces.render import COUNTS, FACTORS, SIDES, faces
-from vaestudy.data.imageset import ImageSet
+from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.data.labels import read_labels
 from vaestudy.data.paths import default_dir, resolve
 from vaestudy.errors import InputError
@@ -113,16 +115,16 @@ def about(name: str, data_dir: str | Path | None = None) -> DataSetInfo:
     With the `data_dir` of a folder of images its `labels.csv` is read, and "labels" becomes "factors" or "none".
 
     Raises:
-        InputError: an unknown name, or a `labels.csv` that cannot be used.
+        InputError: an unknown name, a `data_dir` that cannot be read, or a `labels.csv` that cannot be used.
     """
     if name not in REGISTRY:
         raise InputError(f"unknown dataset {name!r}: choose from {', '.join(REGISTRY)}")
+    if data_dir:
+        resolve(data_dir)  # raises for what no set can be in
     info = REGISTRY[name]
-    if info.labels != "labels.csv" or not (data_dir or not info.needs_data_dir):
+    if (root := _photographs(info, data_dir)) is None:
         return info
-    folder = resolve(data_dir) if data_dir else default_dir()
-    found = read_labels(folder if info.needs_data_dir else folder / name)
-    if found is None:
+    if (found := read_labels(root)) is None:
         return replace(info, labels="none")
     return replace(info, labels="factors", factors=dict(zip(found[0].names, found[0].sizes, strict=True)))
 
@@ -134,12 +136,36 @@ def count(name: str, data_dir: str | Path | None = None) -> Mapping[str, int | N
         InputError: a folder without images.
     """
     info = REGISTRY[name]
-    root = resolve(data_dir) if data_dir else default_dir()
-    root = root if info.needs_data_dir else root / name
-    if info.labels != "labels.csv" or not (root.is_dir() or info.needs_data_dir):
+    root = _photographs(info, data_dir)
+    if root is None or not (root.is_dir() or info.needs_data_dir):
         return info.splits
     found = Counter(map(photos.split_of, photos.list_images(root)))
     return {split: found[split] for split in info.splits}
+
+
+def labels(name: str, data_dir: str | Path | None = None, split: str = "train") -> Factors | None:
+    """What `labels.csv` says of the images in a split before any is read; None of a set without such a file.
+
+    Raises:
+        InputError: a folder without images, or labels that do not fit them.
+    """
+    root = _photographs(REGISTRY[name], data_dir)
+    if root is None or not root.is_dir():
+        return None
+    files = photos.list_images(root)
+    if (found := read_labels(root, files)) is None:
+        return None
+    known = found[0]
+    inside = np.array([photos.split_of(file) == split for file in files])
+    return Factors(known.names, known.sizes, known.values(inside.nonzero()[0]))
+
+
+def _photographs(info: DataSetInfo, data_dir: str | Path | None) -> Path | None:
+    """The folder of a set of photographs; None of another set, or where nobody has named it."""
+    if info.labels != "labels.csv" or (info.needs_data_dir and not data_dir):
+        return None
+    folder = resolve(data_dir) if data_dir else default_dir()
+    return folder if info.needs_data_dir else folder / info.name
 
 
 def load(
@@ -171,7 +197,7 @@ def load(
 
 def train_and_test(name: str, held_out: int, **where) -> tuple[ImageSet, ImageSet]:
     """Images to train on and `held_out` others: of the official test split, or drawn from a set that has none."""
-    images = load(name, **where)
     if "test" not in about(name).splits:
-        return images.train_test_split(held_out)
-    return images, load(name, split="test", **where).select(slice(0, held_out), held_out=held_out)
+        return load(name, **where).train_test_split(held_out)
+    held = load(name, split="test", **where)  # first: files may have no images of that split
+    return load(name, **where), held.select(slice(0, held_out), held_out=held_out)

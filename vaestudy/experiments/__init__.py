@@ -3,10 +3,11 @@
 from typing import Any
 
 from vaestudy import settings as _settings
-from vaestudy.experiments import beta_vae, losses, nvae, vae  # noqa: F401 (its parts enter their table)
+from vaestudy.experiments import beta_vae, losses, nvae, plan, vae  # noqa: F401 (its parts enter their table)
 from vaestudy.settings import Settings
 
-# Each has `check(settings)`, which refuses what cannot work before any work, and `train_and_score(settings)`.
+# Each has `check(settings)`, which refuses what cannot work before any work, `train_images` and `jobs`, which say what
+# would be trained, and `train_and_score(settings)`.
 STAGES = {"vae": vae, "beta_vae": beta_vae, "nvae": nvae}
 
 
@@ -41,6 +42,7 @@ def from_notebook(stage: str, namespace: dict[str, Any]) -> Settings:
         raise InputError(f"{root} is in no vaestudy project: open the notebook in its clone, as `make lab` does")
     resolved = _settings.from_notebook(stage, namespace)
     STAGES[stage].check(resolved)
+    plan.check_memory(resolved, STAGES[stage])
     torch.manual_seed(resolved.seed)
     if has_person():
         toy = ": toy sizes, the models will have learnt nothing" if sizes(resolved).get("exploratory") else ""

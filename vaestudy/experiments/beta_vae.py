@@ -14,8 +14,8 @@ from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments import evidence
-from vaestudy.experiments.beta_vae_parts import LINEAR_IMAGES, READ_OUT, Examined, held_out_region  # noqa: F401 (for the page)
-from vaestudy.experiments.common import checked, image_side, runs_root, seeds_from, sizes
+from vaestudy.experiments.beta_vae_parts import READ_OUT, Examined, held_out_region  # noqa: F401 (for the page)
+from vaestudy.experiments.common import LEAST_SCORED, checked, image_side, runs_root, seeds_from, sizes
 from vaestudy.models import VAE
 from vaestudy.settings import BetaVAESettings
 from vaestudy.training import Grid, Job, Run, distributed, fit_many
@@ -38,7 +38,9 @@ def check(settings: BetaVAESettings) -> None:
             f"no factors are known of {info.name}{where}, and stage 2 scores codes against them: choose dsprites, "
             "faces or another set with labels, or stage 1 or 3"
         )
-    shape = checked(settings, settings.dataset, image_side(settings), train=parts.LEAST_IMAGES)
+    shape = checked(settings, settings.dataset, image_side(settings), train=LEAST_SCORED)
+    if known := data.labels(settings.dataset, settings.data_dir or None):
+        parts.check_examined(info.name, known.names, known.values(slice(None)))
     with torch.device("meta"):
         VAE(shape, **parts.network(evidence.page_sizes(settings)))
 
@@ -206,8 +208,8 @@ def pixels_of(examined: Examined) -> Float[np.ndarray, "m p"]:
 
 
 def some(examined: Examined) -> Int[np.ndarray, " m"]:
-    """20,000 of the images examined, for what is fitted on pixels."""
-    return examined.some(LINEAR_IMAGES)
+    """Those of the images examined that linear codes are fitted to."""
+    return parts.pixel_rows(examined.images)
 
 
 def untrained_codes(settings: BetaVAESettings, examined: Examined, latent_dim: int) -> list[np.ndarray]:

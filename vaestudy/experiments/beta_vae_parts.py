@@ -10,6 +10,7 @@ from joblib import Parallel, delayed
 from vaestudy import metrics
 from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
+from vaestudy.experiments.common import LEAST_SCORED
 from vaestudy.experiments.evidence import Context, part
 from vaestudy.training import Grid, Job, Run, memory
 from vaestudy.training import sweep as sweeps
@@ -17,9 +18,8 @@ from vaestudy.training import sweep as sweeps
 LIVE_NATS = 0.05
 DRAWS, DRAWN_IMAGES = 10, 5_000
 BOUND_IMAGES = 5_000
-LINEAR_IMAGES = 20_000
+LINEAR_IMAGES, LINEAR_NUMBERS = 20_000, 2**28  # what is fitted on pixels takes so many images, and 1 GiB at most
 COMPONENTS = 10
-LEAST_IMAGES = 100  # that scores of a code can rest on
 READ_OUT = "read_out"  # the column of a record in place of the Higgins scores where one factor alone is known
 
 
@@ -53,17 +53,7 @@ def examined(whole: ImageSet, limit: int) -> Examined:
         InputError: too few images for the scores, or a factor of which some value is shared by too few of them.
     """
     found = region_examined(whole, limit)
-    if len(found.factors) < LEAST_IMAGES:
-        count = f"{len(found.factors)} labelled images to score codes by"
-        raise InputError(f"{whole.name} has {count}: {LEAST_IMAGES} are the least")
-    for factor, column in zip(found.names, found.factors.T, strict=True):
-        _, counts = np.unique(column, return_counts=True)
-        if len(counts) < 2 or counts.min() < 3:
-            some = f"a value that {counts.min()} images have, and 3 are the least"
-            few = "one value only" if len(counts) < 2 else some
-            raise InputError(
-                f"the factor {factor} of {whole.name} has {few}: merge values, or leave it out of labels.csv"
-            )
+    check_examined(whole.name, found.names, found.factors)
     return found
 
 
@@ -80,13 +70,16 @@ def classes_of(name: str, factors: Sequence[str]) -> list[int]:
     return [k for k, factor in enumerate(factors) if (name, factor) != ("dsprites", "shape")]
 
 
-def scorable(values: Int[np.ndarray, "n k"]) -> list[int]:
-    """The factors that can be scored on these images: two values or more, each of three images or more.
-
-    None of fewer images than scores can rest on.
-    """
-    counts = [np.unique(column, return_counts=True)[1] for column in values.T]
-    return [k for k, of in enumerate(counts) if len(of) > 1 and of.min() >= 3] if len(values) >= LEAST_IMAGES else []
+def check_examined(name: str, names: Sequence[str], values: Int[np.ndarray, "n k"]) -> None:
+    """Raise InputError unless codes of images with these factors can be scored."""
+    if len(values) < LEAST_SCORED:
+        raise InputError(f"{name} has {len(values)} labelled images to score codes by: {LEAST_SCORED} are the least")
+    for factor, column in zip(names, values.T, strict=True):
+        _, counts = np.unique(column, return_counts=True)
+        if len(counts) < 2 or counts.min() < 3:
+            some = f"a value that {counts.min()} images have, and 3 are the least"
+            few = "one value only" if len(counts) < 2 else some
+            raise InputError(f"the factor {factor} of {name} has {few}: merge values, or leave it out of labels.csv")
 
 
 def network(sizes: Any) -> dict[str, Any]:
@@ -269,9 +262,15 @@ def independent(context: Context, _runs: list[Run]) -> list[dict]:
     return [{"seed": seed, **about, **linear_scores(exam, metrics.ica, seed)} for seed in context.seeds]
 
 
+def pixel_rows(images: ImageSet, seed: int = 0) -> Int[np.ndarray, " m"]:
+    """20,000 of some images, for what is fitted on pixels: fewer from a side of 128 on, 100 at least."""
+    count = max(LEAST_SCORED, min(LINEAR_IMAGES, LINEAR_NUMBERS // images.dims))
+    return np.random.default_rng(seed).permutation(len(images))[:count]
+
+
 def linear_scores(exam: Examined, fit: Any, seed: int) -> dict[str, Any]:
-    """Higgins scores of a linear code of the pixels, fitted to 20,000 images and scored on all examined."""
-    rows = np.random.default_rng(seed).permutation(len(exam.images))[:LINEAR_IMAGES]
+    """Higgins scores of a linear code of the pixels, fitted to `pixel_rows` and scored on all images examined."""
+    rows = pixel_rows(exam.images, seed)
     code = fit(exam.images.batch(rows).flatten(1).numpy(), COMPONENTS, seed=seed)
     parts = np.array_split(np.arange(len(exam.images)), max(1, len(exam.images) // 5_000))
     codes = np.concatenate([code.encode(exam.images.batch(rows).flatten(1).numpy()) for rows in parts])
@@ -310,7 +309,7 @@ def regions(context: Context) -> dict[str, ImageSet]:
     if not region:
         return {}
     parts = whole.hold_out(**region)
-    return dict(zip(("seen", "new"), parts, strict=True)) if min(map(len, parts)) >= LEAST_IMAGES else {}
+    return dict(zip(("seen", "new"), parts, strict=True)) if min(map(len, parts)) >= LEAST_SCORED else {}
 
 
 def of_region(context: Context, images: ImageSet | None) -> list[Job]:

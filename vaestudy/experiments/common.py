@@ -1,8 +1,11 @@
 """What the stages share: where their images and runs are, and the sizes of their profile."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from vaestudy import data, profiles
 from vaestudy.data import ImageSet
@@ -11,6 +14,10 @@ from vaestudy.files import project_root
 from vaestudy.settings import MOST_SEED, STAGES, Settings
 from vaestudy.training import Run
 from vaestudy.training.listing import settings_of
+
+logger = logging.getLogger(__name__)
+
+LEAST_SCORED = 100  # images that scores of a code can rest on
 
 
 def sizes(settings: Settings) -> dict[str, Any]:
@@ -32,7 +39,7 @@ def checked(settings: Settings, dataset: str, side: int | None, **least: int) ->
     Raises:
         InputError: an unknown set, a side that it has not, a folder of images that is not named or has too few of them.
     """
-    info = data.about(dataset, settings.data_dir or None)
+    info, _ = data.about(dataset, settings.data_dir or None), runs_root(settings)
     if info.needs_data_dir and not settings.data_dir:
         raise InputError(f"dataset {dataset!r} needs data_dir: the directory that holds your images")
     side, found = info.check(side), data.count(dataset, settings.data_dir or None)
@@ -42,7 +49,28 @@ def checked(settings: Settings, dataset: str, side: int | None, **least: int) ->
                 f"{dataset} has {sum(found.values())} images, and by the hash of their names {found[split]} are in "
                 f"the split {split!r}: {needed} are the least there, so add images"
             )
+    if info.labels == "factors" and (found.get("train") or LEAST_SCORED) < LEAST_SCORED:
+        logger.warning(
+            "%s has %d labelled images in the split 'train': scores of codes need %d and are left out",
+            *(dataset, found["train"], LEAST_SCORED),
+        )
     return info.channels, side, side
+
+
+def scorable(seen: ImageSet) -> list[int]:
+    """The factors of some images that can be scored: two values or more, each of three images or more.
+
+    The others are named in a warning. None of images without known factors, or of fewer than scores can rest on.
+    """
+    if seen.factors is None or len(seen) < LEAST_SCORED:
+        return []
+    counts = [np.unique(column, return_counts=True)[1] for column in seen.factors.values(slice(None)).T]
+    kept = [k for k, of in enumerate(counts) if len(of) > 1 and of.min() >= 3]
+    if left_out := [name for k, name in enumerate(seen.factors.names) if k not in kept]:
+        logger.warning(
+            "%s: not scored: %s (one value only, or one of fewer than 3 images)", seen.name, ", ".join(left_out)
+        )
+    return kept
 
 
 def images(settings: Settings) -> ImageSet:
@@ -62,8 +90,15 @@ def seeds_from(first: int, count: int) -> tuple[int, ...]:
 
 
 def runs_root(settings: Settings) -> Path:
-    """The folder of the runs."""
-    return project_root() / Path(settings.runs_dir).expanduser()
+    """The folder of the runs.
+
+    Raises:
+        InputError: the home of somebody who is not known here.
+    """
+    try:
+        return project_root() / Path(settings.runs_dir).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"runs_dir cannot be {settings.runs_dir!r}: {error}") from error
 
 
 def provenance(runs: Sequence[Run]) -> list[dict]:

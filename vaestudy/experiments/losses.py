@@ -14,11 +14,13 @@ from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments.beta_vae_parts import Examined
+from vaestudy.experiments.common import LEAST_SCORED
 from vaestudy.experiments.evidence import Context, part
 from vaestudy.training import Job, Run
 from vaestudy.training import sweep as sweeps
 
 WORTH_IMAGES = 2_000
+NUMBERS = 2**26  # pixels whose spectrum is taken at a time: 1 GiB
 READ_AT = 0.5  # R² under which a factor counts as dropped
 
 
@@ -42,7 +44,7 @@ def spectra(context: Context, runs: list[Run]) -> list[dict]:
     The ratio says how much worse a frequency became; the share says how much of it that was.
     """
     exam = parts.examined(context.images(), context.sizes["grid_images"])
-    some = exam.images.select(exam.some(parts.BOUND_IMAGES))
+    some = exam.images.select(exam.some(max(LEAST_SCORED, min(parts.BOUND_IMAGES, NUMBERS // exam.images.dims))))
     power, codes = image_spectrum(some), sweeps.codes(runs, exam.images)
     scores = parts.threaded(_higgins_5, [(c, exam, r.provenance["seed"]) for r, c in zip(runs, codes, strict=True)])
     rows = []
@@ -76,7 +78,7 @@ def error_spectrum(run: Run, images: ImageSet, batch: int = 500) -> Float[np.nda
 
     A reconstruction is the mean of p(x|z) at the posterior mean; a frequency holds the ring around it.
     """
-    total = 0.0
+    total, batch = 0.0, max(1, min(batch, NUMBERS // 8 // images.dims))
     for start in range(0, len(images), batch):
         x = images.batch(slice(start, start + batch)).to(run.device)
         total = total + _power(x - run.model.decode(run.model.encode(x)))
@@ -86,7 +88,8 @@ def error_spectrum(run: Run, images: ImageSet, batch: int = 500) -> Float[np.nda
 def image_spectrum(images: ImageSet) -> Float[np.ndarray, " frequencies"]:
     """The error that the mean image would make, at the same frequencies: all that there is to code."""
     x = images.batch(slice(None))
-    return _by_ring(_power(x - x.mean(0)) / len(images))
+    parts = (x - x.mean(0)).split(max(1, NUMBERS // images.dims))
+    return _by_ring(sum(map(_power, parts)) / len(images))
 
 
 def _power(x: Float[torch.Tensor, "n c h w"]) -> Float[torch.Tensor, "h w"]:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +18,7 @@ from vaestudy.experiments import common, evidence
 from vaestudy.settings import Settings
 from vaestudy.training import Job, memory
 from vaestudy.training.config import autocast
-from vaestudy.training.cost import GPU, cost, measured
+from vaestudy.training.cost import GPU, cost, measured, step_memory
 from vaestudy.training.trainer import device_of, kind, stacks
 
 DOWNLOADS = ("mnist", "fashion_mnist", "cifar10", "celeba")
@@ -27,9 +28,7 @@ ASSUMED_IMAGES = 10_000  # of a set whose number of images only its files know
 def plan(settings: Settings, experiment: ModuleType) -> dict[str, Any]:
     """Settings, data and trainings of a stage as JSON, those of the parts of its evidence among them; nothing is drawn,
     read or trained for it that is not there."""
-    name = getattr(experiment, "dataset", lambda own: own.dataset)(settings)
-    side = getattr(experiment, "image_side", common.image_side)(settings)
-    found, about = _images(lambda: experiment.train_images(settings), name, side, settings.data_dir)
+    found, about = _images(lambda: experiment.train_images(settings), *_source(settings, experiment))
     with torch.device("meta"):
         named = {name: (jobs, about["found"]) for name, jobs in experiment.jobs(settings, found).items()}
     device, rows, known = device_of(None), [], set()
@@ -63,17 +62,58 @@ def _images(
     load: Callable[[], ImageSet], name: str, side: int | None, data_dir: str, **note
 ) -> tuple[ImageSet, dict[str, Any]]:
     """The images to train on if they are at hand, or a set of their shape without data; and what is known of them."""
-    info = data.about(name, data_dir or None)
-    shape = (info.channels, *[info.check(side)] * 2)
     try:
         with cache.only_found():
             found = load()
-        return found, {"name": name, "shape": shape, "images": len(found or ()), "found": True}
+        about = {"found": True} if found is None else {"shape": found.shape, "images": len(found), "found": True}
+        return found, {"name": name, "shape": _without_data(name, side, data_dir).shape, "images": 0} | about
     except InputError as error:
-        count = info.splits["train"] or ASSUMED_IMAGES
-        storage = torch.empty(count, *shape, dtype=torch.uint8, device="meta")
-        about = {"name": name, "shape": shape, "images": count, "found": False, "missing": str(error)}
-        return ImageSet(name, shape, storage, note=note), about | {"command": _command(name, shape[1], data_dir)}
+        found = _without_data(name, side, data_dir, **note)
+        about = {"name": name, "shape": found.shape, "images": len(found), "found": False, "missing": str(error)}
+        return found, about | {"command": _command(name, found.shape[1], data_dir)}
+
+
+def _without_data(name: str, side: int | None, data_dir: str, **note) -> ImageSet:
+    """As many images as the set to train on has, of their shape and without data."""
+    info = data.about(name, data_dir or None)
+    shape = (info.channels, *[info.check(side)] * 2)
+    count = data.count(name, data_dir or None)["train"] or ASSUMED_IMAGES
+    return ImageSet(name, shape, torch.empty(count, *shape, dtype=torch.uint8, device="meta"), note=note)
+
+
+def check_memory(settings: Settings, experiment: ModuleType) -> None:
+    """Raise InputError for trainings that the free memory cannot hold, before any data are drawn or read for them.
+
+    VAEs of one kind share a program, as many as fit; other models are trained side by side on the cores of a CPU.
+    """
+    device, images = device_of(None), _without_data(*_source(settings, experiment))
+    with torch.device("meta"):
+        jobs = [job for of in experiment.jobs(settings, images).values() for job in of]
+    stacked, apart = [], []
+    for _, alike in itertools.groupby(sorted(jobs, key=kind), key=kind):
+        first, *others = alike
+        fixed, kept = step_memory(first.model, first.training, len(images))
+        one = fixed + kept / (1 + autocast(first.training, first.model, device)._enabled)
+        (stacked if stacks(first) else apart).extend([one] * (1 + len(others)))
+    at_once = memory.usable_cores() if device.type == "cpu" else 1
+    needed, free = max([*stacked, sum(sorted(apart)[-at_once:])]), memory.free_bytes(device)
+    if needed <= free:
+        return
+    with suppress(InputError), cache.only_found():  # what is trained already needs no memory
+        found = experiment.jobs(settings, experiment.train_images(settings))
+        if all(job.run.finished for of in found.values() for job in of):
+            return
+    raise InputError(
+        f"training on images of side {images.shape[1]} would take about {needed / 1e9:.1f} GB of memory, and "
+        f"{free / 1e9:.1f} GB are free: choose a smaller image_size, network or profile"
+    )
+
+
+def _source(settings: Settings, experiment: ModuleType) -> tuple[str, int | None, str]:
+    """The name, the side and the folder of the images that a stage trains on."""
+    name = getattr(experiment, "dataset", lambda own: own.dataset)(settings)
+    side = getattr(experiment, "image_side", common.image_side)(settings)
+    return name, side, settings.data_dir
 
 
 def _command(name: str, side: int, data_dir: str) -> str:

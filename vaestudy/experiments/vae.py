@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from vaestudy import metrics, published
 from vaestudy.data import ImageSet
-from vaestudy.experiments.common import checked, image_side, images, runs_root, sizes, train_and_test
+from vaestudy.experiments.common import checked, image_side, images, runs_root, scorable, sizes, train_and_test
 from vaestudy.experiments.vae_parts import gradient_spreads
 from vaestudy.models import VAE
 from vaestudy.settings import VAESettings
@@ -82,7 +82,7 @@ def train_and_score(settings: VAESettings) -> list[Run]:
     train_set, test_set = train_and_test(settings)
     runs = train(settings, train_set)
     if distributed.rank() == 0:
-        codes, factors = runs.main.codes(images(settings).subsample(SCORED_IMAGES))
+        codes, factors = scored(runs.main, images(settings).subsample(SCORED_IMAGES))
         scores: dict = {"score_card": []}
         if factors is not None and factors.shape[1] > 1:
             scores["score_card"] = [row._asdict() for row in metrics.score_card(codes, factors, seed=settings.seed)]
@@ -90,6 +90,12 @@ def train_and_score(settings: VAESettings) -> list[Run]:
             scores["read_out"] = metrics.read_out(codes, factors[:, 0], seed=settings.seed)._asdict()
         runs.main.update_record(test=runs.main.bound(test_set), **scores)
     return list(runs)
+
+
+def scored(run: Run, seen: ImageSet) -> tuple[np.ndarray, np.ndarray | None]:
+    """Codes of some images, and those of their factors that can be scored; None where there are none."""
+    (codes, factors), kept = run.codes(seen), scorable(seen)
+    return codes, factors[:, kept] if kept else None
 
 
 def factors_table(train_set: ImageSet) -> list[dict]:
@@ -146,7 +152,7 @@ def rotated_codes(settings: VAESettings, run: Run, train_set: ImageSet) -> tuple
         or, where one factor alone is known, what a linear read-out tells of it.
     """
     seen = train_set if train_set.factors is None else images(settings).subsample(SCORED_IMAGES)
-    codes, factors = run.codes(seen)
+    codes, factors = scored(run, seen)
     whitened = metrics.pca(codes, min(codes.shape) - 1, seed=settings.seed).encode(codes)
     named = {"VAE": codes, "VAE, whitened and rotated": metrics.rotated(whitened, seed=settings.seed)}
     several = factors is not None and factors.shape[1] > 1

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from jaxtyping import Float, Integer
 
 from vaestudy.figures import charts, draw
-from vaestudy.figures.figure import Figure, Statement
-from vaestudy.figures.table import Table, table
+from vaestudy.figures.figure import Figure, Output, statement
+from vaestudy.figures.table import table
 from vaestudy.words import counted, fixed, spread
 
 __all__ = [
@@ -18,8 +19,12 @@ __all__ = [
     "what_pairs_do",
 ]  # fmt: skip
 
+Curves = Mapping[str, Float[np.ndarray, " pairs"]]  # a score for each number of pairs, by code
+Codes = Float[np.ndarray, "n d"]
 Rows = pd.DataFrame | Iterable[Mapping[str, Any]]  # one trained model a row
 OBJECTIVES = {"beta": "β-VAE", "capacity": "annealed capacity", "total_correlation": "β-TCVAE"}
+ONE_FACTOR = "{what} is about several factors, and of these images one is known: a linear read-out takes its place."
+NOT_TRAINED = "This profile does not train {what}, and no published records of them are here: the night profile does."
 
 
 def score_over_beta(rows: Rows, scores: Mapping[str, str], chance: Mapping[str, float] | None = None) -> Figure:
@@ -29,42 +34,35 @@ def score_over_beta(rows: Rows, scores: Mapping[str, str], chance: Mapping[str, 
     """
     models = pd.DataFrame(rows).sort_values("latent_dim", kind="stable")
     models["latent size"] = models["latent_dim"].map("M = {}".format)
-    sizes = models["latent size"].nunique()
-    x = "beta" if sizes == 1 else "beta_norm"
-    best = []
-    for name, title in scores.items():
-        for m, mean in models.groupby(["latent_dim", "beta"])[name].mean().groupby(level=0):
-            best.append(f"{title}, M = {m}: best {fixed(mean.max(), 2)} at β = {mean.idxmax()[1]:g}")
+    x = "beta" if models["latent_dim"].nunique() == 1 else "beta_norm"
+    best = [
+        f"{title}, M = {m}: best {fixed(mean.max(), 2)} at β = {mean.idxmax()[1]:g}"
+        for name, title in scores.items()
+        for m, mean in models.groupby(["latent_dim", "beta"])[name].mean().groupby(level=0)
+    ]
     tidy = models.melt(["latent size", "beta", "beta_norm", "seed"], [*scores], "score", "value")
-    levels = {name: {"chance": level, "ceiling": 1.0} for name, level in (chance or {}).items()}
-    trained = words_of(sorted(models["beta"].unique()))
+    trained = ", ".join(f"{beta:g}" for beta in sorted(models["beta"].unique()))
     caption = (
-        f"Scores over the pressure β: means and 95 % intervals over {counted(models['seed'].nunique(), 'seed')}; dots: "
-        f"the {len(models):,} single models. Trained: β = {trained}."
+        f"Scores over the pressure β: means over up to {counted(models['seed'].nunique(), 'seed')}, 95 % intervals "
+        f"where a setting has three or more; dots: the {len(models):,} single models. Trained: β = {trained}."
     )
+    levels = {name: {"chance": level, "ceiling": 1.0} for name, level in (chance or {}).items()}
     axes = {"hue": "latent size", "panel": "score", "titles": dict(scores), "levels": levels, "ylabel": "score"}
-    return charts.curves(tidy, x, "value", caption, "; ".join(best) + ".", log=True, dots=True, height=3.4, **axes)
+    return charts.curves(tidy, x, "value", caption, "; ".join(best) + ".", dots=True, height=3.4, **axes)
 
 
-def words_of(betas: Iterable[float]) -> str:
-    """Values of β in a row."""
-    return ", ".join(f"{beta:g}" for beta in betas)
-
-
-def score_over_pairs(
-    curves: Mapping[str, Float[np.ndarray, " pairs"]], pairs: Sequence[int], chance: float
-) -> Figure | Statement:
+def score_over_pairs(curves: Curves, pairs: Sequence[int], chance: float) -> Output:
     """The Higgins score of several codes against the number L of pairs that a difference is averaged over."""
     if not curves:
-        return _one_factor("The Higgins score")
+        return statement(ONE_FACTOR, what="The Higgins score")
     scores = pd.DataFrame(curves, index=list(pairs))
     few = scores.iloc[[0, len(pairs) // 2, -1]]
     lines = [f"{name}: {', '.join(fixed(score, 2) for score in few[name])}" for name in few]
     alt = f"Scores at L = {', '.join(map(str, few.index))}. {'; '.join(lines)}."
     x, y = "pairs L averaged for one difference", "Higgins score"
-    axes = {"levels": {"chance": chance}, "height": 4.2, "ylim": (0, 1.04)}
     caption = "The same codes, examined with different L; one code of each kind."
-    return charts.curves(charts.wide(scores, x, "code", y), x, y, caption, alt, hue="code", **axes)
+    axes = {"levels": {"chance": chance}, "height": 4.2, "ylim": (0, 1.04)}
+    return charts.lines(scores, x, "code", y, caption, alt, **axes)
 
 
 def reconstruction_against_score(rows: Rows, name: str, title: str, chance: float | None = None) -> Figure:
@@ -74,12 +72,7 @@ def reconstruction_against_score(rows: Rows, name: str, title: str, chance: floa
     alt = f"The best reconstruction scores {fixed(best, 2)}; the best score is {fixed(models[name].max(), 2)}."
     caption = f"How well each of {counted(len(models), 'model')} reconstructs, and how well it disentangles."
     shown = models[["nll_nats", name]].assign(β=models["beta"].map("{:g}".format))
-    axes = {"levels": _chance(chance), "ordered": True, "ylabel": title}
-    return charts.dots(shown, "nll_nats", name, "β", caption, alt, **axes)
-
-
-def _chance(level: float | None) -> dict[str, float]:
-    return {} if level is None else {"chance": level}
+    return charts.dots(shown, "nll_nats", name, "β", caption, alt, levels={"chance": chance}, ylabel=title)
 
 
 def factors_over_beta(known: Mapping[float, Float[np.ndarray, " k"]], names: Sequence[str]) -> Figure:
@@ -91,20 +84,18 @@ def factors_over_beta(known: Mapping[float, Float[np.ndarray, " k"]], names: Seq
     if not found.all():
         alt += f" Known at no β: {', '.join(r2.columns[~found])}."
     caption = "What the code knows of each factor, read by nearest neighbours wherever it stands in the code; means."
-    tidy = charts.wide(r2, "beta", "factor", "R² of the factor")
-    return charts.curves(tidy, "beta", "R² of the factor", caption, alt, hue="factor", ylim=(-0.03, 1.03))
+    return charts.lines(r2, "beta", "factor", "R² of the factor", caption, alt, ylim=(-0.03, 1.03))
 
 
 def lost_by_frequency(shares: pd.DataFrame, models: int) -> Figure:
     """The share of each spatial frequency's variance that is lost (index: cycles an image), a line a code."""
     caption = f"What codes lose of the variance of each spatial frequency, mean of {counted(models, 'sweep')}."
-    last = "; ".join(
+    ends = [
         f"{name}: {fixed(of.iloc[0], 2)} of the lowest, {fixed(of.iloc[-1], 2)} of the highest"
         for name, of in shares.items()
-    )
+    ]
     x, y = "spatial frequency, cycles an image", "share lost"
-    tidy = charts.wide(shares, x, "code", y)
-    return charts.curves(tidy, x, y, caption, f"Shares lost. {last}.", hue="code", ylim=(0, None))
+    return charts.lines(shares, x, "code", y, caption, f"Shares lost. {'; '.join(ends)}.", ylim=(0, None))
 
 
 def information(matrices: Mapping[str, Float[np.ndarray, "d k"]], names: Sequence[str]) -> Figure:
@@ -123,19 +114,13 @@ def information(matrices: Mapping[str, Float[np.ndarray, "d k"]], names: Sequenc
 
 
 @draw.style()
-def latent_responses(
-    codes: Float[np.ndarray, "n d"],
-    factors: Integer[np.ndarray, "n k"],
-    latents: Sequence[int] | Integer[np.ndarray, " m"],
-    names: Sequence[str],
-    shown: Sequence[str] = ("x", "y", "orientation", "shape"),
-) -> Figure:
+def latent_responses(codes: Codes, factors: Integer[np.ndarray, "n k"], latents: Any, names: Sequence[str]) -> Figure:
     """Mean of each latent over two factors, and over a third for each value of a fourth (Higgins et al., 2017, fig. 7).
 
-    `shown` names the four; where the data set lacks one of them, its three factors of most values and the one of least.
-    Of fewer than four factors, the mean over each of them.
+    They are x, y, orientation and shape or, where a data set lacks one of them, its three factors of most values and
+    the one of least. Of fewer than four factors, the mean over each of them.
     """
-    known = pd.DataFrame(factors, columns=list(names))
+    known, shown = pd.DataFrame(factors, columns=list(names)), ("x", "y", "orientation", "shape")
     if not set(shown) <= set(names):
         by_size = known.nunique().sort_values(ascending=False, kind="stable").index
         shown = [*by_size[:3], *by_size[3:][-1:]]
@@ -144,19 +129,19 @@ def latent_responses(
     across, down, turn, each = shown
     fig, axes = draw.canvas(2, len(latents), width=7.8, height=3.6, sharey="row", squeeze=False)
     swing = []
-    for place, latent in enumerate(latents):
-        above, below = axes[:, place]
+    for (above, below), latent in zip(axes.T, latents, strict=True):
         z = known.assign(mean=codes[:, latent])
         plane = z.pivot_table(index=down, columns=across, values="mean")
-        turned = z.groupby([each, turn])["mean"].mean().unstack(each)
-        scale = charts.heatmap(above, plane, vmin=-2, vmax=2, cmap="coolwarm", ticks=False)
-        for value, colour in zip(turned, draw.colours(turned.shape[1]), strict=True):
-            below.plot(turned.index, turned[value], lw=1.3, color=colour, ls=("-", "--", ":")[value % 3])
-        above.set(title=f"z{latent}", xlabel=across, ylabel="" if place else down)
-        below.set(xticks=[], xlabel=turn, ylabel="" if place else "mean")
-        of = {across: np.ptp(plane.mean(axis=0)), turn: np.ptp(turned, axis=0).max()}
-        swing.append({"latent": f"z{latent}", **of})
-    fig.colorbar(scale, ax=axes[0], label="mean")
+        turned = z.pivot_table(index=turn, columns=each, values="mean")
+        charts.heatmap(above, plane, vmin=-2, vmax=2, cmap="coolwarm", ticks=False)
+        sns.lineplot(turned, lw=1.3, palette=draw.colours(turned.shape[1]), legend=False, ax=below)
+        above.set(title=f"z{latent}", xlabel=across, ylabel="")
+        below.set(xticks=[], xlabel=turn)
+        swings = {across: np.ptp(plane.mean(axis=0)), turn: np.ptp(turned, axis=0).max()}
+        swing.append({"latent": f"z{latent}", **swings})
+    axes[0, 0].set_ylabel(down)
+    axes[1, 0].set_ylabel("mean")
+    fig.colorbar(axes[0, -1].collections[0], ax=axes[0], label="mean")
     fig.legend(axes[1, 0].lines, turned.columns, title=each, loc="outside lower center", ncols=len(turned.columns))
     caption = f"Mean of each latent over {across} and {down} (above), and over {turn}, a line for each {each} (below)."
     turning = [of["latent"] for of in swing if of[turn] > 0.5]
@@ -164,18 +149,13 @@ def latent_responses(
     return Figure(fig, caption, alt, pd.DataFrame(swing))
 
 
-def _responses_to_few(
-    known: pd.DataFrame, codes: Float[np.ndarray, "n d"], latents: Any, shown: Sequence[str]
-) -> Figure:
+def _responses_to_few(known: pd.DataFrame, codes: Codes, latents: Any, shown: Sequence[str]) -> Figure:
     """Mean of each latent over each of one to three factors."""
     latent_codes = pd.DataFrame(codes[:, latents], columns=[f"z{latent}" for latent in latents])
-    means = [
-        charts.wide(latent_codes.groupby(known[factor]).mean(), "value", "latent", "mean").assign(factor=factor)
-        for factor in shown
-    ]
-    tidy = pd.concat(means, ignore_index=True)
-    swing = tidy.groupby(["factor", "latent"])["mean"].agg(lambda of: of.max() - of.min()).unstack("latent")
-    alt = "; ".join(f"{latent} swings most with {factor}" for factor, latent in swing.idxmax(axis=1).items()) + "."
+    means = {factor: latent_codes.groupby(known[factor]).mean() for factor in shown}
+    tidy = pd.concat([charts.wide(of, "value", "latent", "mean").assign(factor=name) for name, of in means.items()])
+    swings = pd.DataFrame({name: of.max() - of.min() for name, of in means.items()})
+    alt = "; ".join(f"{latent} swings most with {name}" for name, latent in swings.idxmax().sort_index().items()) + "."
     caption = f"Mean of each latent over the values of {', '.join(shown)}."
     return charts.curves(tidy, "value", "mean", caption, alt, hue="latent", panel="factor", log=False, share=True)
 
@@ -183,63 +163,50 @@ def _responses_to_few(
 def weak_labels(chosen: Mapping[str, Mapping[float, float]], chance: float | None = None) -> Figure:
     """The score of each β as judged by all labels and by few, on one axis."""
     scores = pd.DataFrame(chosen)
-    picks = [f"{name} choose β = {beta:g}" for name, beta in scores.idxmax().items()]
+    alt = "; ".join(f"{name} choose β = {beta:g}" for name, beta in scores.idxmax().items()) + "."
     caption = "The same sweep judged with every label, with a few and with none: means over seeds."
-    tidy = charts.wide(scores, "beta", "judged by", "score")
-    axes = {"hue": "judged by", "levels": _chance(chance)}
-    return charts.curves(tidy, "beta", "score", caption, "; ".join(picks) + ".", **axes)
+    return charts.lines(scores, "beta", "judged by", "score", caption, alt, levels={"chance": chance})
 
 
-def objectives(rows: Rows, name: str, title: str, chance: float | None = None) -> Figure | Statement:
+def objectives(rows: Rows, name: str, title: str, chance: float | None = None) -> Output:
     """Score against the rate that each objective ends at: β-VAE, annealed capacity, β-TCVAE."""
     models = pd.DataFrame(rows)
     if not len(models):
-        return _not_trained("the three objectives")
+        return statement(NOT_TRAINED, what="the three objectives")
     shown = models[["kl_nats", name]].assign(objective=models["kind"].map(OBJECTIVES))
     pressure = models["beta"].where(models["kind"] != "capacity", models.get("capacity"))
     best = shown.groupby(["objective", pressure], sort=False)[name].mean().groupby(level=0, sort=False).max()
     caption = f"{title} against the rate that each of {counted(len(models), 'model')} settled at; three ways to press."
     alt = "Best mean score: " + "; ".join(f"{label} {fixed(value, 2)}" for label, value in best.items()) + "."
-    axes = {"levels": _chance(chance), "ylabel": title}
-    return charts.dots(shown, "kl_nats", name, "objective", caption, alt, **axes)
+    return charts.dots(shown, "kl_nats", name, "objective", caption, alt, levels={"chance": chance}, ylabel=title)
 
 
-def what_pairs_do(curves: Mapping[str, np.ndarray], pairs: Sequence[int], used: int) -> Statement:
+def what_pairs_do(curves: Curves, pairs: Sequence[int], used: int) -> Output:
     """How far L decides: the rotated factors and the code that lacks one, at the L that is used and at the largest."""
     if not curves:
-        return _one_factor("The number of pairs L")
+        return statement(ONE_FACTOR, what="The number of pairs L")
     place = int(np.argmin(np.abs(np.array(pairs) - used)))
     (_, whole), (absent, missing), (turned, rotated) = list(curves.items())[:3]
     lost, at = whole[place] - missing[place], f"L = {pairs[place]}"
-    two = [fixed(value, 2) for value in (rotated[place], rotated[-1], whole[-1], missing[place], abs(lost))]
     text = (
-        f"Entangled codes ({turned}) score {two[0]} at {at} and {two[1]} at L = {pairs[-1]}, where the true factors "
-        f"score {two[2]}. A code {absent} scores {two[3]} at {at}, {two[4]} {'below' if lost >= 0 else 'above'} the "
-        f"true factors: the score {'hardly notices' if lost < 0.1 else 'notices'} a missing factor. This page uses "
-        f"L = {used} and shows FactorVAE's score and the mutual information gap beside it."
+        f"Entangled codes ({turned}) score {rotated[place]:.2f} at {at} and {rotated[-1]:.2f} at L = {pairs[-1]}, "
+        f"where the true factors score {whole[-1]:.2f}. A code {absent} scores {missing[place]:.2f} at {at}, "
+        f"{abs(lost):.2f} {'below' if lost >= 0 else 'above'} the true factors: the score "
+        f"{'hardly notices' if lost < 0.1 else 'notices'} a missing factor. This page uses L = {used} and shows "
+        "FactorVAE's score and the mutual information gap beside it."
     )
     data = {"rotated": rotated[[place, -1]], "missing": missing[place], "true": whole[[place, -1]]}
-    return Statement(text, text, {"pairs": pairs[place], **data})
+    return statement("{text}", text=text, pairs=pairs[place], **data)
 
 
-def _one_factor(what: str) -> Statement:
-    text = f"{what} is about several factors, and of these images one is known: a linear read-out takes its place."
-    return Statement(text, text, {"factors": 1})
-
-
-def _not_trained(what: str) -> Statement:
-    text = f"This profile does not train {what}, and no published records of them are here: the night profile does."
-    return Statement(text, text, {"models": 0})
-
-
-def novelty_table(rows: Rows, region: Mapping[str, Sequence[int]]) -> Table | Statement:
+def novelty_table(rows: Rows, region: Mapping[str, Sequence[int]]) -> Output:
     """Reconstruction and score on combinations that training saw and on those it did not, means over seeds."""
     if not region:
-        return _one_factor("What was never seen together")
+        return statement(ONE_FACTOR, what="What was never seen together")
     if not len(rows := pd.DataFrame(rows)):
-        return _not_trained("models on part of the factor grid")
+        return statement(NOT_TRAINED, what="models on part of the factor grid")
     columns = {"beta": "β", "images": "combinations", "nll": "reconstruction, nats", "higgins": "Higgins score"}
-    by_place = pd.DataFrame(rows).rename(columns=columns).groupby(["β", "combinations"], sort=False)
+    by_place = rows.rename(columns=columns).groupby(["β", "combinations"], sort=False)
     scores = by_place[[*columns.values()][2:]].agg(lambda v: spread(v.mean(), np.nan_to_num(v.std()), 2))
     lines = scores.reset_index().sort_values("β", kind="stable")
     spans = {name: dict.fromkeys((min(values), max(values))) for name, values in region.items()}
@@ -248,10 +215,10 @@ def novelty_table(rows: Rows, region: Mapping[str, Sequence[int]]) -> Table | St
     return table(lines, caption, formats={"β": "g"})
 
 
-def score_table(reports: Mapping[str, Mapping[int, Any]], published: Mapping[str, str]) -> Table | Statement:
+def score_table(reports: Mapping[str, Mapping[int, Any]], published: Mapping[str, str]) -> Output:
     """Higgins scores in percent: all scores and the paper's best half, for each L, beside the published column."""
     if not reports:
-        return _one_factor("The paper's table of scores")
+        return statement(ONE_FACTOR, what="The paper's table of scores")
     rows = []
     for name in dict.fromkeys([*reports, *published]):
         row = {"code": name}

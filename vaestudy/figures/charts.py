@@ -4,7 +4,8 @@ A chart takes a tidy table, a row an observation, and keeps it as its data.
 """
 
 import math
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,50 +17,50 @@ from vaestudy.figures import draw
 from vaestudy.figures.figure import Figure
 from vaestudy.words import counted, label
 
-Levels = Mapping[str, float]  # named scores that are drawn across: chance, ceiling
+NAME = 1.25 * draw.SMALLEST / (0.72 * 72)  # inches of a figure's height for the name of each line beside it
+Levels = Mapping[str, float | None]  # named scores that are drawn across, where known: chance, ceiling
 
 
 @draw.style()
 def curves(
     data: pd.DataFrame, x: str, y: str, caption: str, alt: str, *, hue: str | None = None, panel: str | None = None,
-    titles: Mapping[Any, str] | None = None, levels: Mapping[Any, Levels] | Levels | None = None, log: bool = True,
+    titles: Mapping[Any, str] | None = None, levels: Mapping[Any, Levels] | None = None, log: bool = True,
     share: bool = False, dots: bool = False, markers: bool = True, height: float = 3.2, **axes: Any,
 ) -> Figure:  # fmt: skip
     """Means and 95 % intervals of `y` over `x`, a line for each `hue` named at its end, a panel for each `panel`.
 
     Args:
-        data: a row an observation; several with the same x, hue and panel give an interval.
+        data: a row an observation; three or more with the same x, hue and panel give an interval.
         titles: of the panels, which are drawn in this order.
-        levels: drawn across: {"chance": .25}, or such a mapping for each panel.
+        levels: drawn across each panel: {"score": {"chance": .25}}.
         log: whether x is logarithmic, with ticks at the values that were used.
         share: whether the panels have one y axis.
         dots: whether single observations are drawn too.
     """
-    names = list(titles or ([None] if panel is None else data[panel].unique()))
-    names = [name for name in names if panel is None or (data[panel] == name).any()]
+    told = data.assign(one="")  # the line or the panel of a figure that has one alone
+    hue, panel = hue or "one", panel or "one"
+    names = titles or {name: name for name in told[panel].unique()}
+    names = {name: title for name, title in names.items() if (told[panel] == name).any()}
+    kinds = list(told[hue].unique())
+    height = max(height, NAME * len(kinds))
     fig, grid = draw.canvas(1, len(names), width=7.5, height=height, squeeze=False, sharey=share)
-    kinds = [None] if hue is None else list(data[hue].unique())
     palette = dict(zip(kinds, draw.colours(len(kinds)), strict=True))
-    look = {"x": x, "y": y} if hue is None else {"x": x, "y": y, "hue": hue, "style": hue, "palette": palette}
-    line = {"markers": markers, "dashes": False, "markeredgecolor": draw.PAPER, "legend": False, "errorbar": interval}
-    if hue is None:
-        line |= {"marker": "o", "color": draw.PALETTE[0]}
-    for ax, name in zip(grid[0], names, strict=True):
-        part = data if panel is None else data[data[panel] == name]
+    look = {"x": x, "y": y, "hue": hue, "style": hue, "palette": palette, "legend": False}
+    line = {"dashes": False, "markers": markers, "markeredgecolor": draw.PAPER, "err_style": "bars"}
+    line["errorbar"] = interval if told.duplicated([x, hue, panel]).any() else None
+    for ax, (name, title) in zip(grid[0], names.items(), strict=True):
+        part = told[told[panel] == name]
         if log:
-            log_ticks(ax, part[x], 0.07 * len(names))
+            log_ticks(ax, part[x])
         sns.lineplot(part, **look, **line, ax=ax)
         if dots:
-            sns.scatterplot(part, **look, s=12, alpha=0.5, legend=False, ax=ax)
-        ax.set(**{"title": (titles or {}).get(name, name or ""), "xlabel": label(x), "ylabel": label(y), **axes})
-        ax.set_ylabel(ax.get_ylabel() if ax is grid[0, 0] else "")
+            sns.scatterplot(part, **look, s=12, alpha=0.5, ax=ax)
+        ax.set(title=textwrap.fill(title, 64 // len(names)), **{"xlabel": label(x), "ylabel": label(y), **axes})
+        if ax is not grid[0, 0]:
+            ax.set_ylabel("")
         if ax.get_yscale() == "log":
             ax.yaxis.set_major_formatter(power)
-        across = (levels or {}) if panel is None else (levels or {}).get(name, {})
-        draw_levels(ax, across)
-        if dots:  # intervals of two or three seeds are wide: the axis is for the models, and cuts them
-            seen = [*part[y], *across.values()]
-            ax.set_ylim(min(seen) - 0.06 * np.ptp(seen) - 1e-3, max(seen) + 0.06 * np.ptp(seen) + 1e-3)
+        draw_levels(ax, (levels or {}).get(name, {}))
     if len(kinds) > 1:
         ends = part.sort_values(x, kind="stable").groupby(hue, sort=False)
         last = {kind: (of[x].iloc[-1], of[of[x] == of[x].iloc[-1]][y].mean()) for kind, of in ends}
@@ -67,28 +68,40 @@ def curves(
     return Figure(fig, caption, alt, data)
 
 
+def lines(
+    table: pd.DataFrame, x: str, hue: str, y: str, caption: str, alt: str, levels: Levels | None = None, **options: Any
+) -> Figure:
+    """Curves of a table that holds a column a line over its index, in one panel."""
+    return curves(wide(table, x, hue, y), x, y, caption, alt, hue=hue, levels={"": levels or {}}, **options)
+
+
 def wide(table: pd.DataFrame, x: str, hue: str, y: str) -> pd.DataFrame:
     """The tidy form of a table that holds a column a line over its index."""
-    return table.rename_axis(x).reset_index().melt(x, var_name=hue, value_name=y)
+    return table.rename_axis(x).reset_index().melt(x, var_name=hue, value_name=y).dropna()
 
 
 def interval(values: pd.Series) -> tuple[float, float]:
-    """The 95 % Student t interval of the mean of `values`; of a single value, no interval."""
-    if len(values) < 2:
+    """The 95 % Student t interval of the mean of `values`; of fewer than three, which would fill a panel, none."""
+    if len(values) < 3:
         return math.nan, math.nan
-    reach = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
-    return np.mean(values) - reach, np.mean(values) + reach
+    mean, reach = np.mean(values), stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return mean - reach, mean + reach
 
 
-def log_ticks(ax: Any, values: pd.Series, room: float) -> None:
-    """A logarithmic x axis with ticks at the values used, and at no others; named if `room` of the axis away."""
+def log_ticks(ax: Any, values: pd.Series) -> None:
+    """A logarithmic x axis with ticks at the values used, and at no others, upright where they would meet.
+
+    Only a value that no letter has room beside the last one named has a tick without a name.
+    """
     values = sorted(set(values))
-    places, named = np.log(values), [0]
+    texts, last = [f"{value:.3g}" for value in values], -math.inf
+    width = 0.85 * ax.figure.get_figwidth() / len(ax.figure.axes)  # of a panel, in inches
+    places = width * np.log(values) / max(np.ptp(np.log(values)), 1e-9)
+    upright = np.diff(places, prepend=-math.inf).min() < 0.085 * max(map(len, texts)) + 0.05
     for i, place in enumerate(places):
-        if place - places[named[-1]] > room * np.ptp(places):
-            named.append(i)
+        texts[i], last = ("", last) if place - last < 0.13 else (texts[i], place)
     ax.set_xscale("log")
-    ax.set_xticks(values, [f"{value:.3g}" if i in named else "" for i, value in enumerate(values)])
+    ax.set_xticks(values, texts, rotation=90 if upright else 0)
     ax.set_xticks([], minor=True)
 
 
@@ -99,7 +112,10 @@ def power(value: float, _: Any = None) -> str:
 
 def draw_levels(ax: Any, levels: Levels) -> None:
     """Dotted lines across at scores that a reader should hold the others against, named at the left."""
-    for name, level in levels.items():
+    known = {name: level for name, level in levels.items() if level is not None}
+    if known:
+        ax.margins(y=0.1)
+    for name, level in known.items():
         ax.axhline(level, color=draw.GREY, lw=1.2, ls=":")
         place = {"xy": (0, level), "xycoords": ("axes fraction", "data"), "xytext": (3, 2)}
         ax.annotate(name, **place, textcoords="offset points", fontsize=draw.SMALLEST)
@@ -109,33 +125,29 @@ def name_lines(ax: Any, ends: Mapping[Any, tuple], palette: Mapping[Any, Any]) -
     """The name of each line at its right end, pushed apart where two would meet."""
     bottom, top = ax.get_ylim()
     scale = ax.transData + ax.transAxes.inverted()
-    gap = 1.25 * draw.SMALLEST / (0.72 * 72 * ax.figure.get_figheight())
+    gap = NAME / ax.figure.get_figheight()
     height, placed = -1.0, []
     for name, end in sorted(ends.items(), key=lambda item: item[1][1]):
         height = max(height + gap, scale.transform(end)[1])
         placed.append((name, end, height))
-    lower = max(0, height - 1) if placed else 0
+    lower = max(0, height - 1)
     for name, end, height in placed:
-        ax.annotate(
-            name, end, (1.06, height - lower), textcoords="axes fraction", va="center", fontsize=draw.SMALLEST,
-            arrowprops={"arrowstyle": "-", "color": palette[name], "lw": 0.9, "shrinkA": 2, "shrinkB": 2},
-        )  # fmt: skip
+        arrow = {"arrowstyle": "-", "color": palette[name], "lw": 0.9, "shrinkA": 2, "shrinkB": 2}
+        place = {"xytext": (1.06, height - lower), "textcoords": "axes fraction", "va": "center"}
+        ax.annotate(name, end, **place, fontsize=draw.SMALLEST, arrowprops=arrow)
     ax.set_ylim(bottom, top)
 
 
 @draw.style()
-def dots(
-    models: pd.DataFrame, x: str, y: str, hue: str, caption: str, alt: str, *, levels: Levels | None = None,
-    ordered: bool = False, **axes: Any,
-) -> Figure:  # fmt: skip
+def dots(data: pd.DataFrame, x: str, y: str, hue: str, caption: str, alt: str, levels: Levels, **axes: Any) -> Figure:
     """A dot for each model, two columns against each other; colours and markers tell the kinds of `hue` apart."""
     fig, ax = draw.canvas(width=6.8, height=3.4)
-    palette = (draw.ramp if ordered else draw.colours)(models[hue].nunique())
-    sns.scatterplot(models, x=x, y=y, s=36, hue=hue, style=hue, palette=palette, edgecolor="none", ax=ax)
-    draw_levels(ax, levels or {})
+    palette = (draw.ramp if hue == "β" else draw.colours)(data[hue].nunique())
+    sns.scatterplot(data, x=x, y=y, s=36, hue=hue, style=hue, palette=palette, edgecolor="none", ax=ax)
+    draw_levels(ax, levels)
     ax.set(**{"xlabel": label(x), "ylabel": label(y), **axes})
-    beside(fig, label(hue))
-    return Figure(fig, caption, alt, models)
+    sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1), title=label(hue))
+    return Figure(fig, caption, alt, data)
 
 
 @draw.style()
@@ -143,25 +155,17 @@ def bars(
     data: pd.DataFrame, x: str, ys: list[str], hue: str, caption: str, alt: str, *, palette: Any = None,
     height: float = 3.0, **axes: Any,
 ) -> Figure:  # fmt: skip
-    """Bars over `x`, a panel for each column of `ys`, a colour for each `hue`."""
+    """Bars over `x`, a panel for each column of `ys`, a colour for each `hue`, which are named above."""
     fig, grid = draw.canvas(1, len(ys), width=7.5, height=height, squeeze=False)
     look = {"palette": palette or draw.colours(data[hue].nunique()), "hue_order": palette, "saturation": 1}
     for ax, y in zip(grid[0], ys, strict=True):
         sns.barplot(data, x=x, y=y, hue=hue, ax=ax, **look)
         ax.set(**{"xlabel": label(x), "ylabel": label(y), **axes})
-    beside(fig, None)
+        ax.legend_.remove()
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    if len(names) > 1:
+        fig.legend(handles, names, loc="outside upper left", ncols=4)
     return Figure(fig, caption, alt, data)
-
-
-def beside(fig: draw.Canvas, title: str | None) -> None:
-    """One legend beside the axes (above them without a title), where there is something to tell apart."""
-    handles, labels = fig.axes[0].get_legend_handles_labels()
-    for ax in fig.axes:
-        if ax.legend_ is not None:
-            ax.legend_.remove()
-    if len(labels) > 1:
-        place = {"loc": "outside right upper"} if title else {"loc": "outside upper left", "ncols": 4}
-        fig.legend(handles, labels, title=title, **place)
 
 
 @draw.style()
@@ -183,29 +187,32 @@ def heatmaps(
     return Figure(fig, caption, alt, data)
 
 
-def heatmap(ax: Any, values: Any, *, ticks: bool = True, cmap: str = "cividis", **options: Any) -> Any:
-    """seaborn's heat map as pixels, from 0 to 1 unless `vmin`, `vmax` say so; returns what a colour bar needs."""
+def heatmap(ax: Any, values: Any, *, ticks: bool = True, cmap: str = "cividis", **options: Any) -> None:
+    """seaborn's heat map as pixels, from 0 to 1 unless `vmin`, `vmax` say so."""
     look = {"vmin": 0, "vmax": 1, "cbar": False, "rasterized": True, "xticklabels": ticks, "yticklabels": ticks}
     sns.heatmap(values, cmap=cmap, ax=ax, **look | options)
     ax.grid(visible=False)
-    return ax.collections[0]
 
 
 @draw.style()
-def image_grid(images: Any, columns: int, caption: str, alt: str, data: Any, width: float = 7.2) -> Figure:
-    """Images (n, c, h, w) row by row."""
-    fig, ax = draw.canvas(width=width, height=width * -(-len(images) // columns) / columns)
-    draw.show_images(ax, images, columns)
+def image_grid(
+    images: Any, columns: int, caption: str, alt: str, data: Any, *, width: float = 7.2, names: Sequence[str] = ()
+) -> Figure:
+    """Images (n, c, h, w) row by row, pixel for pixel; `names` stand at the left of the rows."""
+    pixels = np.concatenate([draw.rgba(row) for row in (images if names else [images])])
+    rows, left = math.ceil(len(pixels) / columns), 1.8 if names else 0  # in images
+    fig, ax = draw.canvas(width=width, height=width * rows / (columns + left))
+    ax.imshow(draw.tile(pixels, columns))
+    ax.set_axis_off()
+    place = {"transform": ax.transAxes, "ha": "right", "va": "center", "fontsize": draw.SMALLEST}
+    for row, name in enumerate(names):
+        ax.text(-0.01, 1 - (row + 0.5) / rows, name, **place)
     return Figure(fig, caption, alt, data)
 
 
-@draw.style()
 def image_rows(rows: Mapping[str, Any], caption: str, data: Any = None, alt: str = "") -> Figure:
     """Named rows of images (n, c, h, w), one beneath the other."""
     count = len(next(iter(rows.values())))
-    fig, axes = draw.canvas(len(rows), 1, width=7.2, height=len(rows) * 7.2 / (count + 1.8), squeeze=False)
-    for ax, (name, images) in zip(axes[:, 0], rows.items(), strict=True):
-        draw.show_images(ax, images, count)
-        ax.text(-0.01, 0.5, name, transform=ax.transAxes, ha="right", va="center", fontsize=draw.SMALLEST)
-    shown = f"{counted(len(rows), 'row')} of {counted(count, 'image')}: {', '.join(rows)}."
-    return Figure(fig, caption, f"{shown} {alt}".strip(), {"rows": list(rows)} if data is None else data)
+    shown = f"{counted(len(rows), 'row')} of {counted(count, 'image')}: {', '.join(rows)}. {alt}".strip()
+    data = {"rows": list(rows)} if data is None else data
+    return image_grid(list(rows.values()), count, caption, shown, data, names=list(rows))

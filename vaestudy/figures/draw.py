@@ -2,46 +2,27 @@
 
 import base64
 import io
-import math
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from einops import rearrange
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 from vaestudy.errors import InputError
 
-__all__ = ["INK", "PALETTE", "PAPER", "canvas", "ramp", "show_images", "style", "tile"]
+__all__ = ["INK", "PALETTE", "PAPER", "canvas", "ramp", "style"]
 
-# Told apart in every common colour blindness, and at 3:1 or more from white and from the dark page.
-PALETTE = ("#7784e2", "#bb3408", "#00a850", "#bb019f", "#805d53", "#99909b")
+STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("vaestudy.mplstyle"), use_default_template=False)
+PALETTE = tuple(STYLE["axes.prop_cycle"].by_key()["color"])
 GREY = PALETTE[5]
+SMALLEST = STYLE["legend.fontsize"]  # of all letters, in points
 # Stand for the page's own text and paper: the SVG names them, the page decides.
-INK, PAPER = "#0b0c0d", "#fdfcfb"
-
-SMALLEST = 10  # of all letters, in points: a page shows a point as 1.1 pixels or more
-_INKED = ("axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "grid.color", "patch.edgecolor", "text.color")
-STYLE = {
-    **dict.fromkeys((*_INKED, "xtick.color", "ytick.color"), INK),
-    **dict.fromkeys(("axes.facecolor", "figure.facecolor", "savefig.facecolor", "image.interpolation"), "none"),
-    **dict.fromkeys(("axes.spines.right", "axes.spines.top", "image.composite_image", "legend.frameon"), False),
-    **dict.fromkeys(("legend.fontsize", "legend.title_fontsize", "xtick.labelsize", "ytick.labelsize"), SMALLEST),
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.alpha": 0.15,
-    "grid.linewidth": 0.7,
-    "lines.linewidth": 1.8,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "font.family": "DejaVu Sans",
-    "font.size": 10.5,
-    "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a dollar sign in somebody's label is no formula
-}
+INK, PAPER = STYLE["text.color"], "#fdfcfb"
 
 style = partial(matplotlib.rc_context, STYLE)  # for a `with style():` block or, as `@style()`, a function
 
@@ -63,36 +44,27 @@ def ramp(count: int) -> list[tuple[float, ...]]:
     return [scale(i / max(count - 1, 1)) for i in range(count)]
 
 
-def tile(images: Any, columns: int, gap: int | None = None) -> np.ndarray:
-    """Images (n, c, h, w) in [0, 1], array or tensor, as one uint8 RGBA sheet, row by row, the gaps transparent.
-
-    The gap is a 16th of the images' side unless given, so that it is still seen when the sheet is made smaller.
-    """
-    pixels = rgba(images)
-    n, h, w, _ = pixels.shape
-    gap = max(1, w // 16) if gap is None else gap
-    sheet = np.zeros((math.ceil(n / columns), columns, h + gap, w + gap, 4), np.uint8)
-    sheet.reshape(-1, h + gap, w + gap, 4)[:n, :h, :w] = pixels
-    rows = sheet.shape[0] * (h + gap)
-    return sheet.swapaxes(1, 2).reshape(rows, -1, 4)[: rows - gap, : columns * (w + gap) - gap]
-
-
-def show_images(axes: Any, images: Any, columns: int, gap: int | None = None) -> None:
-    """Draw images (n, c, h, w) in [0, 1] into `axes` as a grid, pixel for pixel and without ticks."""
-    axes.imshow(tile(images, columns, gap))
-    axes.set_axis_off()
-
-
 def rgba(images: Any) -> np.ndarray:
-    """Images (n, c, h, w) in [0, 1], grey or colour, array or tensor, as opaque uint8 (n, h, w, 4)."""
-    if hasattr(images, "detach"):
-        images = images.detach().float().cpu().numpy()
-    images = np.asarray(images)
+    """Images (n, c, h, w) in [0, 1], grey or colour, array or tensor, as opaque uint8 (n, h, w, 4).
+
+    Raises:
+        InputError: another form, or pixels that are not finite.
+    """
+    images = np.asarray(images.detach().float().cpu() if hasattr(images, "detach") else images)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not np.isfinite(images).all():
         raise InputError(f"images must be finite and (n, 1 or 3, h, w), not {images.shape}")
     pixels = np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
-    pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3))
-    return np.pad(pixels, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=255)
+    return np.pad(pixels.repeat(3 // pixels.shape[-1], -1), [(0, 0)] * 3 + [(0, 1)], constant_values=255)
+
+
+def tile(pixels: np.ndarray, columns: int) -> np.ndarray:
+    """What `rgba` gives of some images as one sheet, row by row, the gaps transparent.
+
+    The gap is a 16th of the images' side, so that it is still seen when the sheet is made smaller.
+    """
+    gap = max(1, pixels.shape[2] // 16)
+    cells = np.pad(pixels, [(0, -len(pixels) % columns), (0, gap), (0, gap), (0, 0)])
+    return rearrange(cells, "(r c) h w k -> (r h) (c w) k", c=columns)[:-gap, :-gap]
 
 
 def png(pixels: np.ndarray) -> str:

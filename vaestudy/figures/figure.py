@@ -1,19 +1,19 @@
-"""What a notebook shows, with the numbers behind it: the base of all outputs, the figure and the statement."""
+"""What a notebook shows, with the numbers behind it: any output, the figure and the statement."""
 
-import hashlib
 import html
 import io
 import math
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
-from functools import cached_property
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, Template
 from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.text import Text
 
@@ -21,67 +21,62 @@ from vaestudy.errors import InputError
 from vaestudy.figures.draw import INK, PAPER, STYLE, Canvas
 from vaestudy.words import readable
 
-__all__ = ["MIME", "Figure", "Statement", "statement"]
+__all__ = ["MIME", "Figure", "Output", "statement"]
 
 MIME = "application/vnd.vaestudy+json"
+SENTENCES = ("answer", "statement")  # kinds without a caption below
 
 
-class Output(ABC):
+@dataclass(eq=False)
+class Output:
     """Something a notebook shows: HTML for light and dark paper, and under `MIME` the kind, caption, alt and data.
 
     A report's `results.json` is collected from what stands under `MIME` in executed notebooks.
 
     Attributes:
+        kind: figure, player, decoder, table, headline, claims, provenance, records, statement or answer.
+        markup: its HTML, without the caption.
         caption: what is shown.
         alt: what there is to see, for those who cannot see it.
         data: what it rests on: any mixture of dicts, lists, arrays, DataFrames and numbers.
+        text: for a terminal, unless caption and alt do.
     """
 
-    kind: ClassVar[str]
+    kind: str
+    markup: str
     caption: str
     alt: str
     data: Any
+    text: str = ""
 
     def __post_init__(self):
         for name in ("caption", "alt"):
-            text = getattr(self, name)
-            if not text.strip():
+            if not getattr(self, name).strip():
                 raise InputError(f"a {self.kind} needs a caption and an alternative text: give both")
-            object.__setattr__(self, name, readable(text))
+            setattr(self, name, readable(getattr(self, name)))
 
-    @abstractmethod
+    def body(self) -> str:
+        """The HTML above the caption."""
+        return self.markup
+
     def _repr_html_(self) -> str:
-        """What the page shows."""
+        caption = f"<figcaption>{html.escape(self.caption)}</figcaption>"
+        return self.markup if self.kind in SENTENCES else f'<figure class="{self.kind}">{self.body()}{caption}</figure>'
 
     def __str__(self) -> str:
-        return f"{self.caption}\n{self.alt}"
+        return self.text or f"{self.caption}\n{self.alt}"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         shown = {"kind": self.kind, "caption": self.caption, "alt": self.alt, "data": as_json(self.data)}
         return {"text/html": self._repr_html_(), "text/plain": str(self), MIME: shown}
 
 
-class Captioned(Output):
-    """An output with a body above its caption: figures, tables, players."""
-
-    @abstractmethod
-    def body(self) -> str:
-        """The HTML inside of the `<figure>`, above its caption."""
-
-    def _repr_html_(self) -> str:
-        caption = f"<figcaption>{html.escape(self.caption)}</figcaption>"
-        return f'<figure class="{self.kind}">{self.body()}{caption}</figure>'
-
-
-@dataclass(frozen=True, eq=False)
-class Figure(Captioned):
+class Figure(Output):
     """A matplotlib figure with its caption, a sentence for those who cannot see it, and the numbers it draws."""
 
-    fig: Canvas
-    caption: str
-    alt: str
-    data: Any
-    kind: ClassVar[str] = "figure"
+    def __init__(self, fig: Canvas, caption: str, alt: str, data: Any):
+        super().__init__("figure", "", caption, alt, data)
+        self.fig = fig
 
     @cached_property
     def svg(self) -> str:
@@ -92,11 +87,13 @@ class Figure(Captioned):
         for text in self.fig.findobj(Text):  # a name as long as a line would leave the axes no room
             text.set_text("\n".join(_short(line) for line in text.get_text().split("\n")))
         buffer = io.StringIO()
-        with matplotlib.rc_context({**STYLE, "svg.hashsalt": ""}):
+        # The ids of a page's figures must differ: matplotlib makes them of this salt and of what is drawn.
+        with matplotlib.rc_context({**STYLE, "svg.hashsalt": self.caption + self.alt}):
             self.fig.savefig(buffer, format="svg", dpi=160, metadata=dict.fromkeys(("Date", "Creator")))
-        return _inline(buffer.getvalue(), self.caption, self.alt)
+        return _inline(buffer.getvalue(), self.alt)
 
     def body(self) -> str:
+        """The figure in a region that scrolls where a page is narrow."""
         return f'<div class="wide" style="overflow-x:auto">{self.svg}</div>'
 
 
@@ -104,16 +101,13 @@ def _short(name: str, most: int = 44) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-def _inline(svg: str, caption: str, alt: str) -> str:
+def _inline(svg: str, alt: str) -> str:
     """Make matplotlib's stand-alone SVG fit for the inside of a page."""
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"\s*<style[^>]*>.*?</style>", "", svg, count=1, flags=re.S)  # its `*` would reach the whole page
     used = set(re.findall(r"#([\w.-]+)", svg))
     svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)
-    # The ids of a page's figures must differ: each takes its figure's digest.
-    digest = hashlib.sha256((svg + caption + alt).encode()).hexdigest()[:8]
-    svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>f{digest}-", svg)
     svg = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans, system-ui, sans-serif)", svg)
     svg = re.sub(r"\s*\n", " ", svg).replace("> <", "><")
     svg = svg.replace(INK, "currentColor").replace(PAPER, "var(--paper, Canvas)")
@@ -127,41 +121,33 @@ def _inline(svg: str, caption: str, alt: str) -> str:
     return head + svg[svg.index(">") + 1 :]
 
 
-@dataclass(frozen=True, eq=False)
-class Statement(Output):
-    """A sentence that was computed: its caption is the sentence, its data the numbers in it."""
-
-    caption: str
-    alt: str
-    data: Any
-    kind: ClassVar[str] = "statement"
-
-    def _repr_html_(self) -> str:
-        return f'<p class="statement">{html.escape(self.caption)}</p>'
-
-    def __str__(self) -> str:
-        return self.caption
-
-
-def statement(text: str, **data: Any) -> Statement:
+def statement(text: str, /, **data: Any) -> Output:
     """A computed sentence: `statement("β = {beta:g} costs {gap:.1f} nats.", beta=beta, gap=gap)`."""
     try:
-        sentence = text.format(**data)
+        sentence = readable(text.format(**data))
     except (KeyError, IndexError, ValueError, TypeError) as error:
         raise InputError(f"the sentence {text!r} does not fit its numbers: {error!r}") from error
-    return Statement(sentence, sentence, data)
+    return Output("statement", f'<p class="statement">{html.escape(sentence)}</p>', sentence, sentence, data, sentence)
+
+
+@cache
+def template(path: Path) -> Template:
+    """A template of a page or of a part of one; what it is given is escaped."""
+    return Environment(
+        loader=FileSystemLoader(path.parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    ).get_template(path.name)
+
+
+def render(name: str, **context: Any) -> str:
+    """One of this room's templates, in a line."""
+    return template(Path(__file__).parent / "templates" / f"{name}.html.j2").render(**context)
 
 
 def as_json(data: Any) -> Any:
     """`data` as JSON knows it: tables as rows, arrays as lists, floats to eight digits, what is not finite as None."""
     if isinstance(data, pd.DataFrame):
         data = data.to_dict("records")
-    elif is_dataclass(data):
-        data = asdict(data)
-    elif hasattr(data, "_asdict"):
-        data = data._asdict()
-    elif hasattr(data, "tolist"):
-        data = data.tolist()
+    data = data.tolist() if hasattr(data, "tolist") else data
     if isinstance(data, Mapping):
         return {str(key): as_json(value) for key, value in data.items()}
     if isinstance(data, list | tuple):

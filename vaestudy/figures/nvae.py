@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from vaestudy.figures import charts, draw
-from vaestudy.figures.figure import Figure, Statement
+from vaestudy.figures.figure import Figure, Output, statement
 from vaestudy.words import counted, fixed
 
 __all__ = [
     "architecture", "below_a_fixed_top", "interpolation", "kl_by_group", "nats_by_group", "nearest_in_training",
     "reconstructions_by_depth", "samples_by_temperature", "where_the_code_gathers",
 ]  # fmt: skip
+
+GROUPS = ("top", "second", "third")
 
 
 @draw.style()
@@ -52,25 +54,26 @@ def architecture(config: Any) -> Figure:
 
 def kl_by_group(runs: Mapping[str, Sequence[np.ndarray]], active_above: float = 0.1) -> Figure:
     """KL of each latent group (n, z, h, w), and how many of its channels carry more than `active_above` nats."""
+    place, kl, active = "latent group, top first", "KL, nats per image", "active channels"
     rows = []
     for name, groups in runs.items():
         for i, group in enumerate(groups, 1):
             channels = group.sum((2, 3)).mean(0)
-            place = f"{i}\n{' × '.join(map(str, group.shape[1:]))}"
-            of = {"KL, nats per image": channels.sum(), "active channels": int((channels > active_above).sum())}
-            rows.append({"model": name, "latent group, top first": place, **of})
+            shape = " × ".join(map(str, group.shape[1:]))
+            of = {kl: channels.sum(), active: int((channels > active_above).sum())}
+            rows.append({"model": name, place: f"{i}\n{shape}", **of})
     data = pd.DataFrame(rows)
-    said = data.groupby("model", sort=False)["KL, nats per image"].agg(lambda kl: ", ".join(fixed(v, 1) for v in kl))
+    said = data.groupby("model", sort=False)[kl].agg(lambda nats: ", ".join(fixed(v, 1) for v in nats))
     alt = "; ".join(f"{name}: {nats} nats" for name, nats in said.items()) + "."
     caption = f"What each latent group costs. A channel is active above {active_above:g} nats, summed over its map."
-    return charts.bars(data, "latent group, top first", [*data.columns[2:]], "model", caption, alt)
+    return charts.bars(data, place, [kl, active], "model", caption, alt)
 
 
 @torch.no_grad()
 def samples_by_temperature(
-    model: Any, temperatures: Sequence[float], count: int = 10, passes: int = 10, seed: int = 0
+    model: Any, temperatures: Sequence[float], name: str, count: int = 10, passes: int = 10, seed: int = 0
 ) -> Figure:
-    """Samples at several temperatures, batch norm statistics gathered anew at each (NVAE, sec. 4.2)."""
+    """Samples of the model of this name at several temperatures, batch norm statistics gathered anew (sec. 4.2)."""
     rows = {}
     with torch.random.fork_rng():
         for temperature in temperatures:
@@ -79,7 +82,8 @@ def samples_by_temperature(
                 rows[f"t = {temperature:g}"] = model.sample(count, temperature)
     finite = all(bool(torch.isfinite(images).all()) for images in rows.values())
     caption = (
-        "Samples: every standard deviation times t. Means of p(x|z), batch norm statistics re-estimated at each t."
+        f"Samples, {name}: every standard deviation times t. Means of p(x|z), batch norm statistics re-estimated at "
+        "each t."
     )
     return charts.image_rows(rows, caption, {"temperatures": temperatures, "finite": finite})
 
@@ -143,16 +147,15 @@ def nats_by_group(records: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         records: a row a model with schedule, beta, seed, nats, top_nats, second_nats and third_nats.
         titles: of the panels, by schedule.
     """
-    columns = {f"{group}_nats": group for group in ("top", "second", "third")}
+    columns = {f"{group}_nats": group for group in GROUPS}
     tidy = records[["schedule", "beta", "seed", *columns]].rename(columns=columns)
-    tidy = tidy.melt(["schedule", "beta", "seed"], [*columns.values()], "latent group", "nats per image")
+    tidy = tidy.melt(["schedule", "beta", "seed"], list(GROUPS), "latent group", "nats per image")
     means = records.groupby(["schedule", "beta"])[list(columns)].mean()
     parts = []
     for schedule in (name for name in titles if name in means.index):
-        of = means.loc[schedule]
-        low, high = ("/".join(fixed(nats, 1) for nats in of.loc[beta]) for beta in (of.index.min(), of.index.max()))
-        betas = f"β = {of.index.min():g} and {low}", f"β = {of.index.max():g} {high}"
-        parts.append(f"{titles[schedule]}: at {betas[0]}, at {betas[1]}")
+        of = means.loc[schedule].map(lambda nats: fixed(nats, 1)).agg("/".join, axis=1)
+        (low, first), *_, (high, last) = of.sort_index().items()
+        parts.append(f"{titles[schedule]}: at β = {low:g} and {first}, at β = {high:g} {last}")
     seeds = counted(int(records["seed"].nunique()), "seed")
     caption = (
         "Nats of the top, second and third latent group by β and by what is charged in the warm-up; means and 95 % "
@@ -163,28 +166,26 @@ def nats_by_group(records: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     return charts.curves(tidy, "beta", "nats per image", caption, alt, **axes)
 
 
-def where_the_code_gathers(records: pd.DataFrame, titles: Mapping[str, str]) -> Statement:
+def where_the_code_gathers(records: pd.DataFrame, titles: Mapping[str, str]) -> Output:
     """At the highest β: which group holds the most nats under each schedule, and how the top group then scores.
 
     `records` as for `nats_by_group`, with top_higgins_5_draws, top_higgins_5_rotated and top_live.
     """
     highest = records[records["beta"] == records["beta"].max()]
-    nats = highest.groupby("schedule")[["top_nats", "second_nats", "third_nats"]].mean()
-    data = {schedule: nats.loc[schedule].to_dict() for schedule in titles if schedule in nats.index}
+    nats = highest.groupby("schedule")[[f"{group}_nats" for group in GROUPS]].mean()
+    nats = nats.set_axis(GROUPS, axis=1).loc[[name for name in titles if name in nats.index]]
     gathered = [
-        f"{titles[name]}: in the {of.idxmax().removesuffix('_nats')} group, {fixed(of.max(), 1)} of "
-        f"{fixed(of.sum(), 1)} nats"
-        for name, of in nats.reindex(list(data)).iterrows()
+        f"{titles[name]}: in the {of.idxmax()} group, {fixed(of.max(), 1)} of {fixed(of.sum(), 1)} nats"
+        for name, of in nats.iterrows()
     ]
     filled = highest[highest["top_live"] > 0]
-    text = f"At β = {records['beta'].max():g} the code gathers, by schedule: {'; '.join(gathered)}. "
-    if len(filled):
-        score, rotated = (filled[f"top_higgins_5_{kind}"].mean() for kind in ("draws", "rotated"))
-        text += (
-            f"Where the top group is in use its draws score {score:.2f}, and random rotations of them {rotated:.2f} "
-            f"(Higgins, L = 5; {counted(len(filled), 'model')})."
-        )
-        data |= {"draws": score, "rotated": rotated, "models": len(filled)}
-    else:
-        text += "The top group is in use nowhere."
-    return Statement(text, text, data)
+    known = {"draws": filled["top_higgins_5_draws"].mean(), "rotated": filled["top_higgins_5_rotated"].mean()}
+    text = "At β = {beta:g} the code gathers, by schedule: {gathered}. "
+    text += (
+        "Where the top group is in use its draws score {draws:.2f}, and random rotations of them {rotated:.2f} "
+        "(Higgins, L = 5; {models})."
+        if len(filled)
+        else "The top group is in use nowhere."
+    )
+    about = {"beta": records["beta"].max(), "gathered": "; ".join(gathered), "models": counted(len(filled), "model")}
+    return statement(text, **about, **known, nats=nats.T.to_dict())

@@ -1,163 +1,137 @@
-"""Tables of numbers, and those that a report gathers from its notebooks: claims, headline and provenance."""
+"""Tables of numbers, and those that a report gathers from its notebooks: claims, headline, provenance and records."""
 
 import html
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vaestudy import words
 from vaestudy.errors import InputError
-from vaestudy.figures.figure import Captioned
+from vaestudy.figures.figure import Output, render
 
-__all__ = ["HEADLINE", "Headline", "Provenance", "Table", "claims", "headline", "provenance", "table"]
+__all__ = ["HEADLINE", "RECORDED", "claims", "headline", "provenance", "records", "shared", "table"]
 
 HEADLINE = ("quantity", "ours", "published", "source")
 CLAIM = {"id", "claim", "source", "n", "effect", "interval", "verdict", "decidable", "unit", "exploratory", "reason"}
+# Columns of a record that say how its model was trained, by which records of one setting are told.
+RECIPE = (
+    *("part", "piece", "data", "image_size", "train_size", "images", "batch_size", "samples", "network", "width"),
+    *("latent_dim", "beta", "kind", "capacity", "schedule", "without"),
+)
+RECORDED = ("experiment", *RECIPE[2:], "seeds", "models", "seconds", "file")  # the columns of `records`
+FOLDERS = ("run", "file")  # columns of names that stay as they are
 Rows = pd.DataFrame | Iterable[Mapping]
 
 
-@dataclass(frozen=True, eq=False)
-class Table(Captioned):
-    """Rows as dicts; the columns are their keys in order of first appearance, and the first one names the rows."""
+def table(rows: Rows, caption: str, alt: str = "", formats: Mapping[str, str] | None = None) -> Output:
+    """A table from dicts or a DataFrame, whose first column names the rows.
 
-    data: list[dict]
-    caption: str
-    alt: str
-    formats: Mapping[str, str] = field(default_factory=dict)
-    kind: ClassVar[str] = "table"
-
-    @property
-    def shown(self) -> list[dict]:
-        """The rows that the page shows."""
-        return self.data
-
-    @property
-    def cells(self) -> pd.DataFrame:
-        """The table's text; the numbers of a column have the same decimals."""
-        frame = pd.DataFrame(self.shown, dtype=object)
-        return frame.apply(_texts, formats=self.formats).rename(columns=words.label)
-
-    def body(self) -> str:
-        text = self.cells
-        number = [' class="number"' if text[name].map(_is_number).any() else "" for name in text]
-
-        def row(values: Iterable[str], head: str, rest: str) -> str:
-            tags = [head, *[rest] * (len(number) - 1)]
-            # A header without words says nothing to a screen reader: an empty one becomes a plain cell.
-            tags = [tag if value else "td" for tag, value in zip(tags, values, strict=True)]
-            cells = zip(tags, number, values, strict=True)
-            return "".join(f"<{tag}{kind}>{html.escape(value)}</{tag[:2]}>" for tag, kind, value in cells)
-
-        head = row([str(name) for name in text], 'th scope="col"', 'th scope="col"')
-        rows = "</tr><tr>".join(row(values, 'th scope="row"', "td") for values in text.to_numpy())
-        table = f"<table><thead><tr>{head}</tr></thead><tbody><tr>{rows}</tr></tbody></table>"
-        return f'<div class="wide" style="overflow-x:auto">{table}</div>'
-
-    def __str__(self) -> str:
-        return f"{self.caption}\n{self.cells.to_string(index=False)}"
+    The digits of a column follow from its values, unless `formats` says ".1f".
+    """
+    return _make("table", rows, caption, alt, formats=formats)
 
 
-class Headline(Table):
-    """A stage's rows on the report's first page."""
-
-    kind: ClassVar[str] = "headline"
-
-    @property
-    def shown(self) -> list[dict]:
-        return [{name: row[name] for name in HEADLINE} for row in self.data]
-
-
-class Claims(Table):
-    """Claims with their verdicts; `data` holds them as `vaestudy.claims.evaluate` gives them."""
-
-    kind: ClassVar[str] = "claims"
-
-    @property
-    def shown(self) -> list[dict]:
-        return [
-            {
-                "claim": f"{claim['id']} {claim['claim']}",
-                "verdict": words.verdict(claim),
-                "effect, 95 % interval": words.effect(claim),
-                "models": claim["n"],
-                "how sure": words.how_sure(claim),
-                "published": claim.get("published"),
-                "source": claim["source"],
-            }
-            for claim in self.data
-        ]
-
-
-class Provenance(Table):
-    """What made the numbers, a row a run: what they share is said once, so that a column stands for a difference."""
-
-    kind: ClassVar[str] = "provenance"
-
-    def body(self) -> str:
-        own = [{k: v for k, v in row.items() if k not in self.shared} for row in self.data]
-        return self.said() + (Table(own, self.caption, self.alt).body() if any(own) else "")
-
-    @property
-    def shared(self) -> dict[str, Any]:
-        """What all runs have in common."""
-        return {k: v for k, v in self.data[0].items() if all(row.get(k) == v for row in self.data)}
-
-    def said(self) -> str:
-        """The paragraph of what all runs have in common."""
-        text = " · ".join(html.escape(f"{k} {cell(v)}") for k, v in self.shared.items() if v is not None)
-        return f'<p class="shared">{text}</p>'
-
-
-def table(rows: Rows, caption: str, alt: str = "", formats: Mapping[str, str] | None = None) -> Table:
-    """A table from dicts or a DataFrame. The digits of a column follow from its values, unless `formats` says ".1f"."""
-    return _make(Table, rows, caption, alt, formats)
-
-
-def claims(rows: Sequence[dict[str, Any]], caption: str = "") -> Claims:
+def claims(rows: Sequence[dict[str, Any]], caption: str = "") -> Output:
     """The claims of a page from `vaestudy.claims.evaluate`, and under "published" what the published evidence says."""
     rows = [dict(row) for row in rows]
     if not rows or any(not set(row) >= CLAIM for row in rows):
         raise InputError(f"claims are rows with the keys {', '.join(sorted(CLAIM))}")
+    shown = [
+        {
+            "claim": f"{claim['id']} {claim['claim']}",
+            "verdict": words.verdict(claim),
+            "effect, 95 % interval": words.effect(claim),
+            "models": claim["n"],
+            "how sure": words.how_sure(claim),
+            "published": claim.get("published"),
+            "source": claim["source"],
+        }
+        for claim in rows
+    ]
     caption = caption or "The claims of this page, each by the test that was fixed before the run."
-    return _make(Claims, rows, caption, words.verdicts(rows))
+    return _make("claims", rows, caption, words.verdicts(rows), shown)
 
 
-def headline(rows: Rows, caption: str = "This stage's headline numbers.") -> Headline:
+def headline(rows: Rows, caption: str = "This stage's headline numbers.") -> Output:
     """A stage's rows on the report's first page: dicts with the keys of `HEADLINE`.
 
     `ours` and `published` are numbers or text ("0.43 ± 0.02"); what nobody has published is None. A row may have
     `values` as well, one number a model, and the `digits` printed: another run of the report is compared by them.
     """
-    made = _make(Headline, rows, caption)
-    for row in made.data:
+    rows, order = _dicts(rows), (*HEADLINE, "values", "digits")
+    for row in rows:
         if set(row) - {"values", "digits"} != set(HEADLINE):
             raise InputError(f"a headline row has the keys {', '.join(HEADLINE)}, not {', '.join(row)}")
-    order = (*HEADLINE, "values", "digits")
-    return _make(Headline, [{name: row[name] for name in order if name in row} for row in made.data], caption)
+    rows = [{name: row[name] for name in order if name in row} for row in rows]
+    return _make("headline", rows, caption, shown=[{name: row[name] for name in HEADLINE} for row in rows])
 
 
-def provenance(rows: Rows, caption: str = "The runs behind this page.") -> Provenance:
-    """What made each run: dicts of run, commit, device, seed, seconds, data and versions (a dict is spelt out)."""
-    made = _make(Provenance, rows, caption)
+def provenance(rows: Rows, caption: str = "The runs behind this page.", kind: str = "provenance") -> Output:
+    """What made each run: dicts of run, commit, device, seed, seconds, data and versions (a dict is spelt out).
+
+    What all runs share is said once, so that a column stands for a difference.
+    """
     # A notebook's file keeps its objects by the alphabet; the run comes first, and its figures last.
-    order = [sorted(row.items(), key=lambda item: (item[0] != "run", isinstance(item[1], float))) for row in made.data]
-    return _make(Provenance, [dict(row) for row in order], caption)
+    key = lambda item: (item[0] != "run", isinstance(item[1], float))  # noqa: E731
+    rows = [dict(sorted(row.items(), key=key)) for row in _dicts(rows)]
+    own = [{name: value for name, value in row.items() if name not in _shared(rows)} for row in rows]
+    return _make(kind, rows, caption, shown=own, before=shared(rows))
 
 
-def _make(kind: type, rows: Rows, caption: str, alt: str = "", formats: Mapping | None = None) -> Any:
-    rows = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else [dict(row) for row in rows]
+def shared(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The paragraph of what the rows of a table of provenance have in common."""
+    text = " · ".join(html.escape(f"{words.label(k)} {cell(v)}") for k, v in _shared(rows).items() if v is not None)
+    return f'<p class="shared">{text}</p>' if rows else ""
+
+
+def _shared(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {k: v for k, v in rows[0].items() if all(row.get(k) == v for row in rows)} if rows else {}
+
+
+def records(models: pd.DataFrame) -> Output:
+    """The trained models that judge the claims of a page, from their records: a row a setting of them.
+
+    A file's name is that below the folder of the runs or, in a profile that is run in pieces, of the report.
+    """
+    known = [name for name in RECIPE if name in models]
+    rows = []
+    for _, of in models.astype(dict.fromkeys(known, object)).groupby(known, dropna=False, sort=False):
+        row = {name: value for name, value in of.iloc[0][known].items() if pd.notna(value)}
+        part, piece = row.pop("part"), row.pop("piece")
+        about = {"seeds": words.span(of["seed"]), "models": len(of), "seconds": float(of["seconds"].sum())}
+        about["file"] = f"records/{part}-{piece}.jsonl"
+        rows.append({"experiment": words.PARTS.get(part, part), **row, **about})
+    caption = f"{words.counted(len(models), 'model')} of the experiments that judge this page's claims."
+    return provenance(rows, caption, "records") if rows else Output("records", "", caption, caption, rows)
+
+
+def _make(
+    kind: str, rows: Rows, caption: str, alt: str = "", shown: list[dict] | None = None, before: str = "",
+    formats: Mapping[str, str] | None = None,
+) -> Output:  # fmt: skip
+    """A table of `shown`, or of all that the rows hold."""
+    rows = _dicts(rows)
     if not rows:
         raise InputError(f"the table {caption!r} has no rows")
-    return kind(rows, caption, alt or caption, formats or {})
+    cells = pd.DataFrame(rows if shown is None else shown, dtype=object)
+    cells = cells.apply(_texts, formats=formats or {}).rename(columns=words.label)
+    kinds = ["code" if name in FOLDERS else "number" if cells[name].map(_is_number).any() else "" for name in cells]
+    body = render("table", names=list(map(str, cells)), kinds=kinds, rows=cells.to_numpy()) if kinds else ""
+    return Output(kind, before + body, caption, alt or caption, rows, f"{caption}\n{cells.to_string(index=False)}")
+
+
+def _dicts(rows: Rows) -> list[dict]:
+    return rows.to_dict("records") if isinstance(rows, pd.DataFrame) else [dict(row) for row in rows]
 
 
 def _texts(column: pd.Series, formats: Mapping[str, str]) -> pd.Series:
     """The cells of a column: by its format, or with the decimals that fit all of its numbers."""
+    if column.name in FOLDERS:
+        return column.map(str)
     places = words.column(column)
     spec = formats.get(column.name, "" if places is None else f",.{places}f")
     return column.map(lambda value: cell(value, spec if isinstance(value, float) or column.name in formats else ""))

@@ -1,27 +1,21 @@
 """Figures of stage 1: images, the bound and its parts, and what the latents do."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from vaestudy.errors import InputError
 from vaestudy.figures import charts, draw
 from vaestudy.figures.figure import Figure
-from vaestudy.figures.player import Player, player
 from vaestudy.words import LABELS, counted, fixed, number
 
 __all__ = [
     "correlations", "examples", "gradient_spread", "importance_ladder", "kl_spectrum", "manifold", "reconstructions",
-    "training_curves", "traversal",
+    "training_curves",
 ]  # fmt: skip
-
-
-REACH = 3  # standard deviations of the prior, to which latents are walked
 
 
 def examples(images: Any, count: int = 48, columns: int = 16, seed: int = 0) -> Figure:
@@ -42,9 +36,8 @@ def gradient_spread(spreads: Mapping[str, Mapping[int, float]]) -> Figure:
     one = table.loc[1]
     alt = f"At L = 1 the variance is {number(one.min())} for {one.idxmin()} and {number(one.max())} for {one.idxmax()}."
     caption = "Variance of the gradient of the bound by the mean and log std of q(z|x), summed over them; one model."
-    tidy = charts.wide(table, "noise samples L for each image", "estimator", "variance of the gradient").dropna()
-    axes = {"hue": "estimator", "yscale": "log"}
-    return charts.curves(tidy, "noise samples L for each image", "variance of the gradient", caption, alt, **axes)
+    x, y = "noise samples L for each image", "variance of the gradient"
+    return charts.lines(table, x, "estimator", y, caption, alt, yscale="log")
 
 
 def training_curves(runs: Mapping[str, Any]) -> Figure:
@@ -52,22 +45,21 @@ def training_curves(runs: Mapping[str, Any]) -> Figure:
 
     The first sixth of each training, in which everything falls, is left out.
     """
-    names = ("elbo_nats", "nll_nats", "kl_nats")
-    histories = {name: _whole_intervals(run.history, ["images_seen", *names]) for name, run in runs.items()}
-    log = pd.concat(histories, names=["run"]).reset_index("run")
+    titles = {name: LABELS[name].removesuffix(", nats") for name in ("elbo_nats", "nll_nats", "kl_nats")}
+    logs = {name: _whole_intervals(run.history, ["images_seen", *titles]) for name, run in runs.items()}
+    log = pd.concat(logs, names=["run"]).reset_index("run")
     settled = log[log["images_seen"] > log.groupby("run")["images_seen"].transform("max") / 6]
     tidy = settled.assign(thousands=settled["images_seen"] / 1000)
-    tidy = tidy.melt(["run", "images_seen", "thousands"], [*names], "part", "nats per image")
-    ends = [f"{name}: ELBO {fixed(history['elbo_nats'].iloc[-1], 1)} nats" for name, history in histories.items()]
-    seen = [f"{name}: {counted(int(history['images_seen'].iloc[-1]), 'image')}" for name, history in histories.items()]
+    tidy = tidy.melt(["run", "images_seen", "thousands"], [*titles], "part", "nats per image")
+    ends = [f"{name}: ELBO {fixed(own['elbo_nats'].iloc[-1], 1)} nats" for name, own in logs.items()]
+    seen = [f"{name}: {counted(int(own['images_seen'].iloc[-1]), 'image')}" for name, own in logs.items()]
     caption = (
         "The bound and its two parts during training, means over the images of each interval; the first sixth is left "
         f"out. Images seen by the last interval: {'; '.join(seen)}."
     )
-    axes = {"hue": "run", "panel": "part", "log": False, "markers": False, "xlabel": "thousand images seen"}
-    titles = {name: LABELS[name].removesuffix(", nats") for name in names}
     alt = f"Curves that end at {'; '.join(ends)}."
-    return charts.curves(tidy, "thousands", "nats per image", caption, alt, titles=titles, height=2.9, **axes)
+    axes = {"hue": "run", "panel": "part", "titles": titles, "xlabel": "thousand images seen", "height": 2.9}
+    return charts.curves(tidy, "thousands", "nats per image", caption, alt, log=False, markers=False, **axes)
 
 
 def _whole_intervals(history: Mapping[str, np.ndarray] | pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -119,74 +111,30 @@ def kl_spectrum(kl: np.ndarray, active: np.ndarray) -> Figure:
 def importance_ladder(samples: Sequence[int], bounds: np.ndarray) -> Figure:
     """The importance-weighted bound against K; `bounds` (K's, images) in nats, with 95 % intervals over images."""
     # Each image's gain on its ELBO, put upon the mean ELBO: the interval is that of the gain.
-    gains = pd.DataFrame(bounds - bounds[0] + bounds[0].mean(), list(samples)).T
-    x, y = "importance samples K", "bound on log p(x), nats"
-    tidy = gains.melt(var_name=x, value_name=y)
-    means = bounds.mean(1)
+    gains = pd.DataFrame(bounds - bounds[0] + bounds[0].mean(), list(samples))
+    x, y, means = "importance samples K", "bound on log p(x), nats", bounds.mean(1)
     alt = f"From {fixed(means[0], 2)} nats at K = {samples[0]} to {fixed(means[-1], 2)} at K = {samples[-1]}."
     caption = (
         f"The bound over K: means over {counted(bounds.shape[1], 'image')} of one model, "
         "with 95 % intervals of the gain on the ELBO (K = 1)."
     )
-    shown = charts.curves(tidy, x, y, caption, alt)
-    return replace(shown, data=tidy.groupby(x)[y].agg(["mean", "sem"]).reset_index())
-
-
-@torch.no_grad()
-def nats_by_latent(model: Any, images: Any) -> np.ndarray:
-    """KL of each latent from the prior, nats, over some thousand images."""
-    some = np.random.default_rng(0).choice(len(images), min(1000, len(images)), replace=False)
-    x = images.batch(some).to(next(model.parameters()).device)
-    return model.kl_per_latent(x)[0].mean(0).cpu().numpy()
-
-
-@torch.no_grad()
-def traversal_frames(model: Any, x: Tensor, latents: Sequence[int], values: Tensor) -> Tensor:
-    """Images (latents, values, c, h, w): each latent of one image walks along `values`, the others stay inferred."""
-    (mean,) = model.encode(x[:1])
-    walked = mean.repeat(len(latents), len(values), 1)
-    walked[range(len(latents)), :, latents] = values
-    return model.decode([walked.flatten(0, 1)]).unflatten(0, (len(latents), len(values)))
-
-
-def traversal(
-    model: Any, images: Any, order: str = "kl", *, rows: int = 10, frames: int = 25, name: str = ""
-) -> Player:
-    """Latents of one image walked from -3 to 3, ordered by KL (Higgins et al., 2017, fig. 2) or by number.
-
-    `name` is the model's, for the caption.
-    """
-    device, kl = next(model.parameters()).device, nats_by_latent(model, images)
-    latents = (np.argsort(-kl) if order == "kl" else np.arange(len(kl)))[:rows].tolist()
-    start, values = len(images) // 2, torch.linspace(-REACH, REACH, frames, device=device)
-    pictures = traversal_frames(model, images.batch([start]).to(device), latents, values).cpu()
-    ordered = "by KL from the prior" if order == "kl" else "by number"
-    caption = f"its latents walked one at a time from −{REACH:g} to {REACH:g}, {ordered}."
-    caption = f"{name}: one image, {caption}" if name else f"One image, {caption}"
-    ends = " down to ".join(fixed(kl[latent], 2) for latent in (latents[0], latents[-1]))
-    alt = f"{counted(len(latents), 'strip')} of images, one for each latent; KL from {ends} nats."
-    labels = [f"z{i}: {fixed(kl[i], 2)} nats" for i in latents]
-    steps = [f"z = {value:+.2f}" for value in values.tolist()]
-    data = {"latents": latents, "kl_nats": kl[latents], "image": start}
-    return player(pictures, caption, alt, data, labels=labels, steps=steps, slider="value of the latent that is walked")
+    shown = charts.curves(charts.wide(gains, x, "image", y), x, y, caption, alt)
+    shown.data = pd.DataFrame({"mean": gains.mean(axis=1), "sem": gains.sem(axis=1)}).rename_axis(x).reset_index()
+    return shown
 
 
 def correlations(matrices: Mapping[str, np.ndarray], scores: Mapping[str, float], metric: str) -> Figure:
     """Absolute correlations between the latents of several codes, side by side with a score of each code."""
-    rows, shown = [], {}
+    rows, shown, said = [], {}, []
     for name, matrix in matrices.items():
         mean = float(np.abs(matrix[~np.eye(len(matrix), dtype=bool)]).mean())
         rows.append({"code": name, "mean correlation": mean, metric: scores.get(name)})
-        score = f"\n{metric}: {fixed(scores[name], 2)}" if name in scores else ""
-        shown[f"{name}{score}"] = pd.DataFrame(np.abs(matrix))
-    said = [
-        f"{row['code']}: mean {fixed(row['mean correlation'], 2)}"
-        + (f", score {fixed(row[metric], 2)}" if row[metric] is not None else "")
-        for row in rows
-    ]
+        score = fixed(scores[name], 2) if name in scores else ""
+        shown[f"{name}\n{metric}: {score}" if score else name] = pd.DataFrame(np.abs(matrix))
+        said.append(f"{name}: mean {fixed(mean, 2)}" + (f", score {score}" if score else ""))
     caption = (
         f"Correlations between latents (0 off the diagonal: uncorrelated) beside the {metric} of the same codes; "
         "one model or fit each."
     )
-    alt = "; ".join(said) + "."
-    return charts.heatmaps(shown, "|correlation|", caption, alt, pd.DataFrame(rows), square=True, ticks=False)
+    data, alt = pd.DataFrame(rows), "; ".join(said) + "."
+    return charts.heatmaps(shown, "|correlation|", caption, alt, data, square=True, ticks=False)

@@ -12,6 +12,7 @@ from vaestudy.errors import InputError
 from vaestudy.metrics.table import Codes, Models, varies
 
 PENALTY = 0.1  # of the lasso
+STEPS = 100_000  # in which latents that are nearly copies of each other converge, too
 INFORMATIVE_NATS = 0.01
 
 
@@ -40,7 +41,7 @@ def udr(codes: Models, kls: Sequence[Float[np.ndarray, " _"]], *, seed: int, poi
     pairs = np.diag(np.full(len(codes), np.nan))
     for i, j in permutations(range(len(codes)), 2):
         if live[i].shape[1] and live[j].shape[1]:
-            weights = Lasso(alpha=PENALTY).fit(live[i], live[j]).coef_
+            weights = Lasso(alpha=PENALTY, max_iter=STEPS).fit(live[i], live[j]).coef_
             pairs[i, j] = pair_score(np.abs(np.atleast_2d(weights)).T)
     return UDR(np.nanmedian(pairs, axis=0), pairs)
 

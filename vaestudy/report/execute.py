@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -96,18 +97,15 @@ def run_notebook(path: Path | str, given: Mapping[str, Any], output: Path | str,
 
 def fingerprint(path: Path | str, given: Mapping[str, Any]) -> str:
     """Digests of all that decides what a notebook would show: its own code, its parameters and the library."""
-    digest = hashlib.sha256(json.dumps(dict(given), sort_keys=True).encode())
-    for cell in _read(path)["cells"]:
-        digest.update("".join(cell["source"]).encode() + b"\0")
-    return digest.hexdigest() + _library_digest()
+    shown = [dict(given), [cell["source"] for cell in _read(path)["cells"]]]
+    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest() + _library_digest()
 
 
 @cache
 def _library_digest() -> str:
-    digest = hashlib.sha256()
-    for source in sorted(Path(vaestudy.__file__).parent.rglob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
+    files = sorted(Path(vaestudy.__file__).parent.rglob("*"))
+    contents = (file.read_bytes() for file in files if file.is_file() and file.suffix != ".pyc")
+    return hashlib.sha256(b"".join(contents)).hexdigest()
 
 
 def is_fresh(path: Path | str, given: Mapping[str, Any], output: Path | str) -> bool:
@@ -172,8 +170,8 @@ def _progress(cells: int, runs: Path, shown: bool, requested: list) -> Iterator[
     """
     from tqdm import tqdm
 
-    began, place = time.time(), {"cell": 0, "line": "", "since": time.time()}
-    over = threading.Event()
+    began, over = time.time(), threading.Event()
+    place = {"cell": 0, "line": "", "since": began}
 
     def begin(cell: Any, cell_index: int) -> None:
         if requested:
@@ -188,25 +186,22 @@ def _progress(cells: int, runs: Path, shown: bool, requested: list) -> Iterator[
                 about = f"cell {place['cell']} of {cells}, {seconds:.0f} s: "
                 bar.set_description_str(about + " | ".join(filter(None, (newest, place["line"]))))
 
-    thread = threading.Thread(target=show, daemon=True)
-    if shown:
-        thread.start()
-    try:
-        yield begin
-    finally:
-        over.set()
+    with ThreadPoolExecutor(1) as side:
         if shown:
-            thread.join()
+            side.submit(show)
+        try:
+            yield begin
+        finally:
+            over.set()
 
 
 def newest_training(runs: Path, since: float) -> str:
     """The model and β that wrote into a log last, and how many images it has seen; empty if none has since then."""
     with suppress(OSError, ValueError, LookupError):  # a run may be moved or removed meanwhile
-        changed, log = max(((path.stat().st_mtime, path) for path in runs.glob("*/metrics.jsonl")), default=(0, runs))
-        seen = re.findall(r'"images_seen": (\d+)', log.read_text()) if changed >= since else []
+        log = max(runs.glob("*/metrics.jsonl"), key=lambda path: path.stat().st_mtime)
+        seen = re.findall(r'"images_seen": (\d+)', log.read_text())[-1] if log.stat().st_mtime >= since else ""
         model, _, recipe = json.loads((log.parent / "config.json").read_text())
-        name = f"{next(iter(model))}, β = {recipe['objective']['beta']:g}"
-        return f"{name}, {int(seen[-1]):,} images" if seen else ""
+        return f"{next(iter(model))}, β = {recipe['objective']['beta']:g}, {int(seen):,} images"
     return ""
 
 

@@ -4,34 +4,31 @@ import ast
 import base64
 import html
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import tostring
 
 import nbformat
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader
+from latex2mathml.converter import convert_to_element
 from markupsafe import Markup
+from nbconvert.filters import Highlight2HTML
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 import vaestudy
 from vaestudy import figures, profiles, settings, words
 from vaestudy.errors import InputError
+from vaestudy.figures.figure import template
 from vaestudy.report.execute import in_words
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 _FUNCTION, _THIN = "<mi>(?:log|ln|exp|min|max|det|tanh|sin|cos)</mi>", '<mspace width="0.17em" />'
-# Code comes first, so that a dollar sign inside of it is no formula.
-_MATH = re.compile(
-    r"(?P<code>(?P<fence>`{3,}|~{3,}).*?(?P=fence)|(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))"
-    r"|\\\$|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\s](?:[^$]*?[^$\s\\])?)\$",
-    re.S,
-)
 _HEADING = re.compile(r"<h([1-4])>(.*?)</h\1>", re.S)
-_FIGURE = re.compile(r'<figure class="(figure|player|decoder|picture|table|headline|claims)">(.*?)</figure>', re.S)
+_FIGURE = re.compile(r'<figure class="([a-z]+)">(.*?)</figure>', re.S)
 _SCROLLS = '<div class="wide"'
 _HERE = "\ue002"  # stands for the id of a figure until it has one
 
@@ -43,8 +40,6 @@ def read(path: Path | str) -> Any:
 
 def formula(latex: str, display: str = "inline") -> str:
     """LaTeX as MathML. What the converter does not know stays in it as a backslash or an ampersand."""
-    from latex2mathml.converter import convert_to_element
-
     math = convert_to_element(latex.replace("{aligned}", "{split}"), display=display)
     math.set("alttext", latex.strip())
     if display == "block":
@@ -55,31 +50,29 @@ def formula(latex: str, display: str = "inline") -> str:
     return re.sub(rf"(</m(?:[in]|sub|sup|subsup|frac|style|row)>)(?={_FUNCTION})", rf"\1{_THIN}", text)
 
 
+class _Prose(IPythonRenderer):
+    """nbconvert's Markdown with formulas as MathML and links to notebooks as links to their pages."""
+
+    def inline_math(self, body: str) -> str:
+        return formula(body)
+
+    def block_math(self, body: str) -> str:
+        return formula(body, "block")
+
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        return super().link(text, re.sub(r"^(\w+)\.ipynb$", r"\1.html", url), title)
+
+
 def prose(source: str) -> str:
-    """Markdown as HTML: `$...$` and `$$...$$` as MathML, links to notebooks as links to their pages."""
-    from nbconvert.filters import markdown2html
-
-    formulas = []
-
-    def keep(match: re.Match) -> str:
-        latex = match["block"] or match["inline"]
-        if latex is None:
-            return match[0]
-        formulas.append(formula(latex, "block" if match["block"] else "inline"))
-        return f"\ue000{len(formulas) - 1}\ue001"  # private characters, which Markdown leaves alone
-
-    text = markdown2html(_MATH.sub(keep, source)).replace("\\$", "$")
-    text = text.replace("&#57344;", "\ue000").replace("&#57345;", "\ue001")  # as headings have them
-    text = re.sub(r'href="(\w+)\.ipynb"', r'href="\1.html"', text)
-    text = re.sub(r'<h(\d) id="[^"]*">(.*?)<a class="anchor-link".*?</a></h\1>', r"<h\1>\2</h\1>", text, flags=re.S)
+    """Markdown as HTML, its tables and code in regions that the keyboard reaches."""
+    text = MarkdownWithMath(_Prose(escape=False, exclude_anchor_links=True)).render(source)
     text = re.sub(r"<th[^>]*></th>", "<td></td>", text)  # a header without words says nothing to a screen reader
     text = text.replace("<table>", '<div class="scroll" tabindex="0" role="group" aria-label="table"><table>')
-    text = text.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
-    return re.sub("\ue000(\\d+)\ue001", lambda match: formulas[int(match[1])], text)
+    return text.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
 
 
 def shown(output: Any, source: str = "") -> str:
-    """One output of a cell as HTML; nothing for what needs a kernel, for warnings and for what the footer shows.
+    """One output of a cell as HTML; nothing for what needs a kernel, for warnings and for what other places show.
 
     A figure has a link to itself, its data as CSV, and the call of `source` that made it.
     """
@@ -89,7 +82,7 @@ def shown(output: Any, source: str = "") -> str:
         return _pre(f"{output['ename']}: {output['evalue']}", "error")
     data = output["data"]
     own = data.get(figures.MIME, {})
-    if "application/vnd.jupyter.widget-view+json" in data or own.get("kind") == "provenance":
+    if "application/vnd.jupyter.widget-view+json" in data or own.get("kind") in ("provenance", "records"):
         return ""
     if "text/html" in data:
         return data["text/html"].replace("</figure>", f"{tools(own, source)}</figure>" if own else "</figure>")
@@ -102,10 +95,7 @@ def shown(output: Any, source: str = "") -> str:
 def tools(own: Mapping[str, Any], source: str) -> str:
     """What stands below a figure: a link to it, its data, and the call that made it."""
     text = base64.b64encode(csv(own["data"]).encode()).decode()
-    link = f'<a href="#{_HERE}">link</a> <a download="{_HERE}.csv" href="data:text/csv;base64,{text}">data (CSV)</a>'
-    call = html.escape(last_call(source))
-    fold = f'<details><summary>call</summary><pre tabindex="0">{call}</pre></details>' if call else ""
-    return f'<div class="tools">{link} {fold}</div>'
+    return template(TEMPLATES / "tools.html.j2").render(here=_HERE, csv=text, call=last_call(source))
 
 
 def csv(data: Any) -> str:
@@ -129,39 +119,47 @@ def blocks(notebook: Any) -> Iterator[tuple[str, str]]:
     """The notebook as it reads: ("prose" | "code" | "shown", text). Cells that show nothing share one block of code."""
     code = []
     for cell in notebook.cells:
-        if cell.cell_type == "code":
+        is_code = cell.cell_type == "code"
+        if is_code:
             code.append(cell.source)
-            outputs = "".join(shown(output, cell.source) for output in cell.outputs)
-        if code and (cell.cell_type == "markdown" or outputs):
-            yield "code", "\n\n".join(code)
+        text = "".join(shown(out, cell.source) for out in cell.outputs) if is_code else prose(cell.source)
+        if text:
+            yield from _folded(code)
             code = []
-        if cell.cell_type == "markdown":
-            yield "prose", prose(cell.source)
-        elif cell.cell_type == "code" and outputs:
-            yield "shown", outputs
+            yield ("shown" if is_code else "prose"), text
+    yield from _folded(code)
+
+
+def _folded(code: list[str]) -> Iterator[tuple[str, str]]:
     if code:
-        yield "code", "\n\n".join(code)
+        marked = Highlight2HTML(pygments_lexer="python")("\n\n".join(code)).replace("<pre>", '<pre tabindex="0">')
+        yield "code", f'<details class="code"><summary>Code</summary>{marked}</details>'
+
+
+def outputs(notebook: Any) -> list[tuple[Any, Any]]:
+    """All outputs of a notebook, each with its cell."""
+    return [(cell, output) for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
 def objects(notebook: Any, kind: str | None = None) -> list[dict]:
     """All that an executed notebook shows with numbers (of one kind), as {kind, caption, alt, data}, in order."""
-    outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
-    found = [data[figures.MIME] for data in outputs if figures.MIME in data]
+    data = [output.get("data", {}) for _, output in outputs(notebook)]
+    found = [of[figures.MIME] for of in data if figures.MIME in of]
     return [shown for shown in found if kind in (None, shown["kind"])]
 
 
 def rows(notebook: Any, kind: str) -> list[dict]:
-    """The rows of all tables of one kind that an executed notebook shows."""
+    """The rows of all tables of one kind that an executed notebook shows, their keys sorted by the notebook's file."""
     return [row for shown in objects(notebook, kind) for row in shown["data"]]
 
 
 def title(notebook: Any) -> str:
     """The notebook's first heading."""
-    for cell in notebook.cells:
-        found = re.search(r"^# +(.+)$", cell.source, re.M) if cell.cell_type == "markdown" else None
-        if found:
-            return found[1].strip()
-    raise InputError("a notebook of the report needs a first heading: a line '# Title' in a Markdown cell")
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    found = re.search(r"^# +(.+)$", text, re.M)
+    if found is None:
+        raise InputError("a notebook of the report needs a first heading: a line '# Title' in a Markdown cell")
+    return found[1].strip()
 
 
 def short_title(notebook: Any) -> str:
@@ -180,10 +178,10 @@ def execution(notebook: Any) -> str:
 def changed(notebook: Any) -> str:
     """What a run's parameters change against the study's own, as a sentence; empty where nothing."""
     known, given = settings.fields(notebook.metadata.vaestudy.stage), notebook.metadata.papermill.parameters
-    own = {name: known[name].default for name in given if name in known and name != "profile"}
     new = [
-        f"{words.label(name)} {in_words(given[name])} in place of {in_words(was) or 'none'}"
-        for name, was in own.items()
+        f"{words.label(name)} {in_words(value)} in place of {in_words(known[name].default) or 'none'}"
+        for name, value in given.items()
+        if name in known and name != "profile"
     ]
     return f"Changed against the study: {words.listed(new)}." if new else ""
 
@@ -197,14 +195,13 @@ def toy(notebook: Any) -> bool:
 def stopped(path: Path) -> str:
     """Where a notebook stopped that was not executed to its end."""
     try:
-        notebook = read(path)
+        found = outputs(read(path))
     except (OSError, ValueError):  # it is being written
         return "is running"
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if output.output_type == "error":
-                said = next(iter(output.evalue.splitlines()), "")
-                return f"stopped in cell {cell.execution_count}: {output.ename}: {said}".rstrip(": ")
+    for cell, output in found:
+        if output.output_type == "error":
+            said = next(iter(output.evalue.splitlines()), "")
+            return f"stopped in cell {cell.execution_count}: {output.ename}: {said}".rstrip(": ")
     return "is running, or was cut short"
 
 
@@ -244,32 +241,18 @@ def page(notebook: Any, **context: Any) -> str:
 
     It opens with its title and question, the answer that its claims give, and one picture.
     """
-    from nbconvert.filters import Highlight2HTML
-
-    highlight, parts = Highlight2HTML(pygments_lexer="python"), []
-    for kind, text in blocks(notebook):
-        if kind == "code":
-            code = highlight(text).replace("<pre>", '<pre tabindex="0">')
-            text = f'<details class="code"><summary>Code</summary>{code}</details>'
-        parts.append(referring(text, notebook) if kind != "code" else text)
-        if len(parts) == 1:
-            parts.append(opening(notebook))
-    text, contents = numbered("\n".join(parts))
+    first, *rest = [text if kind == "code" else referring(text, notebook) for kind, text in blocks(notebook)]
+    text, contents = numbered("\n".join([first, opening(notebook), *rest]))
     made = {"title": title(notebook), "text": Markup(text), "contents": contents, "execution": execution(notebook)}
-    return _render("page.html.j2", rows(notebook, "provenance"), **made, **context)
+    return _render("page", rows(notebook, "provenance"), **made, **context)
 
 
 def opening(notebook: Any) -> str:
     """What stands below the question: what the run changed, the answer, and a copy of the page's picture."""
-    answers, text = objects(notebook, "answer"), changed(notebook)
-    about = f'<p class="warning">{html.escape(text)}</p>' if text else ""
-    if toy(notebook):
-        about += _templates().get_template("toy.html.j2").render()
-    if not answers:
-        return about
-    made = figures.Answer(*(answers[0][name] for name in ("caption", "alt", "data")))
-    said = referring(made.opening(), notebook)
-    return f'<section class="opening" aria-label="the answer">{about}{said}{picture(notebook)}</section>'
+    answers = objects(notebook, "answer")
+    said = figures.answer_html(answers[0]["data"], "sentences", "sure") if answers else ""
+    about = {"answer": Markup(referring(said, notebook)), "picture": Markup(picture(notebook))}
+    return template(TEMPLATES / "opening.html.j2").render(changed=changed(notebook), toy=toy(notebook), **about)
 
 
 def referring(text: str, notebook: Any) -> str:
@@ -287,57 +270,58 @@ def referring(text: str, notebook: Any) -> str:
 
 def index(notebooks: Mapping[str, Any], **context: Any) -> str:
     """The report's first page over the executed notebooks of the stages, by the stem of their pages."""
-    stages, headline, runs = [], [], []
-    for name, notebook in notebooks.items():
-        stage, answers, claims = short_title(notebook), objects(notebook, "answer"), rows(notebook, "claims")
-        primary = [claim for claim in claims if "primary" in claim["family"]]
-        about = {"title": stage, "href": f"{name}.html", "execution": execution(notebook), "toy": toy(notebook)}
-        about |= {"answer": answers[0]["data"] if answers else None, "picture": Markup(picture(notebook))}
-        caption = "The primary claims of this stage."
-        stages.append(about | {"claims": Markup(figures.claims(primary, caption)._repr_html_() if primary else "")})
-        # A notebook's file sorts the keys of its outputs.
-        own = [{key: row.get(key) for key in figures.HEADLINE} for row in rows(notebook, "headline")]
-        headline += [{"stage": stage, **row} for row in own]
-        runs += rows(notebook, "provenance")
+    headline = [
+        {"stage": short_title(notebook)} | {name: row.get(name) for name in figures.HEADLINE}
+        for notebook in notebooks.values()
+        for row in rows(notebook, "headline")
+    ]
+    runs = [row for notebook in notebooks.values() for row in rows(notebook, "provenance")]
     caption = "Our numbers beside the published ones; a dash stands where nobody has published one."
-    table = Markup(figures.table(headline, caption)._repr_html_() if headline else "")
-    return numbered(_render("index.html.j2", runs, stages=stages, headline=table, here="index", **context))[0]
+    made = {"headline": _shown(figures.table, headline, caption), "toy": any(map(toy, notebooks.values()))}
+    return numbered(_render("index", runs, notebooks=notebooks, here="index", **made, **context))[0]
+
+
+def primary(notebook: Any) -> str:
+    """The table of a stage's primary claims."""
+    claims = [claim for claim in rows(notebook, "claims") if "primary" in claim["family"]]
+    return _shown(figures.claims, claims, "The primary claims of this stage.")
 
 
 def runs_page(notebooks: Mapping[str, Any], **context: Any) -> str:
-    """The page of every run behind the report: settings, cost and folder, a table for each stage."""
+    """The page of every run behind the report, settings, cost and folder of each: two tables for a stage.
+
+    One is of the runs that its page shows, the other of the models by which its claims are judged.
+    """
     tables = {}
     for notebook in notebooks.values():
-        if found := rows(notebook, "provenance"):
-            cost = words.number(sum(row.get("seconds") or 0 for row in found), 3)
-            caption = f"{words.counted(len(found), 'run')}; {cost} s of training in all."
-            tables[short_title(notebook)] = Markup(figures.provenance(found, caption)._repr_html_())
-    return numbered(_render("runs.html.j2", [], tables=tables, title="Every run", here="runs", **context))[0]
+        shown, judged = rows(notebook, "provenance"), rows(notebook, "records")
+        judged = [{name: row[name] for name in figures.RECORDED if name in row} for row in judged]
+        cost = words.number(sum(row.get("seconds") or 0 for row in shown), 3)
+        made = _shown(figures.provenance, shown, f"{words.counted(len(shown), 'run')}; {cost} s of training in all.")
+        models = words.counted(sum(row["models"] for row in judged), "model")
+        caption = f"{models} that judge the claims of this page, a row a setting; seconds of training and scoring."
+        tables[short_title(notebook)] = made + _shown(figures.provenance, judged, caption)
+    return numbered(_render("runs", [], tables=tables, title="Every run", here="runs", **context))[0]
 
 
 def picture(notebook: Any) -> str:
     """The figure that a reader sees first, as a copy: of the last cell tagged "picture", else the last one."""
-    found = [
-        (cell, output["data"]["text/html"])
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if output.get("data", {}).get(figures.MIME, {}).get("kind") == "figure"
-    ]
+    shown = [(cell, output.get("data", {})) for cell, output in outputs(notebook)]
+    found = [(cell, data["text/html"]) for cell, data in shown if data.get(figures.MIME, {}).get("kind") == "figure"]
     marked = [text for cell, text in found if "picture" in cell.metadata.get("tags", [])]
-    text = (marked[::-1] or [text for _, text in found[::-1]] or [""])[0]
+    text = (marked or [text for _, text in found] or [""])[-1]
     # The ids inside of the copy differ from those of the figure that stands further down.
-    return re.sub(r"\bf([0-9a-f]{8}-)", r"p\1", text).replace('class="figure"', 'class="picture"')
+    return re.sub(r'( id="|url\(#|href="#)', r"\1picture-", text).replace('class="figure"', 'class="picture"')
 
 
-def _render(template: str, runs: list[dict], **context: Any) -> str:
-    shared = Markup(figures.provenance(runs).said() if runs else "")
-    made = {"version": vaestudy.__version__, "provenance": shared, "runs": len(runs)}
-    return _templates().get_template(template).render(**made, **context)
+def _shown(make: Callable[..., Any], rows: list[dict], caption: str) -> Markup:
+    """A table of the rows, nothing where there are none."""
+    return Markup(make(rows, caption)._repr_html_() if rows else "")
 
 
-@cache
-def _templates() -> Environment:
-    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+def _render(name: str, runs: list[dict], **context: Any) -> str:
+    about = {"version": vaestudy.__version__, "provenance": Markup(figures.shared(runs)), "runs": len(runs)}
+    return template(TEMPLATES / f"{name}.html.j2").render(**about, of=sys.modules[__name__], **context)
 
 
 def _pre(text: str, kind: str = "text") -> str:

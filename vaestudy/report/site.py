@@ -88,24 +88,9 @@ def write(profile: str, folder: Path, also: Path | None = None) -> Path:
     from vaestudy.report import html
 
     nodes = {path.stem: html.read(path) for path in find(folder)}
-    links = (
-        {"index": "Overview"} | {name: html.short_title(node) for name, node in nodes.items()} | {"runs": "Every run"}
-    )
-    notebooks = {
-        name: {
-            "stage": node.metadata.vaestudy.stage,
-            "title": html.title(node),
-            "parameters": node.metadata.papermill.parameters,
-            "seconds": node.metadata.papermill.duration,
-            "shown": html.objects(node),
-        }
-        for name, node in nodes.items()
-    }
-    rows = {kind: [row for node in nodes.values() for row in html.rows(node, kind)] for kind in VERIFIED}
-    results = {"profile": profile, "version": vaestudy.__version__, "claims": rows["claims"]}
-    results |= {"headline": [_summed_up(row) for row in rows["headline"] if row.get("values")]}
-    results |= {"checksums": {row["data set"]: row["data"] for row in rows["provenance"] if row.get("data set")}}
-    write_json(folder / "results.json", {**results, "notebooks": notebooks})
+    titles = {name: html.short_title(node) for name, node in nodes.items()}
+    links = {"index": "Overview", **titles, "runs": "Every run"}
+    write_json(folder / "results.json", results(profile, nodes))
     extra = {also.stem: html.read(also)} if also and also.exists() else {}
     for name, node in (extra | nodes).items():
         _replace(folder / f"{name}.html", html.page(node, links=links, here=name, command=command(node)))
@@ -121,6 +106,21 @@ def write(profile: str, folder: Path, also: Path | None = None) -> Path:
     return _replace(folder / "index.html", text)
 
 
+def results(profile: str, nodes: Mapping[str, Any]) -> dict[str, Any]:
+    """Every number of a report: what all executed notebooks show, and first what `vaestudy.claims.verify` compares."""
+    from vaestudy.report import html
+
+    claims, headline, runs = ([row for node in nodes.values() for row in html.rows(node, kind)] for kind in VERIFIED)
+    notebooks = {}
+    for name, node in nodes.items():
+        about, own = node.metadata.papermill, {"stage": node.metadata.vaestudy.stage, "title": html.title(node)}
+        notebooks[name] = own | {"parameters": about.parameters, "seconds": about.duration, "shown": html.objects(node)}
+    found = {"profile": profile, "version": vaestudy.__version__, "claims": claims}
+    found |= {"headline": [_summed_up(row) for row in headline if row.get("values")]}
+    found |= {"checksums": {row["data set"]: row["data"] for row in runs if row.get("data set")}}
+    return found | {"notebooks": notebooks}
+
+
 def command(node: Any) -> str:
     """What makes a page again."""
     given, notebook = node.metadata.papermill.parameters, Path(node.metadata.papermill.input_path).name
@@ -131,9 +131,9 @@ def command(node: Any) -> str:
 
 def _summed_up(row: Mapping[str, Any]) -> dict[str, Any]:
     """A headline row as `vaestudy.claims.verify` compares it: mean and standard deviation over models."""
-    values, many = row["values"], len(row["values"]) > 1
-    spread = {"mean": fmean(values), "std": stdev(values) if many else None, "n": len(values)}
-    return {"quantity": row["quantity"], **spread, "digits": row.get("digits", 2)}
+    values, digits = row["values"], row.get("digits", 2)
+    std = stdev(values) if len(values) > 1 else None
+    return {"quantity": row["quantity"], "mean": fmean(values), "std": std, "n": len(values), "digits": digits}
 
 
 def _replace(page: Path, text: str) -> Path:

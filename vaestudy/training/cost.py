@@ -98,18 +98,31 @@ def cost(model: nn.Module, training: Training, images: int, *, models: int = 1) 
     per_part = [two[:, 0] + flops * (share - 2), (two[:, 1] - 2 * moved).clip(0), moved * share]
     tensors = list(shadow.parameters())
     weights = models * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    # What a step changes, in units of the weights: themselves, the optimiser's moments, and their average.
-    changed = 1 + (1 if training.optimizer == "adagrad" else 2) + (training.ema > 0)
-    undone = changed * (training.grad_skip_factor > 0)
-    passes = _OPTIMIZER + _AVERAGE * (training.ema > 0) + _UNDO * undone
+    passes = _OPTIMIZER + _AVERAGE * (training.ema > 0) + _UNDO * _changed(training) * (training.grad_skip_factor > 0)
     return Cost(
         parameters=sum(tensor.numel() for tensor in tensors),
         steps=-(-training.images // batch),
         operations=parts * len(two) + round(_KERNELS_A_TENSOR * len(tensors)),
         work=np.vstack([models * parts * np.stack(per_part, 1), [0.0, weights * passes, 0.0]]),
-        # The weights' gradients, all that a step changes, and what undoes the step.
-        memory=(float(weights * (1 + changed + undone)), float(models * kept_per_image(shadow) * share)),
+        memory=tuple(models * part for part in step_memory(shadow, training, images)),
     )
+
+
+def step_memory(model: nn.Module, training: Training, images: int) -> tuple[float, float]:
+    """Bytes that a step with so many images needs: of weights and what belongs to them, and of activations, as fp32.
+
+    The model may be on any device.
+    """
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    # The weights' gradients, all that a step changes, and what undoes the step.
+    copies = 1 + _changed(training) * (1 + (training.grad_skip_factor > 0))
+    share = min(training.batch, images) / training.micro_batches
+    return float(weights * copies), kept_per_image(model) * share
+
+
+def _changed(training: Training) -> int:
+    """What a step changes, in units of the weights: themselves, the optimiser's moments, and their average."""
+    return 1 + (1 if training.optimizer == "adagrad" else 2) + (training.ema > 0)
 
 
 def kept_per_image(model: nn.Module) -> int:

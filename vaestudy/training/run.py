@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save
 from torch import nn
 
-from vaestudy.errors import InputError, first_line
-from vaestudy.files import canonical, remove_unfinished, replacing, write_json, writing
+from vaestudy.errors import InputError
+from vaestudy.files import canonical, locked, remove_unfinished, replacing, write_json, writing
 from vaestudy.training.config import Training
+
+LARGEST = 2**25  # numbers in a batch of images that is looked at: 128 MiB
 
 
 def folder(root: Path | str, stage: str, *parts: Any) -> Path:
@@ -191,13 +192,18 @@ class Run:
             draws = [self.model.log_weights(x, min(100, samples - k)) for k in range(0, samples, 100)]
             return [torch.cat(draws, 1).double().cpu().numpy()]
 
+        batch = min(batch, LARGEST // (min(100, samples) * math.prod(images.shape)))
         (found,) = self._by_batch(weights, images, batch, seed)
         return np.concatenate(found)
 
     @torch.no_grad()
     def _by_batch(self, function: Callable, images: Any, batch: int, seed: int, index: Any = None) -> list[tuple]:
-        """What `function` lists for each batch of images: a tuple of all batches for each place in its list."""
+        """What `function` lists for each batch of images: a tuple of all batches for each place in its list.
+
+        A batch has no more numbers than `LARGEST`: images of side 256 come a hundred or two at a time.
+        """
         index = np.arange(len(images)) if index is None else np.asarray(index)
+        batch = max(1, min(batch, LARGEST // math.prod(images.shape)))
         parts = np.split(index, range(batch, len(index), batch))
         with noise_from(seed, self.device):
             return list(zip(*(function(images.batch(part).to(self.device)) for part in parts), strict=True))
@@ -260,16 +266,8 @@ def owned(runs: Sequence[Run]) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for run in sorted(runs, key=lambda run: str(run.path)):
-            lock = FileLock(run.path / ".lock")
-            try:
+            with writing(run.path):
                 run.path.mkdir(parents=True, exist_ok=True)
-                try:
-                    stack.enter_context(lock.acquire(timeout=0))
-                except Timeout:
-                    print(f"waiting for the process that trains {run.path}", flush=True)  # noqa: T201
-                    stack.enter_context(lock.acquire())
+                stack.enter_context(locked(run.path / ".lock", f"trains {run.path}"))
                 remove_unfinished(run.path)
-            except (OSError, NotImplementedError) as error:
-                reason = getattr(error, "strerror", None) or first_line(error)
-                raise InputError(f"cannot write to {run.path}: {reason}") from error
         yield

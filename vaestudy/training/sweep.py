@@ -1,6 +1,7 @@
 """Sweeps: every combination of pressures, latent sizes and seeds as trainings, and what their runs know together."""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from vaestudy.models.stack import Stack
 from vaestudy.models.vae import VAE
 from vaestudy.training.config import Training
 from vaestudy.training.objective import Objective
-from vaestudy.training.run import Job, Run
+from vaestudy.training.run import LARGEST, Job, Run
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Grid:
 def codes(runs: Sequence[Run], images, index=None, batch: int = 512) -> list[np.ndarray]:
     """Posterior means (n, d) of every run of a sweep, those of one latent size computed at once."""
     index, found = np.arange(len(images)) if index is None else np.asarray(index), {}
+    batch = max(1, min(batch, LARGEST // math.prod(images.shape)))
     sizes = [run.model.config.latent_dim for run in runs]
     for size in set(sizes):
         members = [i for i, own in enumerate(sizes) if own == size]

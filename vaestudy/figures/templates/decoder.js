@@ -2,18 +2,18 @@
 (root => {
   const ints = text => new Int16Array(Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer);
   const activations = {
-    linear: v => v, relu: v => Math.max(v, 0), tanh: Math.tanh, sigmoid: v => 1 / (1 + Math.exp(-v)),
+    identity: v => v, relu: v => Math.max(v, 0), tanh: Math.tanh, sigmoid: v => 1 / (1 + Math.exp(-v)),
   };
 
-  // The layers of a model: weights (outputs, inputs) and biases, whole numbers times a step for each output.
+  // The layers of a model: weights (outputs, inputs) and biases, whole numbers times the layer's step.
   const layersOf = model => {
     const all = ints(model.weights);
     let at = 0;
-    return model.layers.map(({inputs, outputs, steps, activation}) => {
+    return model.layers.map(({inputs, outputs, step, activation}) => {
       const weights = new Float32Array(outputs * inputs), biases = new Float32Array(outputs);
       for (let o = 0; o < outputs; o++) {
-        for (let i = 0; i < inputs; i++) weights[o * inputs + i] = all[at++] * steps[0];
-        biases[o] = all[at++] * steps[1];
+        for (let i = 0; i < inputs; i++) weights[o * inputs + i] = all[at++] * step;
+        biases[o] = all[at++] * step;
       }
       return {inputs, outputs, weights, biases, activation: activations[activation]};
     });
@@ -62,4 +62,4 @@
     };
     show();
   });
-})(document.getElementById('ROOT'));
+})(document.getElementById('{{ root }}'));

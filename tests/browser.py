@@ -1,0 +1,77 @@
+"""A page in a real browser that a test steers: it runs scripts in it and presses keys (Chrome DevTools Protocol)."""
+
+import itertools
+import json
+import shutil
+import subprocess
+import time
+import urllib.request
+from contextlib import closing, contextmanager
+
+import websocket
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+QUIET += ["--disable-background-networking", "--disable-component-update"]
+
+
+class Page:
+    """A page whose scripts are run and whose keys are pressed from here."""
+
+    def __init__(self, address):
+        self._socket = websocket.create_connection(address, timeout=600, suppress_origin=True)
+        self._numbers = itertools.count(1)
+
+    def close(self):
+        self._socket.close()
+
+    def call(self, method, **given):
+        number = next(self._numbers)
+        self._socket.send(json.dumps({"id": number, "method": method, "params": given}))
+        while (answer := json.loads(self._socket.recv())).get("id") != number:
+            pass
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def value(self, script):
+        """What an expression, or the promise that it is, comes to."""
+        found = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in found, found["exceptionDetails"]
+        return found["result"].get("value")
+
+    def wait(self, script, seconds):
+        """Until an expression is true; its value."""
+        end = time.monotonic() + seconds
+        while not (found := self.value(script)):
+            assert time.monotonic() < end, f"not true after {seconds} s: {script}"
+            time.sleep(0.2)
+        return found
+
+    def press(self, key):
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+
+
+def _pages(listing):
+    with urllib.request.urlopen(listing) as answer:  # noqa: S310
+        return [of["webSocketDebuggerUrl"] for of in json.load(answer) if of["type"] == "page"]
+
+
+@contextmanager
+def opened(url, user, size="1280,1000"):
+    """A `Page` on an address; its browser, whose profile is the folder `user`, ends with it."""
+    command = [CHROMIUM, *QUIET, f"--window-size={size}", f"--user-data-dir={user}", "--remote-debugging-port=0", url]
+    browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        port, end = user / "DevToolsActivePort", time.monotonic() + 60
+        while not (port.exists() and port.read_text()):
+            assert time.monotonic() < end, "the browser does not open its port"
+            time.sleep(0.1)
+        listing = f"http://127.0.0.1:{port.read_text().split()[0]}/json"
+        while not (addresses := _pages(listing)):
+            time.sleep(0.1)
+        with closing(Page(addresses[0])) as page:
+            yield page
+    finally:
+        browser.kill()
+        browser.wait()
