@@ -8,6 +8,7 @@ import ast
 import dataclasses
 import difflib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,8 +37,9 @@ MOST_BETA = MOST_LABELS = 1_000_000
 
 
 def setting(
-    default: Any, sentence: str, *, least: int | None = None, most: int | None = None, choices: Sequence[str] = ()
-) -> Any:
+    default: Any, sentence: str, *, least: float | int = -math.inf, most: float | int = math.inf,
+    choices: Sequence[str] = (),
+) -> Any:  # fmt: skip
     """A parameter: its default, the sentence that explains it, and what it may be. Empty text is never refused."""
     return field(default=default, metadata={"help": sentence, "least": least, "most": most, "choices": tuple(choices)})
 

@@ -86,6 +86,8 @@ def check_memory(settings: Settings, experiment: ModuleType) -> None:
 
     VAEs of one kind share a program, as many as fit; other models are trained side by side on the cores of a CPU.
     """
+    if not hasattr(experiment, "jobs"):  # a stage that trains nothing
+        return
     device, images = device_of(None), _without_data(*_source(settings, experiment))
     with torch.device("meta"):
         jobs = [job for of in experiment.jobs(settings, images).values() for job in of]
