@@ -78,7 +78,7 @@ def open_run(run: Run | Path | str) -> Run:
         raise InputError(f"{run} is no finished run: `python -m vaestudy runs` lists those that are there")
     ((kind, config),) = Run(folder, nn.Module()).config[0].items()
     if kind == "VAE":
-        model = VAE(config.pop("shape"), **config)
+        model = VAE(tuple(config.pop("shape")), **config)
     elif kind == "NVAE":
         model = NVAE(NVAEConfig(**config))
     else:
