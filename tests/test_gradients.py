@@ -3,8 +3,11 @@
 import torch
 from torch.distributions import Normal
 
+from vaestudy.data import ImageSet
+from vaestudy.experiments import vae
 from vaestudy.experiments.vae_parts import gradient_draws, spread
 from vaestudy.models import VAE
+from vaestudy.training import Run
 
 
 def setup():
@@ -55,3 +58,17 @@ def test_spread_of_independent_draws_falls_as_one_over_l():
     draws = torch.randn(20_000, 2, 3)
     assert abs(spread(draws, 1) - 3) < 0.1
     assert abs(spread(draws, 10) - 0.3) < 0.03
+
+
+def test_the_noise_follows_from_the_seed_and_nobody_else_s_is_touched():
+    model, x = setup()
+    run, images = Run("", model), ImageSet.from_array(x)
+    before, weights = torch.get_rng_state(), [id(part) for part in model.parameters()]
+    found = vae.gradient_variances(run, images, seed=3, draws=200)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [id(part) for part in model.parameters()] == weights
+    torch.rand(7)
+    assert vae.gradient_variances(run, images, seed=3, draws=200).equals(found)
+    assert not vae.gradient_variances(run, images, seed=4, draws=200).equals(found)
+    assert set(found["samples"]) == {1, 10, 100}
+    assert not len(found[(found["samples"] == 1) & found["estimator"].str.contains("baseline")])

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from vaestudy import experiments, figures
-from vaestudy.data import Factors, ImageSet, labels
+from vaestudy.data import Factors, ImageSet
+from vaestudy.data.labels import read_labels
 from vaestudy.models import VAE
 
 pytestmark = pytest.mark.filterwarnings("ignore:constrained_layout not applied")  # for names as long as these
@@ -88,6 +89,6 @@ def test_markup_in_labels_and_file_names_stays_text(tmp_path):
     file = '<img src=x onerror="alert(1)">.png'
     rows = [["file", BAD, "b"], [file, "1", "2"], ["b.png", "2", "1"]]
     pd.DataFrame(rows[1:], columns=rows[0]).to_csv(tmp_path / "labels.csv", index=False)
-    factors, _ = labels.read_labels(tmp_path, [file, "b.png"])
+    factors, _ = read_labels(tmp_path, [file, "b.png"])
     assert factors.names == (BAD, "b")
     assert factors.values(slice(None)).tolist() == [[0, 1], [1, 0]]

@@ -106,7 +106,7 @@ def test_a_loop_over_lines_runs_each_and_leaves_the_notebook_alone(project):
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (["-p", "beta", "-1"], 2, "vaestudy: beta must be 0 to 1000000, not -1.0\n"),
+        (["-p", "beta", "-1"], 2, "vaestudy: beta must be 0 to 1000000, not -1\n"),
         (["-y", "{beta: 4}"], 2, "vaestudy: without an output path, parameters come one by one: -p NAME VALUE\n"),
         (["-r", "beta", "four"], 2, "vaestudy: beta must be float, not 'four'\n"),
         (["-p", "profile", "smoke"], 1, "vaestudy: ZeroDivisionError: division by zero (stage vae, cell 3, '1 / 0'"),

@@ -255,16 +255,6 @@ def test_codes_are_those_of_every_run(images, tmp_path):
         np.testing.assert_allclose(codes, run.codes(images, index)[0], atol=1e-6)
 
 
-def test_the_table_has_what_tells_the_members_apart_and_where_they_ended(images, tmp_path):
-    found = trained(images, tmp_path)
-    table = sweep.table(found)
-    assert table[["beta", "latent_dim", "seed"]].to_numpy().tolist() == [
-        [beta, latents, seed] for latents in (2, 5) for beta in (0.5, 4) for seed in (0, 1)
-    ]
-    assert table["beta_norm"].tolist() == pytest.approx((table["beta"] * table["latent_dim"] / 64).tolist())
-    assert table["elbo_nats"].tolist() == [run.history["elbo_nats"].iloc[-1] for run in found]
-
-
 def test_the_jobs_of_a_grid(images, tmp_path):
     grid = Grid(betas=(1, 4), latent_dims=(3,), seeds=(0, 7), objectives=("beta", "capacity"), capacities=(5, 10))
     settings = small(objective=Objective(warmup=0.3, gamma=7.0))

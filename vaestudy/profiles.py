@@ -16,7 +16,7 @@ _NVAE |= {"grad_skip_factor": 10.0, "flip": True, "compile": True}
 _NVAE |= {"objective": Objective(warmup=0.3, min_kl_weight=1e-4, balance=True, spectral=0.1)}
 # Parts of the evidence (see `vaestudy.experiments.evidence`): which a stage runs, what each changes in the stage's row,
 # how many seeds are one piece (0: all of them on the page), and whether the sizes are too small to learn from.
-_EVIDENCE: dict[str, Any] = {"pieces": 0, "exploratory": False}
+_EVIDENCE: dict[str, Any] = {"parts": {}, "pieces": 0, "exploratory": False}
 _SWEEP = Training(images=720_000, learning_rate=2e-3, objective=Objective(warmup=0.3, gamma=30.0), **_SETTLES)
 _FLAT = Objective(warmup=0.1)
 
@@ -61,7 +61,7 @@ BASE: dict[str, dict[str, Any]] = {
         },
     },
     "nvae": {
-        **_EVIDENCE, "parts": {}, "image_size": 64, "preset": "celeba64", "checkpoint": "norm_act",
+        **_EVIDENCE, "image_size": 64, "preset": "celeba64", "checkpoint": "norm_act",
         "betas": (2.0, 8.0), "flat": {"width": 64, "latent_dim": 128}, "rotations": 2, "draws": 5,
         "temperatures": (0.5, 0.6, 0.7, 1.0),
     },

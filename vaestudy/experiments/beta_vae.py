@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from scipy.stats import spearmanr
 
 from vaestudy import data, metrics, published
-from vaestudy.data import Factors, ImageSet
+from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments import evidence
-from vaestudy.experiments.beta_vae_parts import READ_OUT, Examined
+from vaestudy.experiments.beta_vae_parts import READ_OUT, Examined, held_out_region  # noqa: F401 (for the page)
 from vaestudy.experiments.common import LEAST_SCORED, checked, image_side, runs_root, seeds_from, sizes
 from vaestudy.models import VAE
 from vaestudy.settings import BetaVAESettings
@@ -38,7 +38,7 @@ def check(settings: BetaVAESettings) -> None:
             f"no factors are known of {info.name}{where}, and stage 2 scores codes against them: choose dsprites, "
             "faces or another set with labels, or stage 1 or 3"
         )
-    _, shape = checked(settings, settings.dataset, image_side(settings), train=LEAST_SCORED)
+    shape = checked(settings, settings.dataset, image_side(settings), train=LEAST_SCORED)
     if known := data.labels(settings.dataset, settings.data_dir or None):
         parts.check_examined(info.name, known.names, known.values(slice(None)))
     with torch.device("meta"):
@@ -147,10 +147,11 @@ def sweep_table(settings: BetaVAESettings, records: pd.DataFrame, whole: ImageSe
 
 def members(runs: Sequence[Run], latent_dim: int) -> dict[float, list[int]]:
     """Which runs have each β at one latent size, in the order of their seeds."""
-    found = sweeps.table(runs)
-    return {
-        float(beta): list(own) for beta, own in found[found["latent_dim"] == latent_dim].groupby("beta").groups.items()
-    }
+    found: dict[float, list[int]] = {}
+    for number, run in enumerate(runs):
+        if run.model.config.latent_dim == latent_dim:
+            found.setdefault(run.record["config"][2]["objective"]["beta"], []).append(number)
+    return dict(sorted(found.items()))
 
 
 def by_live_latents(table: pd.DataFrame) -> pd.DataFrame:
@@ -328,11 +329,6 @@ def combinations_table(rows: pd.DataFrame) -> pd.DataFrame:
         for name, words in sides.items()
     ]
     return pd.concat(found, ignore_index=True)
-
-
-def held_out_region(factors: Factors) -> dict[str, list[int]]:
-    """What is held out to test new combinations; nothing where one factor alone is known."""
-    return parts.held_out_region(factors) if len(factors.names) > 1 else {}
 
 
 def objectives_table(rows: pd.DataFrame) -> pd.DataFrame:

@@ -305,9 +305,10 @@ def regions(context: Context) -> dict[str, ImageSet]:
     """The images without one region of the factor grid, and that region; nothing where a factor alone is known or
     one of the two is too small to score codes by."""
     whole = context.images()
-    if len(whole.factors.names) < 2:
+    region = held_out_region(whole.factors)
+    if not region:
         return {}
-    parts = whole.hold_out(**held_out_region(whole.factors))
+    parts = whole.hold_out(**region)
     return dict(zip(("seen", "new"), parts, strict=True)) if min(map(len, parts)) >= LEAST_SCORED else {}
 
 
@@ -336,6 +337,9 @@ def combinations(context: Context, runs: list[Run]) -> list[dict]:
 
 
 def held_out_region(factors: Factors) -> dict[str, list[int]]:
-    """What is held out to test new combinations: a last value of the first factor with half of the last one's."""
+    """What is held out to test new combinations: a last value of the first factor with half of the last one's; nothing
+    where one factor alone is known."""
+    if len(factors.names) < 2:
+        return {}
     first, last = factors.sizes[0], factors.sizes[-1]
     return {factors.names[0]: [first - 1], factors.names[-1]: list(range(last // 2, last))}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vaestudy import data, profiles
-from vaestudy.data import DataSetInfo, ImageSet
+from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.files import project_root
 from vaestudy.settings import MOST_SEED, STAGES, Settings
@@ -31,10 +31,8 @@ def image_side(settings: Settings) -> int | None:
     return settings.image_size or (sizes(settings)["image_size"] if settings.dataset == own else None)
 
 
-def checked(
-    settings: Settings, dataset: str, side: int | None, **least: int
-) -> tuple[DataSetInfo, tuple[int, int, int]]:
-    """What is known of the images of a stage before one of them is rendered or read, and their shape.
+def checked(settings: Settings, dataset: str, side: int | None, **least: int) -> tuple[int, int, int]:
+    """The shape of the images of a stage, before one of them is rendered or read.
 
     `least` says how many images of some splits the stage needs.
 
@@ -56,7 +54,7 @@ def checked(
             "%s has %d labelled images in the split 'train': scores of codes need %d and are left out",
             *(dataset, found["train"], LEAST_SCORED),
         )
-    return info, (info.channels, side, side)
+    return info.channels, side, side
 
 
 def scorable(seen: ImageSet) -> list[int]:
@@ -75,15 +73,15 @@ def scorable(seen: ImageSet) -> list[int]:
     return kept
 
 
-def images(settings: Settings, side: int | None = None) -> ImageSet:
+def images(settings: Settings) -> ImageSet:
     """All images of the data set, or those of its training split."""
-    return data.load(settings.dataset, image_size=side or image_side(settings), data_dir=settings.data_dir or None)
+    return data.load(settings.dataset, image_size=image_side(settings), data_dir=settings.data_dir or None)
 
 
-def train_and_test(settings: Settings, dataset: str = "", side: int | None = None) -> tuple[ImageSet, ImageSet]:
+def train_and_test(settings: Settings) -> tuple[ImageSet, ImageSet]:
     """Images to train on, and those that are held out."""
-    where = {"image_size": side or image_side(settings), "data_dir": settings.data_dir or None}
-    return data.train_and_test(dataset or settings.dataset, sizes(settings)["test_images"], **where)
+    where = {"image_size": image_side(settings), "data_dir": settings.data_dir or None}
+    return data.train_and_test(settings.dataset, sizes(settings)["test_images"], **where)
 
 
 def seeds_from(first: int, count: int) -> tuple[int, ...]:

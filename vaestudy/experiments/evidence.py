@@ -227,16 +227,13 @@ def changed(settings: Settings) -> dict[str, Any]:
     return found | ({"image_size": image_side(settings)} if "dataset" in found else {})
 
 
-def published(name: str) -> pd.DataFrame:
-    """The published records of a part, no rows where there are none."""
-    rows = read(folder("published/night"))
-    return rows[rows["part"] == name]
-
-
 def either(records: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The records of a part: a run's own or, where it does not run the part, the published ones."""
+    """The records of a part: a run's own or, where it does not run the part, the published ones, if there are any."""
     own = records[records["part"] == name]
-    return own if len(own) else published(name)
+    if len(own):
+        return own
+    published = read(folder("published/night"))
+    return published[published["part"] == name]
 
 
 def judge(settings: Settings, records: pd.DataFrame) -> list[dict]:

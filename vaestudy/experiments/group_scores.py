@@ -29,11 +29,8 @@ def scored_metrics(classes: Sequence[int] | None) -> dict[str, Callable[..., flo
 
 def gap(codes: Codes, factors: Labels, *, seed: int) -> float:
     """`metrics.mig`, where a single latent has a second one beside it that says nothing."""
-    return metrics.mig(_two(codes), factors, seed=seed)
-
-
-def _two(codes: Codes) -> Float[np.ndarray, "n _"]:
-    return np.pad(codes, ((0, 0), (0, max(0, 2 - codes.shape[1]))))
+    padded = np.pad(codes, ((0, 0), (0, max(0, 2 - codes.shape[1]))))
+    return metrics.mig(padded, factors, seed=seed)
 
 
 def scores(

@@ -1,6 +1,6 @@
 """Stage 3: NVAE at two β and a flat VAE beside them, and what each of its latent groups knows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -13,7 +13,6 @@ from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae_parts, devices, group_scores, hierarchy
 from vaestudy.experiments.common import checked, runs_root, scorable, sizes
-from vaestudy.experiments.common import train_and_test as _train_and_test
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.settings import NVAESettings
 from vaestudy.training import Job, Run, Training, distributed, fit, fit_many
@@ -49,8 +48,7 @@ def image_side(settings: NVAESettings) -> int | None:
 
 def check(settings: NVAESettings) -> None:
     """Raise InputError for settings that cannot work together, before any work."""
-    _, shape = checked(settings, dataset(settings), image_side(settings), train=2, test=2)
-    config(settings, shape)
+    config(settings, checked(settings, dataset(settings), image_side(settings), train=2, test=2))
 
 
 def config(settings: NVAESettings, shape: tuple[int, int, int]) -> NVAEConfig:
@@ -64,7 +62,8 @@ def config(settings: NVAESettings, shape: tuple[int, int, int]) -> NVAEConfig:
 
 def train_and_test(settings: NVAESettings) -> tuple[ImageSet, ImageSet]:
     """Images to train on and held-out ones, at the bits of the network."""
-    parts = _train_and_test(settings, dataset(settings), image_side(settings))
+    where = {"image_size": image_side(settings), "data_dir": settings.data_dir or None}
+    parts = data.train_and_test(dataset(settings), sizes(settings)["test_images"], **where)
     network = config(settings, parts[0].shape)
     # Only the mixture sees levels; pixels of other likelihoods are taken as they are.
     return tuple(part.quantized(network.bits) for part in parts) if network.likelihood == "mixture" else parts
@@ -162,30 +161,32 @@ def group_table(settings: NVAESettings, runs: Mapping[str, Run], images: ImageSe
     names, classes = known.names, beta_vae_parts.classes_of(images.name, known.names)
     exam = {"names": names, "seed": settings.seed, "draws": row["draws"], "classes": classes}
     ends = group_scores.references(seen.factors.values(slice(None))[:, kept], seed=settings.seed, classes=classes)
-    for name, run in runs.items():
-        nats = run.kl_by_latent(seen)
-        found, factors = run.codes_by_group(seen, draws=row["draws"], pooled=False, batch=hierarchy.BATCH)
-        factors = factors[:, kept]
-        for group, (code, of) in enumerate(zip(found, nats, strict=True), 1):
-            for form, (z, kl) in forms(code, of, factors).items():
-                scores = group_scores.scores(z, factors, kl, rotations=row["rotations"], **exam)
-                knows = ", ".join(group_scores.known(scores, names)) or "nothing"
-                rows.append({"model": name, "group": group, "form": form, "knows": knows} | scores | ends)
+    for about, code, factors, of in groups_drawn(runs, seen, row["draws"]):
+        for form, (z, kl) in forms(code, of, factors[:, kept]).items():
+            scores = group_scores.scores(z, factors[:, kept], kl, rotations=row["rotations"], **exam)
+            knows = ", ".join(group_scores.known(scores, names)) or "nothing"
+            rows.append({**about, "form": form, "knows": knows} | scores | ends)
     return rows
 
 
 def label_table(settings: NVAESettings, runs: Mapping[str, Run], seen: ImageSet, kept: list[int]) -> list[dict]:
     """A row a model and latent group: what a linear classifier reads of the one factor in `kept`, from draws."""
     rows = []
-    for name, run in runs.items() if kept else ():
-        nats = run.kl_by_latent(seen)
-        codes, factors = run.codes_by_group(seen, draws=1, pooled=False, batch=hierarchy.BATCH)
-        for group, (code, of) in enumerate(zip(codes, nats, strict=True), 1):
-            found = metrics.read_out(code, factors[:, kept[0]], seed=settings.seed)
-            row = {"model": name, "group": group, "nats": float(of.sum()), "label": seen.factors.names[kept[0]]}
-            row |= {"accuracy of a linear read-out": found.accuracy, "guessing": found.chance}
-            rows.append(row | {"information, nats": found.nats})
+    for about, code, factors, nats in groups_drawn(runs, seen, 1) if kept else ():
+        found = metrics.read_out(code, factors[:, kept[0]], seed=settings.seed)
+        row = {**about, "nats": float(nats.sum()), "label": seen.factors.names[kept[0]]}
+        row |= {"accuracy of a linear read-out": found.accuracy, "guessing": found.chance}
+        rows.append(row | {"information, nats": found.nats})
     return rows
+
+
+def groups_drawn(runs: Mapping[str, Run], seen: ImageSet, draws: int) -> Iterator[tuple[dict, np.ndarray, Any, Any]]:
+    """Each group of each model: which it is, draws from its posterior, the factors of each, and nats of each latent."""
+    for name, run in runs.items():
+        nats = run.kl_by_latent(seen)
+        codes, factors = run.codes_by_group(seen, draws=draws, pooled=False, batch=hierarchy.BATCH)
+        for group, (code, of) in enumerate(zip(codes, nats, strict=True), 1):
+            yield {"model": name, "group": group}, code, factors, of
 
 
 def shown_scores(rows: list[dict]) -> list[dict]:

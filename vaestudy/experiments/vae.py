@@ -35,7 +35,7 @@ class Runs(NamedTuple):
 
 def check(settings: VAESettings) -> None:
     """Raise InputError for settings that cannot work together, before any work."""
-    _, shape = checked(settings, settings.dataset, image_side(settings), train=2, test=2)
+    shape = checked(settings, settings.dataset, image_side(settings), train=2, test=2)
     with torch.device("meta"):
         model(settings, shape, settings.latent_dim)
 

@@ -20,7 +20,7 @@ CLAIM = {"id", "claim", "source", "n", "effect", "interval", "verdict", "decidab
 # Columns of a record that say how its model was trained, by which records of one setting are told.
 RECIPE = (
     *("part", "piece", "data", "image_size", "train_size", "images", "batch_size", "samples", "network", "width"),
-    *("latent_dim", "beta", "kind", "capacity", "schedule", "without"),
+    *("latent_dim", "beta", "schedule", "without"),
 )
 RECORDED = ("experiment", *RECIPE[2:], "seeds", "models", "seconds", "file")  # the columns of `records`
 FOLDERS = ("run", "file")  # columns of names that stay as they are

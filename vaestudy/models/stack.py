@@ -33,8 +33,8 @@ class Stack(nn.Module):
         self.likelihood, self.gains_from_bf16 = models[0].likelihood, models[0].gains_from_bf16
         self.names = [name for name, _ in models[0].named_parameters()]
         self.transposed = transposed_names(models[0])
-        stacked = [torch.stack([self._weight(model, name).detach() for model in models]) for name in self.names]
-        self.weights = nn.ParameterList([nn.Parameter(weight.contiguous()) for weight in stacked])
+        of_each = [[self._turned(name, model.get_parameter(name).detach()) for model in models] for name in self.names]
+        self.weights = nn.ParameterList([nn.Parameter(torch.stack(weights).contiguous()) for weights in of_each])
 
     def __len__(self) -> int:
         return len(self.models)
@@ -55,12 +55,11 @@ class Stack(nn.Module):
     def state_dicts(self) -> list[dict[str, Tensor]]:
         """The weights of each model, as its own `state_dict` has them."""
         stacked = zip(self.names, self.weights, strict=True)
-        turned = {name: (w.mT if name in self.transposed else w).detach().clone() for name, w in stacked}
+        turned = {name: self._turned(name, weight).detach().clone() for name, weight in stacked}
         return [{name: weight[k] for name, weight in turned.items()} for k in range(len(self))]
 
-    def _weight(self, model: VAE, name: str) -> Tensor:
-        weight = model.get_parameter(name)
-        return weight.T if name in self.transposed else weight
+    def _turned(self, name: str, weight: Tensor) -> Tensor:
+        return weight.mT if name in self.transposed else weight
 
     def _run(self, part: str, h: Tensor) -> Tensor:
         """(models, images, ...) through the layers of one half, with each model's own weights."""

@@ -77,7 +77,6 @@ def open_run(run: Run | Path | str) -> Run:
     if not (folder / "record.json").exists():
         raise InputError(f"{run} is no finished run: `python -m vaestudy runs` lists those that are there")
     ((kind, config),) = Run(folder, nn.Module()).config[0].items()
-    config = {name: _tuples(value) for name, value in config.items()}
     if kind == "VAE":
         model = VAE(config.pop("shape"), **config)
     elif kind == "NVAE":
@@ -87,7 +86,3 @@ def open_run(run: Run | Path | str) -> Run:
     opened = Run(folder, model)
     opened.load()
     return opened
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

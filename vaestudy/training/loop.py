@@ -15,7 +15,7 @@ from vaestudy.errors import InputError
 from vaestudy.stopping import Terminated, stop_requests
 from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import learning_rate, set_learning_rate
-from vaestudy.training.progress import label, progress_bar
+from vaestudy.training.progress import progress_bar
 from vaestudy.training.provenance import device_name, provenance
 from vaestudy.training.run import Job
 from vaestudy.training.steps import Step
@@ -73,8 +73,7 @@ class Loop:
         """Train to the end, from the start or from where an interruption has left it."""
         self.resume()
         images = self.batch * len(self.runs)
-        named = [(job.model, job.training.objective.beta) for job in self.jobs]
-        with progress_bar(label(named), self.steps * images, self.step * images) as bar, stop_requests() as requested:
+        with progress_bar(self.jobs, self.steps * images, self.step * images) as bar, stop_requests() as requested:
             self.began = time.perf_counter()
             due = self.began + self.checkpoint_seconds
             while self.step < self.steps:

@@ -3,31 +3,25 @@
 import sys
 from collections.abc import Sequence
 from multiprocessing import parent_process
-from typing import Any
 
 from tqdm.auto import tqdm
 
+from vaestudy.training.run import Job
 
-def label(models: Sequence[tuple[Any, float]]) -> str:
-    """What a bar calls the models that are trained: their kind and, with each, its β."""
-    kinds = dict.fromkeys(type(model).__name__ for model, _ in models)
-    betas = sorted({beta for _, beta in models})
+
+def label(jobs: Sequence[Job]) -> str:
+    """What a bar calls the models that are trained: their kinds and β."""
+    kinds = dict.fromkeys(type(job.model).__name__ for job in jobs)
+    betas = sorted({job.training.objective.beta for job in jobs})
     span = f"{betas[0]:g}" if len(betas) == 1 else f"{betas[0]:g} to {betas[-1]:g}"
-    count = f"{len(models)} models: " if len(models) > 1 else ""
+    count = f"{len(jobs)} models: " if len(jobs) > 1 else ""
     return f"{count}{' and '.join(kinds)}, β = {span}"
 
 
-def progress_bar(name: str, images: int, done: int) -> tqdm:
-    """How far a training of so many images is, for a person who watches."""
-    return tqdm(
-        total=images,
-        initial=done,
-        unit="image",
-        unit_scale=True,
-        desc=name,
-        disable=not shows_progress(),
-        leave=False,
-    )
+def progress_bar(jobs: Sequence[Job], images: int, done: int) -> tqdm:
+    """How far trainings of so many images are, for a person who watches."""
+    shown = {"total": images, "initial": done, "unit": "image", "unit_scale": True, "leave": False}
+    return tqdm(desc=label(jobs), disable=not shows_progress(), **shown)
 
 
 def shows_progress() -> bool:

@@ -160,8 +160,7 @@ class Run:
             return [_code(group, pooled).cpu().numpy() for group in latents]
 
         index = np.arange(len(images)) if index is None else np.asarray(index)
-        parts = self._by_batch(encode, images, index, batch, seed)
-        groups = [np.concatenate(group) for group in zip(*parts, strict=True)]
+        groups = [np.concatenate(group) for group in self._by_batch(encode, images, batch, seed, index)]
         return groups, None if images.factors is None else images.factors.values(index).repeat(max(draws, 1), axis=0)
 
     def kl_by_latent(self, images: Any, index: Any = None, batch: int = 500, seed: int = 0) -> list[np.ndarray]:
@@ -173,43 +172,41 @@ class Run:
         def sums(x: torch.Tensor) -> list[np.ndarray]:
             return [group.double().sum(0).cpu().numpy() for group in self.model.kl_per_latent(x)]
 
-        index = np.arange(len(images)) if index is None else np.asarray(index)
-        return [
-            sum(parts) / len(index) for parts in zip(*self._by_batch(sums, images, index, batch, seed), strict=True)
-        ]
+        count = len(images) if index is None else len(index)
+        return [sum(parts) / count for parts in self._by_batch(sums, images, batch, seed, index)]
 
     def bound(self, images: Any, batch: int = 500, seed: int = 0) -> dict[str, float]:
         """The ELBO and its parts over a set of images: means in nats per image, and bits per dimension."""
 
-        def sums(x: torch.Tensor) -> torch.Tensor:
-            terms = self.model(x)
-            return torch.stack([terms.nll.double().sum(), terms.kl.double().sum()]).cpu()
+        def sums(x: torch.Tensor) -> list[float]:
+            return torch.stack([part.double().sum() for part in self.model(x)[:2]]).tolist()
 
-        total = sum(self._by_batch(sums, images, np.arange(len(images)), batch, seed))
-        nll, kl = (total / len(images)).tolist()
+        nll, kl = (sum(parts) / len(images) for parts in self._by_batch(sums, images, batch, seed))
         bits = (nll + kl) / math.log(2) / math.prod(images.shape)
         return {"elbo_nats": -nll - kl, "nll_nats": nll, "kl_nats": kl, "bits_per_dim": bits}
 
     def log_weights(self, images: Any, samples: int, batch: int = 25, seed: int = 0) -> np.ndarray:
         """log p(x, z) - log q(z|x) at `samples` draws of z for each image, nats (n, samples)."""
 
-        def weights(x: torch.Tensor) -> torch.Tensor:
+        def weights(x: torch.Tensor) -> list[np.ndarray]:
             draws = [self.model.log_weights(x, min(100, samples - k)) for k in range(0, samples, 100)]
-            return torch.cat(draws, 1).cpu()
+            return [torch.cat(draws, 1).double().cpu().numpy()]
 
-        batch = max(1, min(batch, LARGEST // (min(100, samples) * math.prod(images.shape))))
-        return torch.cat(self._by_batch(weights, images, np.arange(len(images)), batch, seed)).double().numpy()
+        batch = min(batch, LARGEST // (min(100, samples) * math.prod(images.shape)))
+        (found,) = self._by_batch(weights, images, batch, seed)
+        return np.concatenate(found)
 
     @torch.no_grad()
-    def _by_batch(self, function: Callable, images: Any, index: np.ndarray, batch: int, seed: int) -> list:
-        """`function` of each batch of images; its noise follows from the seed, and nobody else's is touched.
+    def _by_batch(self, function: Callable, images: Any, batch: int, seed: int, index: Any = None) -> list[tuple]:
+        """What `function` lists for each batch of images: a tuple of all batches for each place in its list.
 
         A batch has no more numbers than `LARGEST`: images of side 256 come a hundred or two at a time.
         """
+        index = np.arange(len(images)) if index is None else np.asarray(index)
         batch = max(1, min(batch, LARGEST // math.prod(images.shape)))
+        parts = np.split(index, range(batch, len(index), batch))
         with noise_from(seed, self.device):
-            starts = range(0, len(index), batch)
-            return [function(images.batch(index[start : start + batch]).to(self.device)) for start in starts]
+            return list(zip(*(function(images.batch(part).to(self.device)) for part in parts), strict=True))
 
     def load(self) -> None:
         """Put the finished weights into the model."""

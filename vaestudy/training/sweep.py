@@ -2,19 +2,18 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from vaestudy.errors import InputError
 from vaestudy.models.stack import Stack
 from vaestudy.models.vae import VAE
 from vaestudy.training.config import Training
-from vaestudy.training.objective import Objective, beta_norm
+from vaestudy.training.objective import Objective
 from vaestudy.training.run import LARGEST, Job, Run
 
 
@@ -90,16 +89,3 @@ def codes(runs: Sequence[Run], images, index=None, batch: int = 512) -> list[np.
             means[:, start : start + batch] = stack.posterior(x.expand(len(members), *x.shape))[0].cpu().numpy()
         found |= dict(zip(members, means, strict=True))
     return [found[i] for i in range(len(runs))]
-
-
-def table(runs: Iterable[Run]) -> pd.DataFrame:
-    """One row a run of VAEs: what distinguishes it, and what its training ended at, in nats per image."""
-    rows = []
-    for run in runs:
-        record, model = run.record, run.model.config
-        training = record["config"][2]
-        row = {name: training["objective"][name] for name in ("kind", "beta", "capacity")}
-        row |= {"latent_dim": model.latent_dim, "seed": training["seed"]}
-        row["beta_norm"] = beta_norm(row["beta"], model.latent_dim, math.prod(model.shape))
-        rows.append(row | record["training"])
-    return pd.DataFrame(rows)

@@ -24,7 +24,7 @@ from vaestudy.training.config import Training
 from vaestudy.training.cost import models_at_once
 from vaestudy.training.loop import Diverged, Loop
 from vaestudy.training.parallel import side_by_side
-from vaestudy.training.progress import label, progress_bar
+from vaestudy.training.progress import progress_bar
 from vaestudy.training.run import Job, Run, describe, owned
 from vaestudy.training.steps import ModelStep, StackStep, Step
 
@@ -115,7 +115,7 @@ def fit_many(
                 _train_stack(part, folder, device, checkpoint_seconds, on_step)
         for job in own:  # alone a training has ways to come to an end that a stack has not
             if distributed.world() == 1 and not job.run.finished:
-                fit(*job, device=device, checkpoint_seconds=checkpoint_seconds)
+                _fit(job, device, checkpoint_seconds)
     while not all(job.run.finished for job in stackable):  # torchrun ends all processes if one is lost
         time.sleep(0.2)
     _fit_side_by_side([job for job in jobs if not stacks(job)], device, checkpoint_seconds)
@@ -197,24 +197,25 @@ def _parts(jobs: Sequence[Job], device: torch.device, at_once: int | None) -> It
     A state that also names models that are not asked for now is of no use once the others were trained without them.
     """
     everyone = {Path(job.run_dir).name: job for job in jobs}
-    left = {name: job for name, job in everyone.items() if not job.run.finished}
-    unfinished = set(left)
-    roots = {Path(job.run_dir).parent for job in jobs}
-    known = sorted({path for root in roots for path in root.glob("sweep-*/runs.json")})
+    left = {name for name, job in everyone.items() if not job.run.finished}
+    unfinished, roots = set(left), {Path(job.run_dir).parent for job in jobs}
+    known = sorted(path for root in roots for path in root.glob("sweep-*/runs.json"))
     states = {path.parent: json.loads(path.read_text()) for path in known}
     for state, names in states.items():
-        if set(names) <= set(everyone) and not set(names) & set(left):  # a kill has left it at the very end
+        if not set(names) <= set(everyone):
+            continue
+        if not left & set(names):  # a kill has left it at the very end
             _remove(state)
-        elif set(names) <= set(everyone) and checkpoint.load(state) is not None:
+        elif checkpoint.load(state) is not None:
             yield [everyone[name] for name in names], state
-            left = {name: job for name, job in left.items() if name not in names}
+            left -= set(names)
     if left:
-        some = next(iter(left.values()))
-        tc = any(job.training.objective.kind == "total_correlation" for job in left.values())
+        some = everyone[min(left)]
+        tc = any(everyone[name].training.objective.kind == "total_correlation" for name in left)
         at_once = at_once or models_at_once(some.model, some.training, device, total_correlation=tc)
         for names in np.array_split(sorted(left), math.ceil(len(left) / at_once)):
             digest = hashlib.sha256(",".join(names).encode()).hexdigest()[:12]
-            yield [left[name] for name in names], Path(some.run_dir).parent / f"sweep-{digest}"
+            yield [everyone[name] for name in names], Path(some.run_dir).parent / f"sweep-{digest}"
     for state in (state for state, names in states.items() if unfinished & set(names)):
         _remove(state)
 
@@ -245,14 +246,14 @@ def _fit_side_by_side(jobs: Sequence[Job], device: torch.device, seconds: float 
     waiting = [job for job in jobs if not job.run.finished]
     if len(waiting) > 1 and memory.usable_cores() > 1 and device.type == "cpu" and distributed.world() == 1:
         with _watched(waiting):
-            side_by_side(_fit_alone, [(job, seconds) for job in waiting])
-        return
-    for job in waiting:
-        fit(*job, device=device, checkpoint_seconds=seconds)
+            side_by_side(_fit, [(job, device, seconds) for job in waiting])
+    else:
+        for job in waiting:
+            _fit(job, device, seconds)
 
 
-def _fit_alone(job: Job, seconds: float | int | None) -> None:
-    fit(*job, device="cpu", checkpoint_seconds=seconds)
+def _fit(job: Job, device: torch.device, seconds: float | int | None) -> None:
+    fit(*job, device=device, checkpoint_seconds=seconds)
 
 
 @contextmanager
@@ -266,8 +267,7 @@ def _watched(jobs: Sequence[Job]) -> Iterator[None]:
             over = ended.wait(1)
             bar.update(sum(job.run.images_seen for job in jobs) - bar.n)
 
-    named = label([(job.model, job.training.objective.beta) for job in jobs])
-    with progress_bar(named, sum(job.training.images for job in jobs), 0) as bar:
+    with progress_bar(jobs, sum(job.training.images for job in jobs), 0) as bar:
         thread = Thread(target=watch, args=(bar,), daemon=True)
         thread.start()
         try:
