@@ -47,7 +47,8 @@ def sweep(root):
     where = (images, recipe, root / "runs")
     others = Grid(betas=(4.0,), capacities=(4.0,), seeds=(0, 1), objectives=("capacity", "total_correlation"))
     grids = [experiments.beta_vae.grid(chosen), others]
-    return [job for grid in grids for job in grid.jobs(*where, **experiments.beta_vae.network(chosen))]
+    network = experiments.beta_vae_parts.network(experiments.evidence.page_sizes(chosen))
+    return [job for grid in grids for job in grid.jobs(*where, **network)]
 
 
 def nvae(root):
