@@ -81,6 +81,9 @@ def test_where_the_code_gathers_under_pressure():
     shown = shows(figures.nats_by_group(hierarchy_rows(), titles))
     assert [ax.get_title(loc="left") for ax in shown.fig.axes] == ["no schedule", "top first"]
     assert "top first: at β = 1 and 0.0/9.0/1.0, at β = 16 2.0/0.5/0.0" in shown.alt
+    assert shown.caption.endswith("means and 95 % intervals over 3 seeds a setting.")
+    fewer = figures.nats_by_group(hierarchy_rows().query("seed < 2"), titles)
+    assert fewer.caption.endswith("means over 2 seeds a setting.")
     said = shows(figures.where_the_code_gathers(hierarchy_rows(), titles))
     assert "no schedule: in the third group, 2.5 of 3.0 nats" in said.caption
     assert "top first: in the top group, 2.0 of 2.5 nats" in said.caption

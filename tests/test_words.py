@@ -157,3 +157,8 @@ def test_an_answer_has_four_sentences_at_most_and_says_what_was_not_tested():
     assert "toy sizes" in figures.answer([claim("2.1", "supported", exploratory=True)]).data["sure"]
     with pytest.raises(InputError, match="primary claims"):
         figures.answer([claim("9.9", "supported")])
+
+
+def test_where_nothing_was_tested_no_verdict_is_counted():
+    assert words.verdicts([claim("3.1", "not tested"), claim("3.2", "not tested")]) == "Of 2 claims: 2 not tested."
+    assert words.verdicts([claim("3.1", "not tested"), claim("3.2", "undecided")]).endswith("on another machine.")

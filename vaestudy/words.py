@@ -134,4 +134,6 @@ def verdicts(claims: Iterable[Mapping[str, Any]]) -> str:
     counts = Counter(claim["verdict"] for claim in claims)
     sure = sum(claim["decidable"] for claim in claims)
     said = f"Of {counted(len(claims), 'claim')}: {', '.join(f'{count} {name}' for name, count in counts.most_common())}"
+    if not set(counts) - {"not tested"}:
+        return f"{said}."
     return f"{said}; {sure or 'none'} of the verdicts would come out the same on another machine."

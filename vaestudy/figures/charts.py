@@ -17,6 +17,7 @@ from vaestudy.figures import draw
 from vaestudy.figures.figure import Figure
 from vaestudy.words import counted, label
 
+LEAST = 3  # observations that an interval is drawn of
 NAME = 1.25 * draw.SMALLEST / (0.72 * 72)  # inches of a figure's height for the name of each line beside it
 Levels = Mapping[str, float | None]  # named scores that are drawn across, where known: chance, ceiling
 
@@ -81,8 +82,8 @@ def wide(table: pd.DataFrame, x: str, hue: str, y: str) -> pd.DataFrame:
 
 
 def interval(values: pd.Series) -> tuple[float, float]:
-    """The 95 % Student t interval of the mean of `values`; of fewer than three, which would fill a panel, none."""
-    if len(values) < 3:
+    """The 95 % Student t interval of the mean of `values`; of fewer than `LEAST`, which would fill a panel, none."""
+    if len(values) < LEAST:
         return math.nan, math.nan
     mean, reach = np.mean(values), stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return mean - reach, mean + reach

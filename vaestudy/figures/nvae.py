@@ -156,10 +156,10 @@ def nats_by_group(records: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         of = means.loc[schedule].map(lambda nats: fixed(nats, 1)).agg("/".join, axis=1)
         (low, first), *_, (high, last) = of.sort_index().items()
         parts.append(f"{titles[schedule]}: at β = {low:g} and {first}, at β = {high:g} {last}")
-    seeds = counted(int(records["seed"].nunique()), "seed")
+    seeds = int(records["seed"].nunique())
     caption = (
-        "Nats of the top, second and third latent group by β and by what is charged in the warm-up; means and 95 % "
-        f"intervals over {seeds} a setting."
+        "Nats of the top, second and third latent group by β and by what is charged in the warm-up; means"
+        f"{' and 95 % intervals' if seeds >= charts.LEAST else ''} over {counted(seeds, 'seed')} a setting."
     )
     axes = {"hue": "latent group", "panel": "schedule", "titles": titles, "share": True, "ylim": (0, None)}
     alt = f"Nats top/second/third. {'; '.join(parts)}."
