@@ -94,3 +94,9 @@ def test_a_folder_that_may_not_be_entered_is_one_line(project, monkeypatch):
 def test_the_home_of_nobody_holds_no_runs():
     with pytest.raises(InputError, match="runs_dir cannot be"):
         experiments.prepare("vae", profile="smoke", runs_dir="~nobody of that name/runs")
+
+
+@pytest.mark.parametrize("name", ["data_dir", "runs_dir"])
+def test_a_nul_character_is_refused(name):
+    with pytest.raises(InputError, match=f"{name} must have no NUL"):
+        experiments.prepare("vae", profile="smoke", **{name: "runs\0"})

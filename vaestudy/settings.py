@@ -191,6 +191,8 @@ def _checked(parameter: dataclasses.Field, value: Any) -> Any:
         raise InputError(f"{name} must be {kind.__name__}, not {value!r}")
     if allowed["choices"] and value not in allowed["choices"]:
         raise InputError(f"{name} must be one of {', '.join(filter(None, allowed['choices']))}, not {value!r}")
+    if kind is str and "\0" in value:
+        raise InputError(f"{name} must have no NUL character, which no path has")
     if kind is not str and not allowed["least"] <= value <= allowed["most"]:
         raise InputError(f"{name} must be {allowed['least']} to {allowed['most']}, not {value}")
     return kind(value)
