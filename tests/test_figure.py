@@ -1,12 +1,14 @@
 """What a notebook shows: figures, tables, statements and players, whatever they are of."""
 
 import base64
+import dataclasses
 import io
 import itertools
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -229,12 +231,23 @@ def test_provenance_says_once_what_all_runs_share():
     assert cell({"torch": "2.15", "seconds": 1.5}) == "torch 2.15, seconds 1.500"
 
 
+class Pair(NamedTuple):
+    a: float
+    b: int
+
+
+@dataclasses.dataclass
+class Both:
+    pair: Pair
+    array: np.ndarray
+
+
 def test_as_json_knows_what_notebooks_hold():
-    data = {1: (1.5, np.array([[1, 2]])), "tensor": torch.tensor([0.5, float("nan")]), "none": None}
+    data = {1: Both(Pair(1.5, 2), np.array([[1, 2]])), "tensor": torch.tensor([0.5, float("nan")]), "none": None}
     data |= {"scalar": np.float32(0.1), "flag": np.True_, "rows": pd.DataFrame({"a": [1, 2]}), "path": Path("a")}
     plain = as_json(data)
     json.dumps(plain, allow_nan=False)
-    assert plain["1"] == [1.5, [[1, 2]]]
+    assert plain["1"] == {"pair": {"a": 1.5, "b": 2}, "array": [[1, 2]]}
     assert plain["tensor"] == [0.5, None]
     assert plain["scalar"] == pytest.approx(0.1)
     assert plain["flag"] is True

@@ -1,5 +1,6 @@
 """The commands of the README, typed into a terminal (a pseudo-terminal here) or a pipe."""
 
+import base64
 import json
 import os
 import re
@@ -103,11 +104,36 @@ def test_a_loop_over_lines_runs_each_and_leaves_the_notebook_alone(project):
     assert (project / "notebooks" / "03_nvae.ipynb").read_bytes() == source
 
 
+def test_parameters_come_in_every_form_that_papermill_takes(project, monkeypatch):
+    monkeypatch.chdir(project)
+    (project / "four.yaml").write_text("beta: 4\nseed: 1\n")
+    encoded = base64.b64encode(b"{beta: 3, dataset: dsprites}").decode()
+    words = ["-y", "{beta: 1e-3}", "-f", "four.yaml", "-b", encoded, "-p", "seed", "2", "-r", "data_dir", "7"]
+    call = papermill_plugin.read(["notebooks/03_nvae.ipynb", *words])
+    expected = {"beta": "1e-3", "seed": 2, "dataset": "dsprites", "data_dir": "7"}  # YAML 1.1 reads 1e-3 as text
+    assert papermill_plugin.parameters(call) == expected
+    status, _, stderr = piped(project, "notebooks/03_nvae.ipynb", "-y", "{beta: 1e-3, profile: smoke}")
+    assert status == 0, stderr
+    assert outputs(project / "reports" / "smoke" / "03_nvae_beta=0.001.ipynb") == [["1e-06"]]
+
+
+@pytest.mark.parametrize(
+    "words", [["-y", "beta"], ["-y", "{beta: [}"], ["-f", "none.yaml"], ["-b", "é"], ["-b", "abcde"]]
+)
+def test_parameters_that_are_no_mapping_are_one_line(project, monkeypatch, capfd, words):
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(sys, "argv", ["papermill_plugin.py", "notebooks/03_nvae.ipynb", *words])
+    with pytest.raises(SystemExit, match="2"):
+        papermill_plugin.main()
+    stderr = capfd.readouterr().err
+    assert stderr.startswith("vaestudy: parameters must be a YAML mapping")
+    assert stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
         (["-p", "beta", "-1"], 2, "vaestudy: beta must be 0 to 1000000, not -1\n"),
-        (["-y", "{beta: 4}"], 2, "vaestudy: without an output path, parameters come one by one: -p NAME VALUE\n"),
         (["-r", "beta", "four"], 2, "vaestudy: beta must be float, not 'four'\n"),
         (["-p", "profile", "smoke"], 1, "vaestudy: ZeroDivisionError: division by zero (stage vae, cell 3, '1 / 0'"),
     ],

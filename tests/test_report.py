@@ -403,7 +403,7 @@ def test_formulas_become_mathml(latex, symbols):
 
 
 def test_formulas_leave_code_and_prices_alone():
-    text = pages.prose("`$a$` and ``$b`$`` cost \\$5 or $x_1 * y_2 * z$.\n\n```\n$c$\n```\n\n| a |\n|---|\n| $x$ |\n")
+    text = pages.prose("`$a$` and ``$b`$`` cost \\$5 or $x_1 * y_2 * z$.\n\n```\n$c$\n```\n\n| a |\n|---|\n| $|x|$ |\n")
     assert "<code>$a$</code>" in text
     assert "<code>$b`$</code>" in text
     assert "$c$" in text

@@ -5,7 +5,7 @@ import io
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,12 @@ def as_json(data: Any) -> Any:
     """`data` as JSON knows it: tables as rows, arrays as lists, floats to eight digits, what is not finite as None."""
     if isinstance(data, pd.DataFrame):
         data = data.to_dict("records")
-    data = data.tolist() if hasattr(data, "tolist") else data
+    elif is_dataclass(data):
+        data = asdict(data)
+    elif hasattr(data, "_asdict"):
+        data = data._asdict()
+    elif hasattr(data, "tolist"):
+        data = data.tolist()
     if isinstance(data, Mapping):
         return {str(key): as_json(value) for key, value in data.items()}
     if isinstance(data, list | tuple):

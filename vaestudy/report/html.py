@@ -30,6 +30,9 @@ _FUNCTION, _THIN = "<mi>(?:log|ln|exp|min|max|det|tanh|sin|cos)</mi>", '<mspace 
 _HEADING = re.compile(r"<h([1-4])>(.*?)</h\1>", re.S)
 _FIGURE = re.compile(r'<figure class="([a-z]+)">(.*?)</figure>', re.S)
 _SCROLLS = '<div class="wide"'
+# A table row or a fence of code; and in a row a formula, or what is none.
+_ROW = re.compile(r"(?s:(?P<fence>`{3,}|~{3,}).*?(?P=fence))|^ {0,3}\|.*$", re.M)
+_INLINE = re.compile(r"`[^`]*`|\\\$|\$[^$\s](?:[^$]*?[^$\s\\])?\$")
 _HERE = "\ue002"  # stands for the id of a figure until it has one
 
 
@@ -65,10 +68,19 @@ class _Prose(IPythonRenderer):
 
 def prose(source: str) -> str:
     """Markdown as HTML, its tables and code in regions that the keyboard reaches."""
-    text = MarkdownWithMath(_Prose(escape=False, exclude_anchor_links=True)).render(source)
+    text = MarkdownWithMath(_Prose(escape=False, exclude_anchor_links=True)).render(_ROW.sub(_barless, source))
     text = re.sub(r"<th[^>]*></th>", "<td></td>", text)  # a header without words says nothing to a screen reader
     text = text.replace("<table>", '<div class="scroll" tabindex="0" role="group" aria-label="table"><table>')
     return text.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
+
+
+def _barless(row: re.Match) -> str:
+    """A row of a table without bars in its formulas, where they would end a cell."""
+
+    def barless(part: re.Match) -> str:
+        return re.sub(r"(?<!\\)\|", r"\\vert ", part[0]) if part[0].startswith("$") else part[0]
+
+    return row[0] if row["fence"] else _INLINE.sub(barless, row[0])
 
 
 def shown(output: Any, source: str = "") -> str:

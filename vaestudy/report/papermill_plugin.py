@@ -8,8 +8,10 @@ becomes `python -m vaestudy.report.papermill_plugin`, which runs it strictly int
 notebook, one that was executed already) stays papermill's own. No module of the study imports this one.
 """
 
+import base64
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,9 @@ from typing import Any
 import click
 
 from vaestudy import settings, stopping
-from vaestudy.errors import InputError
+from vaestudy.errors import InputError, first_line
 from vaestudy.report import execute
 
-MAPPINGS = ("file", "yaml", "base64")
 _CALL = click.Command(
     "papermill",
     add_help_option=False,
@@ -28,7 +29,9 @@ _CALL = click.Command(
         click.Argument(["notebook"]),
         click.Option(["-p", "--parameters", "words"], nargs=2, multiple=True),
         click.Option(["-r", "--parameters_raw", "texts"], nargs=2, multiple=True),
-        click.Option(["-f", "-y", "-b", *(f"--parameters_{form}" for form in MAPPINGS), "mappings"], multiple=True),
+        click.Option(["-f", "--parameters_file", "files"], multiple=True),
+        click.Option(["-y", "--parameters_yaml", "yamls"], multiple=True),
+        click.Option(["-b", "--parameters_base64", "encoded"], multiple=True),
         click.Option(["--progress-bar/--no-progress-bar", "progress"], default=None),
     ],
 )
@@ -62,25 +65,42 @@ def _was_executed(notebook: str) -> bool:
 
 def take_over() -> None:
     """Let `main` have the call in place of papermill, if it is a call for it."""
-    if read(arguments()) is not None:
-        # The words go to this interpreter as they are; no shell reads them.
-        os.execv(sys.executable, [sys.executable, "-m", __name__, *arguments()])  # noqa: S606
+    if read(arguments()) is None:
+        return
+    command = [sys.executable, "-m", __name__, *arguments()]
+    # The words go to this interpreter as they are; no shell reads them.
+    if os.name == "posix":
+        os.execv(sys.executable, command)  # noqa: S606
+    sys.exit(subprocess.run(command, check=False).returncode)  # noqa: S603 (elsewhere exec would not wait)
+
+
+def parameters(call: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a call in papermill's order: what is given one by one stands above what mappings say."""
+    import yaml
+
+    given = {}
+    try:
+        texts = [base64.b64decode(text) for text in call["encoded"]]
+        texts += [Path(file).read_text(encoding="utf-8") for file in call["files"]]
+        for text in [*texts, *call["yamls"]]:
+            given |= yaml.safe_load(text) or {}
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise InputError(f"parameters must be a YAML mapping, as 'beta: 4': {first_line(error)}") from error
+    stage = settings.stage_of(call["notebook"])
+    return given | settings.from_words(stage, dict(call["words"])) | dict(call["texts"])
 
 
 def main() -> None:
     """Run the notebook of the command line and say where its page is."""
-    sys.exit(stopping.status(lambda: run(read(sys.argv[1:]))))
+    call = read(sys.argv[1:])
+    if call is None:
+        sys.exit("usage: papermill NOTEBOOK [-p NAME VALUE]... with a notebook of this study")
+    sys.exit(stopping.status(lambda: run(call)))
 
 
 def run(call: dict[str, Any]) -> int:
-    """Run the notebook of a call under its parameters; of one given twice, the raw text counts.
-
-    Raises:
-        InputError: a wrong parameter, or whole mappings of them.
-    """
-    if call["mappings"]:
-        raise InputError("without an output path, parameters come one by one: -p NAME VALUE")
-    given = settings.from_words(settings.stage_of(call["notebook"]), dict(call["words"])) | dict(call["texts"])
+    """Run the notebook of a call."""
+    given = parameters(call)
     execute.check(call["notebook"], given)
 
     from vaestudy.report import site
