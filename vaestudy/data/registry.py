@@ -143,7 +143,7 @@ def count(name: str, data_dir: str | Path | None = None) -> Mapping[str, int | N
     return {split: found[split] for split in info.splits}
 
 
-def labels(name: str, data_dir: str | Path | None = None, split: str = "train") -> Factors | None:
+def factors(name: str, data_dir: str | Path | None = None, split: str = "train") -> Factors | None:
     """What `labels.csv` says of the images in a split before any is read; None of a set without such a file.
 
     Raises:

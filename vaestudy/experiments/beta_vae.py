@@ -39,7 +39,7 @@ def check(settings: BetaVAESettings) -> None:
             "faces or another set with labels, or stage 1 or 3"
         )
     shape = checked(settings, settings.dataset, image_side(settings), train=LEAST_SCORED)
-    if known := data.labels(settings.dataset, settings.data_dir or None):
+    if known := data.factors(settings.dataset, settings.data_dir or None):
         parts.check_examined(info.name, known.names, known.values(slice(None)))
     with torch.device("meta"):
         VAE(shape, **parts.network(evidence.page_sizes(settings)))
@@ -150,7 +150,7 @@ def members(runs: Sequence[Run], latent_dim: int) -> dict[float, list[int]]:
     found: dict[float, list[int]] = {}
     for number, run in enumerate(runs):
         if run.model.config.latent_dim == latent_dim:
-            found.setdefault(run.record["config"][2]["objective"]["beta"], []).append(number)
+            found.setdefault(run.recipe["objective"]["beta"], []).append(number)
     return dict(sorted(found.items()))
 
 

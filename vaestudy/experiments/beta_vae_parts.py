@@ -10,7 +10,7 @@ from joblib import Parallel, delayed
 from vaestudy import metrics
 from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments.common import LEAST_SCORED
+from vaestudy.experiments.common import LEAST_SCORED, some_rows, trained, unscorable
 from vaestudy.experiments.evidence import Context, part
 from vaestudy.training import Grid, Job, Run, memory
 from vaestudy.training import sweep as sweeps
@@ -33,10 +33,6 @@ class Examined(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         return self.images.factors.names
-
-    def some(self, count: int) -> Int[np.ndarray, " m"]:
-        """At most so many of the images, always the same."""
-        return np.random.default_rng(0).permutation(len(self.images))[:count]
 
     @property
     def chance(self) -> float:
@@ -74,12 +70,8 @@ def check_examined(name: str, names: Sequence[str], values: Int[np.ndarray, "n k
     """Raise InputError unless codes of images with these factors can be scored."""
     if len(values) < LEAST_SCORED:
         raise InputError(f"{name} has {len(values)} labelled images to score codes by: {LEAST_SCORED} are the least")
-    for factor, column in zip(names, values.T, strict=True):
-        _, counts = np.unique(column, return_counts=True)
-        if len(counts) < 2 or counts.min() < 3:
-            some = f"a value that {counts.min()} images have, and 3 are the least"
-            few = "one value only" if len(counts) < 2 else some
-            raise InputError(f"the factor {factor} of {name} has {few}: merge values, or leave it out of labels.csv")
+    for factor, few in unscorable(names, values).items():
+        raise InputError(f"the factor {factor} of {name} has {few}: merge values, or leave it out of labels.csv")
 
 
 def network(sizes: Any) -> dict[str, Any]:
@@ -106,12 +98,9 @@ def of_grid(context: Context, images: ImageSet) -> list[Job]:
 
 def described(run: Run) -> dict[str, Any]:
     """A model's settings as records hold them, its seed and what its training ended at."""
-    model, (_, images, training) = run.model.config, run.record["config"]
-    row = {"seed": training["seed"], "data": images["ImageSet"]["name"], "image_size": images["ImageSet"]["shape"][1]}
-    row |= {"images": training["images"], "batch_size": training["batch"]}
-    row |= {"network": model.network, "width": model.width}
-    row |= {"latent_dim": model.latent_dim, "beta": training["objective"]["beta"]}
-    return row | {"precision": run.provenance["precision"]}
+    model = run.model.config
+    row = trained(run) | {"network": model.network, "width": model.width, "latent_dim": model.latent_dim}
+    return row | {"beta": run.recipe["objective"]["beta"], "precision": run.provenance["precision"]}
 
 
 def rate(run: Run, images: ImageSet) -> dict[str, Any]:
@@ -198,7 +187,7 @@ def paired(factors: Int[np.ndarray, "n k"], least: int = 2) -> Int[np.ndarray, "
 
 def draw_scores(run: Run, exam: Examined, kl: list[float], seed: int) -> dict[str, float]:
     """The scores of posterior draws of the live latents, ten an image."""
-    codes, factors = run.codes(exam.images, exam.some(DRAWN_IMAGES), draws=DRAWS)
+    codes, factors = run.codes(exam.images, some_rows(exam.images, DRAWN_IMAGES), draws=DRAWS)
     codes = live_codes(codes, kl)
     part, one = exam._replace(factors=factors), slice(None, None, DRAWS)
     if len(exam.classes) < 2:  # what learns from some rows and is tested on others takes one draw an image
@@ -217,7 +206,7 @@ def threaded(function: Any, jobs: Sequence[tuple]) -> list:
 def scored(context: Context, runs: Sequence[Run]) -> list[dict]:
     """A record a model of a sweep."""
     exam = examined(context.images(), context.sizes["grid_images"])
-    some = exam.images.select(exam.some(BOUND_IMAGES))
+    some = exam.images.select(some_rows(exam.images, BOUND_IMAGES))
     known = [described(run) | rate(run, some) for run in runs]
     codes = sweeps.codes(runs, exam.images)
     jobs = [
@@ -264,8 +253,7 @@ def independent(context: Context, _runs: list[Run]) -> list[dict]:
 
 def pixel_rows(images: ImageSet, seed: int = 0) -> Int[np.ndarray, " m"]:
     """20,000 of some images, for what is fitted on pixels: fewer from a side of 128 on, 100 at least."""
-    count = max(LEAST_SCORED, min(LINEAR_IMAGES, LINEAR_NUMBERS // images.dims))
-    return np.random.default_rng(seed).permutation(len(images))[:count]
+    return some_rows(images, LINEAR_IMAGES, LINEAR_NUMBERS, seed)
 
 
 def linear_scores(exam: Examined, fit: Any, seed: int) -> dict[str, Any]:
@@ -294,7 +282,7 @@ def objectives(context: Context, runs: list[Run]) -> list[dict]:
     """The scores of the three objectives; `schedule` names each, and of annealed capacity the nats."""
     rows = []
     for run, record in zip(runs, scored(context, runs), strict=True):
-        objective = run.record["config"][2]["objective"]
+        objective = run.recipe["objective"]
         kind, capacity = objective["kind"], objective["capacity"] if objective["kind"] == "capacity" else None
         schedule = kind if capacity is None else f"{kind} {capacity:g}"
         rows.append(record | {"schedule": schedule, "kind": kind, "capacity": capacity})
@@ -331,7 +319,7 @@ def combinations(context: Context, runs: list[Run]) -> list[dict]:
             own = Examined(exam.images, exam.factors[kept][:, vary], list(range(len(vary))))
             scored = higgins(codes[kept], own, row["seed"], (5,)) if len(vary) > 1 else {}
             row |= {f"{name}_higgins_5": scored.get("higgins_5", float("nan"))}
-            row |= {f"{name}_nll_nats": run.bound(exam.images.select(exam.some(BOUND_IMAGES)))["nll_nats"]}
+            row |= {f"{name}_nll_nats": run.bound(exam.images.select(some_rows(exam.images, BOUND_IMAGES)))["nll_nats"]}
         rows.append(row)
     return rows
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from vaestudy import data, profiles
 from vaestudy.data import ImageSet
@@ -39,7 +40,8 @@ def checked(settings: Settings, dataset: str, side: int | None, **least: int) ->
     Raises:
         InputError: an unknown set, a side that it has not, a folder of images that is not named or has too few of them.
     """
-    info, _ = data.about(dataset, settings.data_dir or None), runs_root(settings)
+    runs_root(settings)  # raises for a folder that no run can be in
+    info = data.about(dataset, settings.data_dir or None)
     if info.needs_data_dir and not settings.data_dir:
         raise InputError(f"dataset {dataset!r} needs data_dir: the directory that holds your images")
     side, found = info.check(side), data.count(dataset, settings.data_dir or None)
@@ -57,20 +59,40 @@ def checked(settings: Settings, dataset: str, side: int | None, **least: int) ->
     return info.channels, side, side
 
 
-def scorable(seen: ImageSet) -> list[int]:
-    """The factors of some images that can be scored: two values or more, each of three images or more.
+def unscorable(names: Sequence[str], values: Int[np.ndarray, "n k"]) -> dict[str, str]:
+    """The factors that codes cannot be scored by, and what each has in place of two values of three images or more."""
+    counts = {name: np.unique(column, return_counts=True)[1] for name, column in zip(names, values.T, strict=True)}
+    few = {name: f"a value that {of.min()} images have, and 3 are the least" for name, of in counts.items()}
+    few |= {name: "one value only" for name, of in counts.items() if len(of) < 2}
+    return {name: few[name] for name, of in counts.items() if len(of) < 2 or of.min() < 3}
 
-    The others are named in a warning. None of images without known factors, or of fewer than scores can rest on.
+
+def scorable(seen: ImageSet) -> list[int]:
+    """The factors of some images that can be scored; those that cannot are named in a warning.
+
+    None of images without known factors, or of fewer than scores can rest on.
     """
     if seen.factors is None or len(seen) < LEAST_SCORED:
         return []
-    counts = [np.unique(column, return_counts=True)[1] for column in seen.factors.values(slice(None)).T]
-    kept = [k for k, of in enumerate(counts) if len(of) > 1 and of.min() >= 3]
-    if left_out := [name for k, name in enumerate(seen.factors.names) if k not in kept]:
+    if left_out := unscorable(seen.factors.names, seen.factors.values(slice(None))):
         logger.warning(
             "%s: not scored: %s (one value only, or one of fewer than 3 images)", seen.name, ", ".join(left_out)
         )
-    return kept
+    return [k for k, name in enumerate(seen.factors.names) if name not in left_out]
+
+
+def some_rows(images: ImageSet, count: int, numbers: int = 2**62, seed: int = 0) -> Int[np.ndarray, " m"]:
+    """Rows of at most `count` of some images, drawn at random: fewer, a hundred at least, of images so large that they
+    would hold more than so many numbers."""
+    count = min(count, max(LEAST_SCORED, numbers // images.dims))
+    return np.random.default_rng(seed).permutation(len(images))[:count]
+
+
+def trained(run: Run) -> dict[str, Any]:
+    """How a model was trained, and on what: what records say of all kinds of model."""
+    images, recipe = run.record["config"][1]["ImageSet"], run.recipe
+    row = {"seed": recipe["seed"], "data": images["name"], "image_size": images["shape"][1]}
+    return row | {"images": recipe["images"], "batch_size": recipe["batch"]}
 
 
 def images(settings: Settings) -> ImageSet:

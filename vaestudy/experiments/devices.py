@@ -6,11 +6,10 @@ import pandas as pd
 
 from vaestudy import claims, published
 from vaestudy.data import ImageSet
-from vaestudy.experiments.evidence import PARTS, Context, Part
+from vaestudy.experiments.evidence import Context, apart
 from vaestudy.experiments.hierarchy import pressed, settled, train_and_test, train_images
 from vaestudy.models import NVAE, NVAEConfig
 from vaestudy.training import Job, Objective, fit
-from vaestudy.training.parallel import side_by_side
 
 
 class Device(NamedTuple):
@@ -43,21 +42,13 @@ def job(context: Context, without: str, seed: int, images: ImageSet) -> Job:
     return Job.below(context.runs_root, "devices", NVAE(config), images.quantized(config.bits), recipe)
 
 
+@apart("devices", "nvae", wanted, job, train_images)
 def trained_and_scored(context: Context, without: str, seed: int) -> dict:
     """The row of one model: its bound on held-out images, and the seconds of its training."""
     train_set, test_set = train_and_test(context)
     run = fit(*job(context, without, seed, train_set))
     bound = run.bound(test_set.quantized(run.model.config.bits))
     return settled(run) | {"without": without, "elbo": bound["elbo_nats"]}
-
-
-PARTS["devices"] = Part(
-    "devices",
-    "nvae",
-    lambda context: side_by_side(trained_and_scored, wanted(context)),
-    lambda context, images: [job(*of, images) for of in wanted(context)],
-    train_images,
-)
 
 
 def is_on(device: str, config: NVAEConfig, objective: Objective) -> bool:

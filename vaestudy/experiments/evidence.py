@@ -23,6 +23,7 @@ from vaestudy.experiments.common import image_side, runs_root, seeds_from
 from vaestudy.files import canonical, project_root, replacing
 from vaestudy.settings import STAGES, Settings
 from vaestudy.training import Job, Run, fit_many
+from vaestudy.training.parallel import side_by_side
 from vaestudy.training.provenance import provenance
 
 RECORD_VERSION = 2  # of the columns of a record
@@ -92,6 +93,27 @@ def part(name: str, stage: str, jobs: Callable, images: Callable = Context.image
 
         PARTS[name] = Part(name, stage, rows, jobs, images)
         return score
+
+    return register
+
+
+def apart(
+    name: str, stage: str, wanted: Callable[[Context], list[tuple]], job: Callable[..., Job], images: Callable
+) -> Callable[[Callable], Callable]:
+    """The same with a function that trains and scores one model, of those `wanted`: they are made side by side.
+
+    Each tuple of `wanted` is what the function takes and, with the images, `job`.
+    """
+
+    def register(train_and_score: Callable[..., dict]) -> Callable:
+        def rows(context: Context) -> list[dict]:
+            return side_by_side(train_and_score, wanted(context))
+
+        def jobs(context: Context, images: ImageSet) -> list[Job]:
+            return [job(*of, images) for of in wanted(context)]
+
+        PARTS[name] = Part(name, stage, rows, jobs, images)
+        return train_and_score
 
     return register
 

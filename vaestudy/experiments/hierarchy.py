@@ -10,10 +10,10 @@ from vaestudy import data
 from vaestudy.data import ImageSet
 from vaestudy.experiments import group_scores
 from vaestudy.experiments.beta_vae_parts import classes_of
-from vaestudy.experiments.evidence import PARTS, Context, Part
+from vaestudy.experiments.common import trained
+from vaestudy.experiments.evidence import Context, apart
 from vaestudy.models import NVAE, NVAEConfig
 from vaestudy.training import Job, Run, Training, fit
-from vaestudy.training.parallel import side_by_side
 
 SCHEDULE_TITLES = {"none": "no schedule", "balance": "NVAE's balancing", "top_first": "top first"}
 WORTH = 0.1  # nats of a factor from which it is named
@@ -69,11 +69,7 @@ def pressed(recipe: Training, seed: int, objective: dict[str, Any]) -> Training:
 
 def settled(run: Run) -> dict[str, Any]:
     """The settings of a model as records hold them."""
-    _, images, training = run.record["config"]
-    row = {"data": images["ImageSet"]["name"], "image_size": images["ImageSet"]["shape"][1]}
-    row |= {"images": training["images"], "batch_size": training["batch"]}
-    row |= {"width": run.model.config.channels, "seed": training["seed"]}
-    return row | {"training_seconds": run.provenance["seconds"]}
+    return trained(run) | {"width": run.model.config.channels, "training_seconds": run.provenance["seconds"]}
 
 
 def job(context: Context, of: dict[str, Any], seed: int, images: ImageSet) -> Job:
@@ -85,20 +81,12 @@ def job(context: Context, of: dict[str, Any], seed: int, images: ImageSet) -> Jo
     return Job.below(context.runs_root, "hierarchy", model, images, recipe)
 
 
-def jobs(context: Context, images: ImageSet) -> list[Job]:
-    """The trainings of every setting and seed."""
-    return [job(context, of, seed, images) for seed in context.seeds for of in settings(context.sizes)]
+def wanted(context: Context) -> list[tuple[Context, dict[str, Any], int]]:
+    """Every setting at every seed."""
+    return [(context, of, seed) for seed in context.seeds for of in settings(context.sizes)]
 
 
-def rows(context: Context) -> list[dict]:
-    """One row a model of these seeds, as `vaestudy.claims` describes them, trained and scored side by side."""
-    wanted = [(context, of, seed) for seed in context.seeds for of in settings(context.sizes)]
-    return side_by_side(trained_and_scored, wanted)
-
-
-PARTS["hierarchy"] = Part("hierarchy", "nvae", rows, jobs, train_images)
-
-
+@apart("hierarchy", "nvae", wanted, job, train_images)
 def trained_and_scored(context: Context, of: dict[str, Any], seed: int) -> dict:
     """The row of one model; what was scored once is found in the record of its run."""
     train_set, test_set = train_and_test(context)

@@ -14,7 +14,7 @@ from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments.beta_vae_parts import Examined
-from vaestudy.experiments.common import LEAST_SCORED
+from vaestudy.experiments.common import some_rows
 from vaestudy.experiments.evidence import Context, part
 from vaestudy.training import Job, Run
 from vaestudy.training import sweep as sweeps
@@ -32,7 +32,7 @@ def of_ten_latents(context: Context, images: ImageSet) -> list[Job]:
 def by_beta(runs: list[Run], values: Iterable[Any], seed: int) -> dict[float, tuple[Run, Any]]:
     """The models of one seed, each with its value."""
     own = [pair for pair in zip(runs, values, strict=True) if pair[0].provenance["seed"] == seed]
-    return {run.record["config"][2]["objective"]["beta"]: (run, value) for run, value in own}
+    return {run.recipe["objective"]["beta"]: (run, value) for run, value in own}
 
 
 @part("spectra", "beta_vae", of_ten_latents)
@@ -44,7 +44,7 @@ def spectra(context: Context, runs: list[Run]) -> list[dict]:
     The ratio says how much worse a frequency became; the share says how much of it that was.
     """
     exam = parts.examined(context.images(), context.sizes["grid_images"])
-    some = exam.images.select(exam.some(max(LEAST_SCORED, min(parts.BOUND_IMAGES, NUMBERS // exam.images.dims))))
+    some = exam.images.select(some_rows(exam.images, parts.BOUND_IMAGES, NUMBERS))
     power, codes = image_spectrum(some), sweeps.codes(runs, exam.images)
     scores = parts.threaded(_higgins_5, [(c, exam, r.provenance["seed"]) for r, c in zip(runs, codes, strict=True)])
     rows = []

@@ -12,7 +12,7 @@ from vaestudy import data, metrics, published
 from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae_parts, devices, group_scores, hierarchy
-from vaestudy.experiments.common import checked, runs_root, scorable, sizes
+from vaestudy.experiments.common import checked, runs_root, scorable, sizes, some_rows
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.settings import NVAESettings
 from vaestudy.training import Job, Run, Training, distributed, fit, fit_many
@@ -153,7 +153,7 @@ def group_table(settings: NVAESettings, runs: Mapping[str, Run], images: ImageSe
     row, rows = sizes(settings), []
     seen = images.select(slice(0, row["scored_images"]))
     if images.factors_of_rows.is_grid:  # whose first images are all alike
-        seen = images.select(np.random.default_rng(0).permutation(len(images))[: row["scored_images"]])
+        seen = images.select(some_rows(images, row["scored_images"]))
     kept = scorable(seen)
     if len(kept) < 2:
         return label_table(settings, runs, seen, kept)

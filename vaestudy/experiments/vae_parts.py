@@ -138,7 +138,7 @@ def gradients(context: Context, runs: list[Run]) -> list[dict]:
 def samples(context: Context, runs: list[Run]) -> list[dict]:
     """The bound on held-out images after batches of 100 and 10 with one and ten noise samples, at equal images."""
     _, unseen = split(context)
-    counts = [run.record["config"][2]["samples"] for run in runs]
+    counts = [run.recipe["samples"] for run in runs]
     return [
         parts.described(run) | {"samples": count, "elbo": run.bound(unseen)["elbo_nats"]}
         for run, count in zip(runs, counts, strict=True)

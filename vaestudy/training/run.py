@@ -95,6 +95,11 @@ class Run:
         return record
 
     @property
+    def recipe(self) -> dict:
+        """How the model was trained: the fields of its `Training`, as the record has them."""
+        return self.record["config"][2]
+
+    @property
     def provenance(self) -> dict:
         return self.record["provenance"]
 
