@@ -23,11 +23,10 @@ def fetch(addresses: Sequence[str], md5: str, target: Path) -> None:
         InputError: the folder cannot be written.
     """
     partial = target.with_name(f".{target.name}.part")
-    stack = ExitStack()
-    with writing(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(locked(target.with_name(f".{target.name}.lock"), f"fetches {target}"))
-    with stack:
+    with ExitStack() as stack:
+        with writing(target.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(target.with_name(f".{target.name}.lock"), f"fetches {target}"))
         for address in () if target.exists() else addresses:
             try:
                 _append(address, partial)

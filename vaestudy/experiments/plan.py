@@ -65,12 +65,16 @@ def _images(
     try:
         with cache.only_found():
             found = load()
-        about = {"found": True} if found is None else {"shape": found.shape, "images": len(found), "found": True}
-        return found, {"name": name, "shape": _without_data(name, side, data_dir).shape, "images": 0} | about
+        return found, _said(name, found) | {"found": True}
     except InputError as error:
         found = _without_data(name, side, data_dir, **note)
-        about = {"name": name, "shape": found.shape, "images": len(found), "found": False, "missing": str(error)}
-        return found, about | {"command": _command(name, found.shape[1], data_dir)}
+        missing = {"missing": str(error), "command": _command(name, found.shape[1], data_dir)}
+        return found, _said(name, found) | {"found": False} | missing
+
+
+def _said(name: str, images: ImageSet | None) -> dict[str, Any]:
+    """What is said of some images; a part may have none, where nothing can be held out."""
+    return {"name": name, "shape": images.shape if images else None, "images": len(images or ())}
 
 
 def _without_data(name: str, side: int | None, data_dir: str, **note) -> ImageSet:
