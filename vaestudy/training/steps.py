@@ -2,6 +2,7 @@
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -29,7 +30,7 @@ from vaestudy.training.objective import (
 from vaestudy.training.skips import GradientSkips, Undo, kinds
 
 
-class Step:
+class Step(ABC):
     """What moves one or many models by a batch.
 
     Subclasses say what each part of a batch brings (`feed`) and costs (`cost`). What `cost` reads keeps its place, so
@@ -76,13 +77,13 @@ class Step:
         self.update(step, distributed.mean(totals) if self.processes > 1 else totals)
         return totals
 
+    @abstractmethod
     def feed(self, step: int, part: int, progress: float) -> None:
         """Put in place what a part of the batch brings: all that differs from one to the next."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cost(self) -> LossTerms:
         """What the images that were fed cost."""
-        raise NotImplementedError
 
     def put(self, *inputs: Tensor) -> None:
         """New `inputs` on the device, in the place of the last ones once that is fixed."""
@@ -114,9 +115,9 @@ class Step:
         for name, own in state.items():
             getattr(self, name).load_state_dict(own)
 
+    @abstractmethod
     def final_weights(self) -> list[dict[str, Tensor]]:
         """What is kept of each model once all images are seen."""
-        raise NotImplementedError
 
 
 class ModelStep(Step):
