@@ -65,8 +65,7 @@ def test_its_cells_are_short_and_call(path):
     for cell in code(path):
         lines = cell.source.splitlines()
         assert 0 < len(lines) <= LONGEST_CELL, cell.source
-        if "parameters" not in cell.metadata.get("tags", []):
-            assert max(map(len, lines)) <= WIDEST_LINE, cell.source
+        assert max(map(len, lines)) <= WIDEST_LINE, cell.source
         for node in ast.walk(ast.parse(cell.source)):
             banned = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.While | ast.Try
             assert not isinstance(node, banned), ast.unparse(node)

@@ -50,7 +50,7 @@ class Settings:
 
     profile: str = setting(
         "auto",
-        "smoke, laptop, night, gpu or paper, or auto for gpu with CUDA and laptop without",
+        "smoke, laptop, night, gpu or paper; auto is gpu with CUDA, else laptop",
         choices=("auto", *PROFILES),
     )
     dataset: str = setting("dsprites", "the images, a name that vaestudy.data.load knows")
