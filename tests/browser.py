@@ -19,7 +19,7 @@ class Page:
     """A page whose scripts are run and whose keys are pressed from here."""
 
     def __init__(self, address):
-        self._socket = websocket.create_connection(address, timeout=600, suppress_origin=True)
+        self._socket = websocket.create_connection(address, timeout=120, suppress_origin=True)
         self._numbers = itertools.count(1)
 
     def close(self):
