@@ -44,7 +44,7 @@ def checked(settings: Settings, dataset: str, side: int | None, **least: int) ->
     info = data.about(dataset, settings.data_dir or None)
     if info.needs_data_dir and not settings.data_dir:
         raise InputError(f"dataset {dataset!r} needs data_dir: the directory that holds your images")
-    side, found = info.check(side), data.count(dataset, settings.data_dir or None)
+    side, found = info.check(side), info.splits
     for split, needed in least.items():
         if found.get(split) is not None and found[split] < needed:
             raise InputError(

@@ -81,7 +81,7 @@ def _without_data(name: str, side: int | None, data_dir: str, **note) -> ImageSe
     """As many images as the set to train on has, of their shape and without data."""
     info = data.about(name, data_dir or None)
     shape = (info.channels, *[info.check(side)] * 2)
-    count = data.count(name, data_dir or None)["train"] or ASSUMED_IMAGES
+    count = info.splits["train"] or ASSUMED_IMAGES
     return ImageSet(name, shape, torch.empty(count, *shape, dtype=torch.uint8, device="meta"), note=note)
 
 
