@@ -15,7 +15,7 @@ from vaestudy import data
 from vaestudy.data import ImageSet, cache
 from vaestudy.errors import InputError
 from vaestudy.experiments import common, evidence
-from vaestudy.settings import Settings
+from vaestudy.settings import STAGES, Settings
 from vaestudy.training import Job, memory
 from vaestudy.training.config import autocast
 from vaestudy.training.cost import GPU, cost, measured, step_memory
@@ -160,7 +160,7 @@ _rates = functools.cache(measured)
 
 def text(planned: dict[str, Any]) -> str:
     """The plan for a person."""
-    about, names = planned["data"], common.STAGES[planned["stage"]].__dataclass_fields__
+    about, names = planned["data"], STAGES[planned["stage"]].__dataclass_fields__
     lines = [f"{planned['stage']}, profile {planned['profile']}: nothing is trained", "", "settings"]
     lines += [f"  {name:<14} {planned[name]!r}" for name in names]
     shape = "x".join(map(str, about["shape"]))
