@@ -43,6 +43,7 @@ class Rates(NamedTuple):
 
 # Measured on an H200: a bf16 product of large matrices, a copy, and an operation of a CUDA graph.
 GPU = Rates("H100-class GPU", 790e12, 4.3e12, 2e-6)
+GPU_MEMORY = 80e9  # bytes of an H100
 
 
 @dataclass(frozen=True, eq=False)

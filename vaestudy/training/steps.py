@@ -45,6 +45,7 @@ class Step(ABC):
     """
 
     writes, processes = True, 1  # whether this process keeps log and checkpoints; how many work on each model
+    together = False  # whether they tell each other their gradients, statistics and means
     skips: GradientSkips | None = None  # what leaves steps out; without it the loop does not go back
     micro_batches = range(1)  # which parts of a batch this process takes
     saved: tuple[str, ...] = ()  # attributes whose state goes into a checkpoint
@@ -70,11 +71,11 @@ class Step(ABC):
         for part in self.micro_batches:
             self.feed(step, part, progress)
             # Gradients of several processes meet once, after this one's last part.
-            alone = self.processes > 1 and part != self.micro_batches[-1]
-            with self.net.no_sync() if alone else nullcontext():
+            meet = self.together and part == self.micro_batches[-1]
+            with nullcontext() if meet or self.processes == 1 else self.net.no_sync():
                 self.gradients()
         totals = self.totals.clone()
-        self.update(step, distributed.mean(totals) if self.processes > 1 else totals)
+        self.update(step, distributed.mean(totals) if self.together else totals)
         return totals
 
     @abstractmethod
@@ -131,6 +132,7 @@ class ModelStep(Step):
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
         self.writes, self.processes = distributed.rank() == 0, distributed.world()
+        self.together = self.processes > 1
         self.micro_batches = range(distributed.rank(), training.micro_batches, self.processes)
         self.sampler = EpochSampler(len(images), training.batch, training.seed, device)
         equal_parts = self.sampler.batch % training.micro_batches == 0
@@ -148,7 +150,8 @@ class ModelStep(Step):
         self.changed = kinds([*model.buffers(), *self.averaged, *([] if self.fused else self.parameters)])
         self.moments: list[list[Tensor]] = []
         if self.processes > 1:
-            self.net = DistributedDataParallel(model, [device] if device.type == "cuda" else None)
+            own = [device] if device.type == "cuda" else None
+            self.net = DistributedDataParallel(model, own, broadcast_buffers=False)  # those of one process are kept
         # What a CPU trains is small enough to be compiled whole, which pays more there.
         if training.compile and device.type != "cpu" and hasattr(model, "compile_parts"):
             model.compile_parts()
@@ -157,8 +160,8 @@ class ModelStep(Step):
 
     def __call__(self, step: int, progress: float) -> Float[Tensor, "1 parts"]:
         self.undo.remember(self.changed + self.moments)  # a forward pass already moves the statistics of batch norm
-        together = self.training.sync_norm and self.processes > 1
-        with norms_set(self.model, "gather", distributed.gather) if together else nullcontext():
+        share_norms = self.training.sync_norm and self.together
+        with norms_set(self.model, "gather", distributed.gather) if share_norms else nullcontext():
             return super().__call__(step, progress)
 
     def feed(self, step: int, part: int, progress: float) -> None:
