@@ -27,7 +27,7 @@ from vaestudy.training.objective import (
     elbo_loss,
     total_correlation,
 )
-from vaestudy.training.skips import GradientSkips, Undo, kinds
+from vaestudy.training.skips import GradientSkips, kinds, put_back
 
 
 class Step(ABC):
@@ -144,7 +144,7 @@ class ModelStep(Step):
         self.sizes = balance_sizes(model.group_shapes).to(device) if objective.balance else None
         self.average = copy.deepcopy(model).requires_grad_(False) if training.ema else None
         self.current, self.averaged = _floats(model), [] if self.average is None else _floats(self.average)
-        self.skips, self.undo = GradientSkips(training.grad_skip_factor or math.inf, device), Undo()
+        self.skips = GradientSkips(training.grad_skip_factor or math.inf, device)
         self.fused = bool(self.optimizer.defaults.get("fused"))
         # What a step changes whether it is wanted or not; a fused optimiser leaves the weights alone.
         self.changed = kinds([*model.buffers(), *self.averaged, *([] if self.fused else self.parameters)])
@@ -159,7 +159,8 @@ class ModelStep(Step):
             self.net = torch.compile(self.net)
 
     def __call__(self, step: int, progress: float) -> Float[Tensor, "1 parts"]:
-        self.undo.remember(self.changed + self.moments)  # a forward pass already moves the statistics of batch norm
+        # A forward pass already moves the statistics of batch norm.
+        self.before = [torch.cat(lines) for lines in self.changed + self.moments]
         share_norms = self.training.sync_norm and self.together
         with norms_set(self.model, "gather", distributed.gather) if share_norms else nullcontext():
             return super().__call__(step, progress)
@@ -200,7 +201,7 @@ class ModelStep(Step):
             with torch.no_grad():  # the first step starts the mean
                 torch._foreach_lerp_(self.averaged, self.current, 1 - self.training.ema if step else 1.0)
         self.moments = self.moments or self.find_moments()
-        self.undo.unless(accepted, self.changed + self.moments)
+        put_back(accepted, self.changed + self.moments, self.before)
 
     def find_moments(self) -> list[list[Tensor]]:
         """What an optimiser that is not fused has beside the weights: nothing before its first step."""
