@@ -70,9 +70,11 @@ def hierarchy_rows():
             row |= {
                 "top_live": int(noisy[0] > 0),
                 "top_higgins_5_draws": 0.6 + 0.1 * seed,
-                "top_higgins_5_rotated": 0.5,
+                "top_higgins_5_rotated": 0.65,
+                "higgins_chance": 0.25,
             }
-            rows.append({"schedule": schedule, "beta": beta, "seed": seed, "nats": sum(noisy), **row})
+            about = {"network": "hierarchy", "schedule": schedule, "beta": beta, "seed": seed}
+            rows.append({**about, "nats": sum(noisy), **row})
     return pd.DataFrame(rows)
 
 
@@ -84,12 +86,23 @@ def test_where_the_code_gathers_under_pressure():
     assert shown.caption.endswith("means and 95 % intervals over 3 seeds a setting.")
     fewer = figures.nats_by_group(hierarchy_rows().query("seed < 2"), titles)
     assert fewer.caption.endswith("means over 2 seeds a setting.")
-    said = shows(figures.where_the_code_gathers(hierarchy_rows(), titles))
-    assert "no schedule: in the third group, 2.5 of 3.0 nats" in said.caption
-    assert "top first: in the top group, 2.0 of 2.5 nats" in said.caption
-    assert "its draws score 0.70, and random rotations of them 0.50 (Higgins, L = 5; 3 models)" in said.caption
+    said = shows(figures.where_the_code_gathers(hierarchy_rows(), titles, "our night"))
+    where, how = said.data["sentences"]
+    assert where == (
+        "In 12 models of our night, 3 seeds a setting, the top group holds this share of the nats at β = 16: "
+        "0.80 under top first (at β = 1: 0.00); 0.00 under no schedule (at β = 1: 0.00)."
+    )
+    assert how == (
+        "Under top first its draws then score 0.70 (Higgins score, L = 5; chance 0.25; live latents: 1.0), above "
+        "random rotations of themselves, 0.65, in 2 of 3 models."
+    )
+    alone = {"network": "one group", "beta": 16.0, "higgins_5_draws": 0.9, "nats": 2.0, "top_nats": 2.0}
+    beside = pd.concat([hierarchy_rows(), pd.DataFrame([{**alone, "seed": seed} for seed in range(2)])])
+    where, how = figures.where_the_code_gathers(beside, titles, "our night").data["sentences"]
+    assert "2 seeds a setting" in where
+    assert how.endswith("in 2 of 3 models; one group alone scores 0.90 at this β.")
     none = hierarchy_rows()[lambda rows: rows["schedule"] == "none"]
-    assert "in use nowhere" in figures.where_the_code_gathers(none, titles).caption
+    assert "in use in none of these" in figures.where_the_code_gathers(none, titles, "our night").caption
 
 
 def test_scores_stand_at_the_trained_betas():

@@ -17,7 +17,7 @@ from vaestudy.experiments import common, evidence
 from vaestudy.settings import STAGES, Settings
 from vaestudy.training import Job, memory
 from vaestudy.training.config import autocast
-from vaestudy.training.cost import GPU, cost, measured, step_memory
+from vaestudy.training.cost import GPU, GPU_MEMORY, cost, measured, step_memory
 from vaestudy.training.trainer import device_of, kind, stacks
 
 DOWNLOADS = ("mnist", "fashion_mnist", "cifar10", "celeba")
@@ -163,6 +163,9 @@ def _row(name: str, jobs: list[Job], device: torch.device, known: bool) -> dict[
     first, together = jobs[0], stacks(jobs[0])
     counted = cost(first.model, first.training, len(first.images), models=len(jobs) if together else 1)
     halved = autocast(first.training, first.model, device)._enabled
+    parts = first.training.micro_batches
+    # Processes that share the parts out hold the gradients once more, in the buffers of their messages.
+    messages = 4 * counted.parameters * (parts > 1)
     half_on_gpu, steps = first.training.precision != "fp32", counted.steps * (1 if together else len(jobs))
     return {
         "training": name,
@@ -170,11 +173,13 @@ def _row(name: str, jobs: list[Job], device: torch.device, known: bool) -> dict[
         "as_one_program": together and len(jobs) > 1,
         "images": first.training.images,
         "batch": min(first.training.batch, len(first.images)),
+        "micro_batches": parts,
         "steps": counted.steps,
         "parameters": counted.parameters,
         "multiply_adds_per_step": counted.flops / 2,
         "gb_per_step": round(counted.bytes(halved) / 1e9, 4),
         "memory_gb": round(counted.memory_bytes(halved) / 1e9, 4),
+        "gpu_memory_gb": round((counted.memory_bytes(half_on_gpu) + messages) / 1e9, 4),
         "here_seconds": round(steps * counted.step_seconds(_rates(device, halved), halved), 1),
         "gpu_seconds": round(steps * counted.step_seconds(GPU, half_on_gpu), 1),
         "folders": [str(job.run_dir) for job in jobs] if known else [],
@@ -196,9 +201,19 @@ def text(planned: dict[str, Any]) -> str:
     lines += ["", "trainings", *_table(planned["trainings"])]
     here, gpu = (_time(planned[f"{name}_seconds"]) for name in ("here", "gpu"))
     lines += ["", f"about {here} on {planned['device']} ({planned['free_gb']:g} GB free), {gpu} on an {GPU.name}"]
+    lines += [_gpu_memory(planned["trainings"])]
     folders = [folder for row in planned["trainings"] for folder in row["folders"]]
     lines += ["", "run folders", *(f"  {folder}" for folder in folders or ["known once the data are there"])]
     return "\n".join(lines)
+
+
+def _gpu_memory(rows: list[dict[str, Any]]) -> str:
+    """Whether the largest step fits one GPU, and how many may share it out."""
+    most = max(rows, key=lambda row: row["gpu_memory_gb"])
+    size, limit, parts = most["gpu_memory_gb"], GPU_MEMORY / 1e9, most["micro_batches"]
+    said = f"there the largest step takes {size:.1f} GB and {'fits' if size < limit else 'does not fit'} one GPU"
+    shared = f"; torchrun shares its {parts} micro batches out to as many GPUs, each with the same need"
+    return f"{said} of {limit:.0f} GB{shared if parts > 1 else ''}"
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:

@@ -5,7 +5,6 @@ two times: for its multiplications, and for reading what it takes and writing wh
 """
 
 import copy
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,6 +42,7 @@ class Rates(NamedTuple):
 
 # Measured on an H200: a bf16 product of large matrices, a copy, and an operation of a CUDA graph.
 GPU = Rates("H100-class GPU", 790e12, 4.3e12, 2e-6)
+GPU_MEMORY = 80e9  # bytes of an H100
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,12 +153,10 @@ def kept_bytes(model: nn.Module, images: int) -> int:
 
 def models_at_once(model: VAE, training: Training, device: torch.device, *, total_correlation: bool = False) -> int:
     """How many models of this size are trained at once within half of the free memory, at least one."""
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    # The tensors kept for the backward pass, as much again for their gradients, and images of their own.
-    images = training.batch * training.samples * (2 * kept_per_image(model) + 8 * math.prod(model.shape))
+    fixed, kept = step_memory(model, training, training.batch)
     pairs = 6 * 4 * training.batch**2 * model.config.latent_dim if total_correlation else 0
-    # Weight, gradient, two moments and half-precision copies.
-    return max(1, memory.free_bytes(device) // 2 // (weights * 20 + images + pairs))
+    # The tensors kept for the backward pass, and as much again for their gradients.
+    return max(1, int(memory.free_bytes(device) / 2 / (fixed + 2 * training.samples * kept + pairs)))
 
 
 def _operations(model: nn.Module, training: Training, images: int) -> Float[np.ndarray, "operations 2"]:

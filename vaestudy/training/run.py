@@ -137,13 +137,14 @@ class Run:
         known = self.provenance
         versions = {name: known[name] for name in ("vaestudy", "python", "torch", "numpy")}
         commit = (known["commit"] or "unknown")[:10] + ("+" if known["modified"] else "")
-        about = {"run": self.path.name, "commit": commit, "device": known["device"], "seed": known["seed"]}
+        about = {"run": self.path.name, "commit": commit, "processor": known["cpu"], "device": known["device"]}
+        about |= {"precision": known["precision"], "seed": known["seed"]}
         about |= {"seconds": known["seconds"], "peak memory, GiB": known["peak_memory_gib"]}
         troubles = {"steps left out": "steps_skipped", "times gone back": "rollbacks"}
         training = self.record["training"]
         about |= {name: training[key] for name, key in troubles.items() if training.get(key)}
         data = next((part["ImageSet"]["name"] for part in self.config if "ImageSet" in part), None)
-        return about | {"data set": data, "data": known["data_checksum"][:12], "versions": versions}
+        return about | {"data set": data, "checksum": known["data_checksum"][:12], "versions": versions}
 
     def codes(
         self, images: Any, index: Any = None, *, draws: int = 0, batch: int = 1024
@@ -165,7 +166,7 @@ class Run:
             return [_code(group, pooled).cpu().numpy() for group in latents]
 
         index = np.arange(len(images)) if index is None else np.asarray(index)
-        groups = [np.concatenate(group) for group in self._by_batch(encode, images, batch, seed, index)]
+        groups = [np.concatenate(group) for group in self.by_batch(encode, images, batch, seed, index)]
         return groups, None if images.factors is None else images.factors.values(index).repeat(max(draws, 1), axis=0)
 
     def kl_by_latent(self, images: Any, index: Any = None, batch: int = 500, seed: int = 0) -> list[np.ndarray]:
@@ -178,7 +179,7 @@ class Run:
             return [group.double().sum(0).cpu().numpy() for group in self.model.kl_per_latent(x)]
 
         count = len(images) if index is None else len(index)
-        return [sum(parts) / count for parts in self._by_batch(sums, images, batch, seed, index)]
+        return [sum(parts) / count for parts in self.by_batch(sums, images, batch, seed, index)]
 
     def bound(self, images: Any, batch: int = 500, seed: int = 0) -> dict[str, float]:
         """The ELBO and its parts over a set of images: means in nats per image, and bits per dimension."""
@@ -186,7 +187,7 @@ class Run:
         def sums(x: torch.Tensor) -> list[float]:
             return torch.stack([part.double().sum() for part in self.model(x)[:2]]).tolist()
 
-        nll, kl = (sum(parts) / len(images) for parts in self._by_batch(sums, images, batch, seed))
+        nll, kl = (sum(parts) / len(images) for parts in self.by_batch(sums, images, batch, seed))
         bits = (nll + kl) / math.log(2) / math.prod(images.shape)
         return {"elbo_nats": -nll - kl, "nll_nats": nll, "kl_nats": kl, "bits_per_dim": bits}
 
@@ -198,11 +199,11 @@ class Run:
             return [torch.cat(draws, 1).double().cpu().numpy()]
 
         batch = min(batch, LARGEST // (min(100, samples) * math.prod(images.shape)))
-        (found,) = self._by_batch(weights, images, batch, seed)
+        (found,) = self.by_batch(weights, images, batch, seed)
         return np.concatenate(found)
 
     @torch.no_grad()
-    def _by_batch(self, function: Callable, images: Any, batch: int, seed: int, index: Any = None) -> list[tuple]:
+    def by_batch(self, function: Callable, images: Any, batch: int, seed: int = 0, index: Any = None) -> list[tuple]:
         """What `function` lists for each batch of images: a tuple of all batches for each place in its list.
 
         A batch has no more numbers than `LARGEST`: images of side 256 come a hundred or two at a time.

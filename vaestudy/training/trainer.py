@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
@@ -107,6 +108,7 @@ def fit_many(
     for job in jobs:
         check(job)
     device, runs = device_of(device), [job.run for job in jobs]
+    alone = partial(fit, device=device, checkpoint_seconds=checkpoint_seconds)
     stackable = [job for job in jobs if stacks(job)]
     for _, alike in itertools.groupby(sorted(stackable, key=kind), key=kind):
         own = [job for i, job in enumerate(alike) if i % distributed.world() == distributed.rank()]
@@ -115,10 +117,10 @@ def fit_many(
                 _train_stack(part, folder, device, checkpoint_seconds, on_step)
         for job in own:  # alone a training has ways to come to an end that a stack has not
             if distributed.world() == 1 and not job.run.finished:
-                _fit(job, device, checkpoint_seconds)
+                alone(*job)
     while not all(job.run.finished for job in stackable):  # torchrun ends all processes if one is lost
         time.sleep(0.2)
-    _fit_side_by_side([job for job in jobs if not stacks(job)], device, checkpoint_seconds)
+    _side_by_side(alone, [job for job in jobs if not (stacks(job) or job.run.finished)], device)
     for run in runs:
         run.model.to(device)
         run.load()
@@ -241,19 +243,14 @@ def _remove(state: Path) -> None:
     shutil.rmtree(state, ignore_errors=True)
 
 
-def _fit_side_by_side(jobs: Sequence[Job], device: torch.device, seconds: float | int | None) -> None:
+def _side_by_side(alone: Callable[..., Run], jobs: Sequence[Job], device: torch.device) -> None:
     """On the cores of a CPU; with CUDA, or under torchrun, they take turns."""
-    waiting = [job for job in jobs if not job.run.finished]
-    if len(waiting) > 1 and memory.usable_cores() > 1 and device.type == "cpu" and distributed.world() == 1:
-        with _watched(waiting):
-            side_by_side(_fit, [(job, device, seconds) for job in waiting])
+    if len(jobs) > 1 and memory.usable_cores() > 1 and device.type == "cpu" and distributed.world() == 1:
+        with _watched(jobs):
+            side_by_side(alone, jobs)
     else:
-        for job in waiting:
-            _fit(job, device, seconds)
-
-
-def _fit(job: Job, device: torch.device, seconds: float | int | None) -> None:
-    fit(*job, device=device, checkpoint_seconds=seconds)
+        for job in jobs:
+            alone(*job)
 
 
 @contextmanager
