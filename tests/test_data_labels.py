@@ -136,7 +136,7 @@ def test_a_long_name_is_shown_without_its_middle(tmp_path, caplog):
     """A name stands below axes; the same name of two factors would tell nobody which is which."""
     long = "temperature of the sensor at the front on the {} side of the camera"
     write(tmp_path, {long.format("left"): [k % 3 for k in range(40)], "明るさ 🙂": [k % 2 for k in range(40)]})
-    assert read_labels(tmp_path, NAMES)[0].names == ("temperature … the camera", "明るさ 🙂")
+    assert read_labels(tmp_path, NAMES)[0].names == ("temperatur…he camera", "明るさ 🙂")
     write(tmp_path, {long.format(side): [k % 3 for k in range(40)] for side in ("left", "right")})
-    with pytest.raises(InputError, match="two columns that would be shown as temperature … the camera"):
+    with pytest.raises(InputError, match="two columns that would be shown as temperatur…he camera"):
         read_labels(tmp_path, NAMES)

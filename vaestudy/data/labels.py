@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 FILE = "labels.csv"
 BINS = 10  # values of a factor made from continuous numbers
 GAPS = ("", "NaN", "nan", "NA", "N/A", "n/a", "#N/A")  # of a table; "None" is what glasses may be
-SHOWN = 24  # letters of a factor's name: figures have no room for more
+SHOWN = 20  # letters of a factor's name: figures have no room for more
 MOST = 100  # different whole numbers or texts; a column with more is binned, or says nothing about factors
 
 
