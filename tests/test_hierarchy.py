@@ -253,7 +253,6 @@ def test_without_records_the_page_says_so(monkeypatch, tmp_path):
     records, on_devices = evidence.either(own, "hierarchy"), evidence.either(own, "devices")
     assert len(own) == len(records) == len(on_devices) == len(hierarchy.hierarchies(records)) == 0
     assert hierarchy.groups_of(records) == []
-    assert hierarchy.seed_count(records) == 0
     assert len(nvae.devices_table(LAPTOP, on_devices, (3, 32, 32))) == len(devices.DEVICES)
     judged = evidence.judge(LAPTOP, own)
     assert {claim["verdict"] for claim in judged} == {"not tested"}
@@ -270,7 +269,6 @@ def test_the_laptop_shows_the_records_of_the_published_night(toy, monkeypatch, t
     records = evidence.either(own, "hierarchy")
     assert len(records) == len(toy[1]["hierarchy"])
     assert len(evidence.either(own, "devices")) == 1 + len(devices.DEVICES)
-    assert hierarchy.seed_count(records) == 1
     groups = hierarchy.groups_of(records)
     assert {row["group"] for row in groups} == {"top", "second", "third", "all"}
     assert {row["schedule"] for row in groups} == {"no schedule", "top first", "one group"}

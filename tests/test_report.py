@@ -229,7 +229,7 @@ def test_provenance_stands_in_the_footer_alone(first):
 
 def test_the_index_gathers_headlines_findings_and_provenance(project):
     text = project[1].read_text()
-    assert '<th scope="row">Small</th><td>square</td><td class="number">1.0' in text
+    assert '<th scope="row">square</th><td class="number">1.0' in text
     assert "arithmetic" in text
     assert "smoke profile" in text
     assert "device cpu" in text.split("<footer>")[1]

@@ -70,9 +70,11 @@ def hierarchy_rows():
             row |= {
                 "top_live": int(noisy[0] > 0),
                 "top_higgins_5_draws": 0.6 + 0.1 * seed,
-                "top_higgins_5_rotated": 0.5,
+                "top_higgins_5_rotated": 0.65,
+                "higgins_chance": 0.25,
             }
-            rows.append({"schedule": schedule, "beta": beta, "seed": seed, "nats": sum(noisy), **row})
+            about = {"network": "hierarchy", "schedule": schedule, "beta": beta, "seed": seed}
+            rows.append({**about, "nats": sum(noisy), **row})
     return pd.DataFrame(rows)
 
 
@@ -84,12 +86,23 @@ def test_where_the_code_gathers_under_pressure():
     assert shown.caption.endswith("means and 95 % intervals over 3 seeds a setting.")
     fewer = figures.nats_by_group(hierarchy_rows().query("seed < 2"), titles)
     assert fewer.caption.endswith("means over 2 seeds a setting.")
-    said = shows(figures.where_the_code_gathers(hierarchy_rows(), titles))
-    assert "no schedule: in the third group, 2.5 of 3.0 nats" in said.caption
-    assert "top first: in the top group, 2.0 of 2.5 nats" in said.caption
-    assert "its draws score 0.70, and random rotations of them 0.50 (Higgins, L = 5; 3 models)" in said.caption
+    said = shows(figures.where_the_code_gathers(hierarchy_rows(), titles, "our night"))
+    where, how = said.data["sentences"]
+    assert where == (
+        "In 12 models of our night, 3 seeds a setting, the top group holds this share of the nats at β = 16: "
+        "0.80 under top first (at β = 1: 0.00); 0.00 under no schedule (at β = 1: 0.00)."
+    )
+    assert how == (
+        "Under top first its draws then score 0.70 (Higgins score, L = 5; chance 0.25; live latents: 1.0), above "
+        "random rotations of themselves, 0.65, in 2 of 3 models."
+    )
+    alone = {"network": "one group", "beta": 16.0, "higgins_5_draws": 0.9, "nats": 2.0, "top_nats": 2.0}
+    beside = pd.concat([hierarchy_rows(), pd.DataFrame([{**alone, "seed": seed} for seed in range(2)])])
+    where, how = figures.where_the_code_gathers(beside, titles, "our night").data["sentences"]
+    assert "2 seeds a setting" in where
+    assert how.endswith("in 2 of 3 models; one group alone scores 0.90 at this β.")
     none = hierarchy_rows()[lambda rows: rows["schedule"] == "none"]
-    assert "in use nowhere" in figures.where_the_code_gathers(none, titles).caption
+    assert "in use in none of these" in figures.where_the_code_gathers(none, titles, "our night").caption
 
 
 def test_scores_stand_at_the_trained_betas():
@@ -168,6 +181,8 @@ def test_tables_of_a_sweep_give_mean_and_deviation():
 def test_figures_of_a_vae_render_and_describe_themselves():
     model, images = VAE((1, 16, 16), latent_dim=2, network="kingma", width=16), image_set()
     shows(figures.examples(images, count=8, columns=4))
+    few = shows(figures.examples(images.select([0, 1, 2]), columns=4))
+    assert few.caption.startswith("3 of the 3 images")
     shows(figures.reconstructions(model, images, count=5))
     shows(figures.manifold(model, side=4))
     shown = shows(figures.kl_spectrum(np.array([0.5, 2.0]), np.array([False, True])))
@@ -178,6 +193,10 @@ def test_figures_of_a_vae_render_and_describe_themselves():
     codes = {"a": np.eye(3), "b": np.ones((3, 3))}
     shown = shows(figures.correlations(codes, {"a": 0.5}, "score"))
     assert shown.alt == "a: mean 0.00, score 0.50; b: mean 1.00."
+    assert "beside the score" in shown.caption
+    shown = shows(figures.correlations(codes, {}, "score"))
+    assert "beside" not in shown.caption
+    assert "A score needs two known factors or more" in shown.caption
     shown = shows(figures.gradient_spread({"A": {1: 4.0, 10: 0.4}, "B": {1: 2.0, 10: 0.2}}))
     assert shown.alt == "At L = 1 the variance is 2.000 for B and 4.000 for A."
     with pytest.raises(InputError, match="2 latents"):

@@ -89,7 +89,7 @@ def test_every_model_behind_the_report_has_a_row(smoke_report):
         for row in rows["provenance"]:
             assert f"<code>{row['run']}</code>" in text
         models = sum(row["models"] for row in rows["records"])
-        assert f"{models} models that judge the claims" in text
+        assert f"{models} models of this page's claims" in text
         for row in rows["records"]:
             assert row["experiment"] in text
             assert row["file"] in text

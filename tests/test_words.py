@@ -52,6 +52,10 @@ def test_names_become_labels_and_hyphens_minus_signs():
     assert words.readable("elbo_nats of -3 in vae-2 at 1e-5") == "ELBO, nats of −3 in vae-2 at 1e−5"
     assert [words.counted(n, "seed") for n in (1, 2, 1000)] == ["1 seed", "2 seeds", "1,000 seeds"]
     assert [words.listed("abc"[:n]) for n in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
+    assert (
+        words.readable("dsprites 32x32, 1x2x3, x 0.9, y 0.8, vae-2x3")
+        == "dSprites 32 × 32, 1 × 2 × 3, x 0.9, y 0.8, vae-2x3"
+    )
     assert words.readable("-0.00 and -0.001") == "0.00 and −0.001"
     assert words.spread(-0.5, 0.049, 2) == "−0.50 ± 0.05"
 
@@ -72,7 +76,9 @@ def test_names_become_labels_and_hyphens_minus_signs():
             "night: too few values of beta where latent_dim = 10, part = sweep32",
             "night: too few values of β where latents M = 10 (experiment “sweep over β”)",
         ),
-        ("laptop: not counted: elbo chooses beta = 1.0", "laptop: not counted: the bound chooses β = 1.0"),
+        ("laptop: not counted: elbo chooses beta = 1.0", "laptop: not counted: the bound chooses β = 1"),
+        ("laptop: no model has part = faces", "laptop: no model of the experiment “sweep on rendered faces”"),
+        ("laptop: too few values of beta: 1.0, 0.5", "laptop: too few values of β: 1, 0.5"),
         ("so few models cannot reach the level 0.0071", "so few models cannot reach the level 0.0071"),
     ],
 )
@@ -155,6 +161,12 @@ def test_an_answer_has_four_sentences_at_most_and_says_what_was_not_tested():
     assert shown in figures.answer(rows, models).data["sentences"]
     assert len(figures.answer(rows, models).data["sentences"]) == 4
     assert "toy sizes" in figures.answer([claim("2.1", "supported", exploratory=True)]).data["sure"]
+    untested = [claim("2.4", "not tested", effect=None, interval=None)]
+    seen = figures.answer(untested, seen=["It moves."]).data
+    assert seen["sentences"] == ["It moves.", "Not tested here: claim 2.4."]
+    assert "a tendency at most: no test has judged it" in seen["sure"]
+    assert seen["change"][-1] == "More seeds may turn what is said without a claim."
+    assert "It moves." not in figures.answer(rows, seen=["It moves."]).data["sentences"]
     with pytest.raises(InputError, match="primary claims"):
         figures.answer([claim("9.9", "supported")])
 

@@ -11,7 +11,8 @@ from typing import Any, SupportsFloat
 
 LABELS, PARTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).values()
 # Those that no sentence would hold by chance.
-_RAW = re.compile(rf"\b({'|'.join(sorted((name for name in LABELS if '_' in name), key=len, reverse=True))})\b")
+_NAMES = sorted((name for name in LABELS if "_" in name or name == "dsprites"), key=len, reverse=True)
+_RAW = re.compile(rf"\b({'|'.join(_NAMES)})\b")
 
 
 def label(name: Any) -> str:
@@ -21,9 +22,10 @@ def label(name: Any) -> str:
 
 
 def readable(text: str) -> str:
-    """Text with minus signs for the hyphens before numbers ("vae-2" stays), and words for names of columns."""
+    """Text with minus signs before numbers ("vae-2" stays), × between them, and words for names of columns."""
     text = re.sub(r"(?<![\w)])-(?=0\.0+(?![\de]))", "", text)  # what rounds to nothing has no sign
     text = re.sub(r"(?<![\w)])-(?=\d)|(?<=\de)-(?=\d)", "−", text)
+    text = re.sub(r"(?<![\w-])\d+( ?x ?\d+)+\b", lambda sides: re.sub(" ?x ?", " × ", sides[0]), text)
     return _RAW.sub(lambda match: LABELS[match[1]], text)
 
 
@@ -36,6 +38,7 @@ def reason(text: str) -> str:
     text = re.sub(r"part = \w+, |, part = \w+|(?: has| where) part = \w+(?![,\w])", "", text)
     text = re.sub(r"\belbo\b", "the bound", text)
     text = re.sub(r"\b(beta|\w+(?= = ))\b", lambda name: label(name[1]), text)
+    text = re.sub(r"(?<=\d)\.0\b", "", text)
     if part:
         said = f"experiment “{PARTS.get(part[1], part[1])}”"
         text = text.replace("no model", f"no model of the {said}") if "no model" in text else f"{text} ({said})"

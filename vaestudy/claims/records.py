@@ -69,7 +69,8 @@ class Records:
         for name, value in where:
             chosen &= (self.frame[name] == value).to_numpy() if name in self.frame else False
         if not chosen.any():
-            raise NotTestable(f"no model has {_words(where)}")
+            part = [pair for pair in where if pair[0] == "part" and pair[1] not in set(self.frame["part"])]
+            raise NotTestable(f"no model has {_words(tuple(part) or where)}")
         return np.flatnonzero(chosen)
 
     def grid(self, where: Where, over: str) -> list:

@@ -142,13 +142,6 @@ def hierarchies(found: pd.DataFrame) -> pd.DataFrame:
     return found[found["network"] == "hierarchy"] if len(found) else found
 
 
-def seed_count(found: pd.DataFrame) -> int:
-    """How many seeds every setting has at least."""
-    if not len(found):
-        return 0
-    return int(found.groupby(["network", "schedule", "beta"], dropna=False)["seed"].nunique().min())
-
-
 def groups_of(found: pd.DataFrame, betas: tuple[float, ...] = (1.0, 16.0)) -> list[dict]:
     """A row a schedule, β and group: means over seeds of nats, knowledge and scores beside their references.
 
@@ -171,7 +164,9 @@ def groups_of(found: pd.DataFrame, betas: tuple[float, ...] = (1.0, 16.0)) -> li
             # All groups together know what the last one knows with those above it.
             knows = "third_together_" if label == "all_" else f"{label}alone_"
             row |= {"knows, nats": _in_nats(means, knows), "adds, nats": _in_nats(means, f"{label}given_above_")}
-            row |= {title: means[name.format(label)] for name, title in REFERENCES.items()}
+            filled = models[models[f"{label}live"] > 0].mean(numeric_only=True)  # the others have nothing to score
+            for name, title in REFERENCES.items():
+                row[title] = (filled if "{}" in name else means)[name.format(label)]
             rows.append(row | {"seeds": models["seed"].nunique()})
     return rows
 

@@ -16,6 +16,7 @@ from vaestudy.experiments.common import checked, runs_root, scorable, sizes, som
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.settings import NVAESettings
 from vaestudy.training import Job, Run, Training, distributed, fit, fit_many
+from vaestudy.words import label
 
 
 class Runs(NamedTuple):
@@ -164,7 +165,7 @@ def group_table(settings: NVAESettings, runs: Mapping[str, Run], images: ImageSe
     for about, code, factors, of in groups_drawn(runs, seen, row["draws"]):
         for form, (z, kl) in forms(code, of, factors[:, kept]).items():
             scores = group_scores.scores(z, factors[:, kept], kl, rotations=row["rotations"], **exam)
-            knows = ", ".join(group_scores.known(scores, names)) or "nothing"
+            knows = ", ".join(map(label, group_scores.known(scores, names))) or "nothing"
             rows.append({**about, "form": form, "knows": knows} | scores | ends)
     return rows
 
@@ -193,9 +194,12 @@ def shown_scores(rows: list[dict]) -> list[dict]:
     """The columns of `group_table` that the page shows."""
     if rows and "label" in rows[0]:
         return rows
-    titles = {name.format(""): title for name, title in hierarchy.REFERENCES.items()}
-    about = ("model", "group", "form", "nats", "live", "knows")
-    return [{**{name: row[name] for name in about}, **{titles[k]: row[k] for k in titles}} for row in rows]
+    shown = []
+    for row in rows:
+        shown.append({name: row[name] for name in ("model", "group", "form", "nats", "live", "knows")})
+        for name, title in hierarchy.REFERENCES.items():  # what has no live latent has no score of its own
+            shown[-1][title] = row[name.format("")] if row["live"] or "{}" not in name else None
+    return shown
 
 
 def forms(

@@ -11,16 +11,21 @@ from vaestudy.figures.figure import Output, render
 
 __all__ = ["answer", "answer_html"]
 
-HEADS, CHANGES, PAGES = tomllib.loads(Path(__file__).with_name("answers.toml").read_text(encoding="utf-8")).values()
+TEXTS = tomllib.loads(Path(__file__).with_name("answers.toml").read_text(encoding="utf-8"))
+HEADS, CHANGES, UNTESTED, PAGES = TEXTS.values()
 FORMS = {name: forms for page in PAGES.values() for name, forms in page.items() if name != "question"}
 CLAIMS, MOST = 3, 4  # sentences about claims, and all of them
 
 
-def answer(claims: Sequence[Mapping[str, Any]], models: Sequence[str] = ()) -> Output:
+def answer(claims: Sequence[Mapping[str, Any]], models: Sequence[str] = (), seen: Sequence[str] = ()) -> Output:
     """The answer of the page that these claims belong to (rows as for `figures.claims`).
 
-    `models` are the models that the page shows, each with its β and how many of its latents are live. The data hold the
-    parts: question, sentences, sure and change.
+    The data hold the parts: question, sentences, sure and change.
+
+    Args:
+        claims: of one page.
+        models: that the page shows, each with its β and how many of its latents are live.
+        seen: sentences on what models show that no test has judged; they are said where no claim of the page is.
     """
     known = {claim["id"]: claim for claim in claims}
     found = [(known[name], _verdict(known[name])) for name in FORMS if name in known]
@@ -28,16 +33,19 @@ def answer(claims: Sequence[Mapping[str, Any]], models: Sequence[str] = ()) -> O
         raise InputError("an answer needs the primary claims of a page, as vaestudy.claims.evaluate gives them")
     told = [pair for pair in found if pair[1] in FORMS[pair[0]["id"]]][:CLAIMS]
     untold = [claim["id"] for claim, verdict in found if verdict not in FORMS[claim["id"]]]
-    sentences = [_sentence(*pair) for pair in told]
+    untold.sort(key=lambda name: list(map(int, name.split("."))))
+    sentences = [_sentence(*pair) for pair in told] or list(seen)
     if models:
         sentences.append(f"Shown: {words.listed(models)}; a latent of 0.05 nats or more is live.")
     if untold:
         sentences.append(f"Not tested here: {'claim' if len(untold) == 1 else 'claims'} {words.listed(untold)}.")
-    sure = words.verdicts(claims)
+    sure, change = words.verdicts(claims), _change(told, untold)
+    if seen and not told:
+        sure, change = f"{sure} {UNTESTED['sure']}", [*change, UNTESTED["change"]]
     if any(claim["exploratory"] for claim, _ in found):
         sure += " The run has changed parameters or toy sizes, so that its verdicts are exploratory."
     question = PAGES[found[0][0]["id"].partition(".")[0]]["question"]
-    data = {"question": question, "sentences": sentences[:MOST], "sure": sure, "change": _change(told, untold)}
+    data = {"question": question, "sentences": sentences[:MOST], "sure": sure, "change": change}
     caption = " ".join(data["sentences"])
     return Output("answer", answer_html(data, *HEADS), caption, f"{question} {caption} {sure}", data)
 

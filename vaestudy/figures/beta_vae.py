@@ -30,7 +30,7 @@ NOT_TRAINED = "This profile does not train {what}, and no published records of t
 def score_over_beta(rows: Rows, scores: Mapping[str, str], chance: Mapping[str, float] | None = None) -> Figure:
     """Scores over β or, where latent sizes differ, over β_norm, a line a size (Higgins et al., 2017, fig. 6).
 
-    `chance` is the score of guessing, for the scores that have one; their ceiling is 1.
+    `chance` is what guessing scores, for the scores that have such a floor: their ceiling is 1, and all share an axis.
     """
     models = pd.DataFrame(rows).sort_values("latent_dim", kind="stable")
     models["latent size"] = models["latent_dim"].map("M = {}".format)
@@ -48,6 +48,7 @@ def score_over_beta(rows: Rows, scores: Mapping[str, str], chance: Mapping[str, 
     )
     levels = {name: {"chance": level, "ceiling": 1.0} for name, level in (chance or {}).items()}
     axes = {"hue": "latent size", "panel": "score", "titles": dict(scores), "levels": levels, "ylabel": "score"}
+    axes |= {"share": set(scores) == set(levels)}
     return charts.curves(tidy, x, "value", caption, "; ".join(best) + ".", dots=True, height=3.4, **axes)
 
 
@@ -164,7 +165,10 @@ def weak_labels(chosen: Mapping[str, Mapping[float, float]], chance: float | Non
     """The score of each β as judged by all labels and by few, on one axis."""
     scores = pd.DataFrame(chosen)
     alt = "; ".join(f"{name} choose β = {beta:g}" for name, beta in scores.idxmax().items()) + "."
-    caption = "The same sweep judged with every label, with a few and with none: means over seeds."
+    caption = (
+        "The same sweep judged with every label, with a few and with none, each time by a score of its own (UDR: how "
+        "far seeds agree): means over seeds. Chance is that of all labels."
+    )
     return charts.lines(scores, "beta", "judged by", "score", caption, alt, levels={"chance": chance})
 
 
@@ -188,11 +192,13 @@ def what_pairs_do(curves: Curves, pairs: Sequence[int], used: int) -> Output:
     place = int(np.argmin(np.abs(np.array(pairs) - used)))
     (_, whole), (absent, missing), (turned, rotated) = list(curves.items())[:3]
     lost, at = whole[place] - missing[place], f"L = {pairs[place]}"
+    notices = "hardly notices" if lost < 0.1 else "notices"
+    told = f"{abs(lost):.2f} {'below' if lost > 0 else 'above'} the true factors"
+    told = told if abs(lost) >= 0.005 else "as the true factors do"
     text = (
         f"Entangled codes ({turned}) score {rotated[place]:.2f} at {at} and {rotated[-1]:.2f} at L = {pairs[-1]}, "
         f"where the true factors score {whole[-1]:.2f}. A code {absent} scores {missing[place]:.2f} at {at}, "
-        f"{abs(lost):.2f} {'below' if lost >= 0 else 'above'} the true factors: the score "
-        f"{'hardly notices' if lost < 0.1 else 'notices'} a missing factor. This page uses L = {used} and shows "
+        f"{told}: the score {notices} a missing factor. This page uses L = {used} and shows "
         "FactorVAE's score and the mutual information gap beside it."
     )
     data = {"rotated": rotated[[place, -1]], "missing": missing[place], "true": whole[[place, -1]]}

@@ -100,7 +100,7 @@ def log_ticks(ax: Any, values: pd.Series) -> None:
     places = width * np.log(values) / max(np.ptp(np.log(values)), 1e-9)
     upright = np.diff(places, prepend=-math.inf).min() < 0.085 * max(map(len, texts)) + 0.05
     for i, place in enumerate(places):
-        texts[i], last = ("", last) if place - last < 0.13 else (texts[i], place)
+        texts[i], last = ("", last) if place - last < 0.17 else (texts[i], place)
     ax.set_xscale("log")
     ax.set_xticks(values, texts, rotation=90 if upright else 0)
     ax.set_xticks([], minor=True)
@@ -112,14 +112,14 @@ def power(value: float, _: Any = None) -> str:
 
 
 def draw_levels(ax: Any, levels: Levels) -> None:
-    """Dotted lines across at scores that a reader should hold the others against, named at the left."""
+    """Dotted lines across at scores that a reader should hold the others against, named below them at the left."""
     known = {name: level for name, level in levels.items() if level is not None}
     if known:
         ax.margins(y=0.1)
     for name, level in known.items():
         ax.axhline(level, color=draw.GREY, lw=1.2, ls=":")
-        place = {"xy": (0, level), "xycoords": ("axes fraction", "data"), "xytext": (3, 2)}
-        ax.annotate(name, **place, textcoords="offset points", fontsize=draw.SMALLEST)
+        place = {"xy": (0, level), "xycoords": ("axes fraction", "data"), "xytext": (3, -2)}
+        ax.annotate(name, **place, textcoords="offset points", va="top", fontsize=draw.SMALLEST)
 
 
 def name_lines(ax: Any, ends: Mapping[Any, tuple], palette: Mapping[Any, Any]) -> None:
@@ -127,15 +127,16 @@ def name_lines(ax: Any, ends: Mapping[Any, tuple], palette: Mapping[Any, Any]) -
     bottom, top = ax.get_ylim()
     scale = ax.transData + ax.transAxes.inverted()
     gap = NAME / ax.figure.get_figheight()
-    height, placed = -1.0, []
-    for name, end in sorted(ends.items(), key=lambda item: item[1][1]):
-        height = max(height + gap, scale.transform(end)[1])
-        placed.append((name, end, height))
-    lower = max(0, height - 1)
-    for name, end, height in placed:
-        arrow = {"arrowstyle": "-", "color": palette[name], "lw": 0.9, "shrinkA": 2, "shrinkB": 2}
-        place = {"xytext": (1.06, height - lower), "textcoords": "axes fraction", "va": "center"}
-        ax.annotate(name, end, **place, fontsize=draw.SMALLEST, arrowprops=arrow)
+    order = sorted(ends, key=lambda name: ends[name][1])
+    least, heights = -1.0, []
+    for name in order:
+        heights.append(least := max(least + gap, scale.transform(ends[name])[1]))
+    most = 1 + gap
+    for name, height in zip(order[::-1], heights[::-1], strict=True):
+        most = min(most - gap, height)
+        arrow = {"arrowstyle": "-", "color": palette[name], "lw": 0.9, "shrinkA": 2, "shrinkB": 2, "relpos": (0, 0.5)}
+        place = {"xytext": (1.06, most), "textcoords": "axes fraction", "va": "center"}
+        ax.annotate(name, ends[name], **place, fontsize=draw.SMALLEST, arrowprops=arrow)
     ax.set_ylim(bottom, top)
 
 
@@ -163,6 +164,8 @@ def bars(
         sns.barplot(data, x=x, y=y, hue=hue, ax=ax, **look)
         ax.set(**{"xlabel": label(x), "ylabel": label(y), **axes})
         ax.legend_.remove()
+        if data[y].dtype.kind == "i":
+            ax.yaxis.get_major_locator().set_params(integer=True)
     handles, names = grid[0, 0].get_legend_handles_labels()
     if len(names) > 1:
         fig.legend(handles, names, loc="outside upper left", ncols=4)

@@ -166,26 +166,40 @@ def nats_by_group(records: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     return charts.curves(tidy, "beta", "nats per image", caption, alt, **axes)
 
 
-def where_the_code_gathers(records: pd.DataFrame, titles: Mapping[str, str]) -> Output:
-    """At the highest β: which group holds the most nats under each schedule, and how the top group then scores.
+def where_the_code_gathers(records: pd.DataFrame, titles: Mapping[str, str], whose: str) -> Output:
+    """What the models of the highest β show: the top group's share of the nats, and how the top group then scores.
 
-    `records` as for `nats_by_group`, with top_higgins_5_draws, top_higgins_5_rotated and top_live.
+    The sentences stand in the data too, for the answer of a page that tests no claim about these models.
+
+    Args:
+        records: as for `nats_by_group`, with nats, top_live, top_higgins_5_draws, top_higgins_5_rotated and
+            higgins_chance; and those of one group alone, without a schedule, with higgins_5_draws.
+        titles: of the schedules.
+        whose: records they are.
     """
-    highest = records[records["beta"] == records["beta"].max()]
-    nats = highest.groupby("schedule")[[f"{group}_nats" for group in GROUPS]].mean()
-    nats = nats.set_axis(GROUPS, axis=1).loc[[name for name in titles if name in nats.index]]
-    gathered = [
-        f"{titles[name]}: in the {of.idxmax()} group, {fixed(of.max(), 1)} of {fixed(of.sum(), 1)} nats"
-        for name, of in nats.iterrows()
+    seeds = records.groupby(["network", "schedule", "beta"], dropna=False)["seed"].nunique().min()
+    shares = (records["top_nats"] / records["nats"]).groupby([records["schedule"], records["beta"]]).mean().unstack()
+    low, high = 1.0, shares.columns.max()
+    shares = shares.loc[[name for name in titles if name in shares.index]].sort_values(high, ascending=False)
+    said = [
+        f"{fixed(of[high], 2)} under {titles[name]} (at β = {low:g}: {fixed(of[low], 2)})"
+        for name, of in shares.iterrows()
     ]
-    filled = highest[highest["top_live"] > 0]
-    known = {"draws": filled["top_higgins_5_draws"].mean(), "rotated": filled["top_higgins_5_rotated"].mean()}
-    text = "At β = {beta:g} the code gathers, by schedule: {gathered}. "
-    text += (
-        "Where the top group is in use its draws score {draws:.2f}, and random rotations of them {rotated:.2f} "
-        "(Higgins, L = 5; {models})."
-        if len(filled)
-        else "The top group is in use nowhere."
-    )
-    about = {"beta": records["beta"].max(), "gathered": "; ".join(gathered), "models": counted(len(filled), "model")}
-    return statement(text, **about, **known, nats=nats.T.to_dict())
+    most, there = shares.index[0], records[records["beta"] == high]
+    top = there[(there["schedule"] == most) & (there["top_live"] > 0)]
+    alone = there[there["network"] == "one group"]
+    flat = alone["higgins_5_draws"].mean() if len(alone) else None
+    draws, rotated = top["top_higgins_5_draws"], top["top_higgins_5_rotated"]
+    sentences = [
+        f"In {counted(len(records), 'model')} of {whose}, {counted(int(seeds), 'seed')} a setting, the top group holds "
+        f"this share of the nats at β = {high:g}: {'; '.join(said)}.",
+        f"Under {titles[most]} its draws then score {fixed(draws.mean(), 2)} (Higgins score, L = 5; chance "
+        f"{fixed(top['higgins_chance'].mean(), 2)}; live latents: {fixed(top['top_live'].mean(), 1)}), above random "
+        f"rotations of themselves, {fixed(rotated.mean(), 2)}, in {(draws > rotated).sum()} of {len(top)} models"
+        + ("." if flat is None else f"; one group alone scores {fixed(flat, 2)} at this β.")
+        if len(top)
+        else f"Under {titles[most]}, too, the top group is in use in none of these models.",
+    ]
+    scores = {"draws": draws.mean(), "rotated": rotated.mean(), "alone": flat}
+    data = {"text": " ".join(sentences), "sentences": sentences, "share": shares.T.to_dict(), "scores": scores}
+    return statement("{text}", **data)

@@ -24,13 +24,14 @@ RECIPE = (
 )
 RECORDED = ("experiment", *RECIPE[2:], "seeds", "models", "seconds", "file")  # the columns of `records`
 FOLDERS = ("run", "file")  # columns of names that stay as they are
+FORMATS = {"β": "g", "beta": "g", "seconds": ".1f"}  # of columns that look the same in every table
 Rows = pd.DataFrame | Iterable[Mapping]
 
 
 def table(rows: Rows, caption: str, alt: str = "", formats: Mapping[str, str] | None = None) -> Output:
     """A table from dicts or a DataFrame, whose first column names the rows.
 
-    The digits of a column follow from its values, unless `formats` says ".1f".
+    The digits of a column follow from its values, unless `formats` says ".1f". Columns without any value are left out.
     """
     return _make("table", rows, caption, alt, formats=formats)
 
@@ -84,7 +85,8 @@ def provenance(rows: Rows, caption: str = "The runs behind this page.", kind: st
 
 def shared(rows: Sequence[Mapping[str, Any]]) -> str:
     """The paragraph of what the rows of a table of provenance have in common."""
-    text = " · ".join(html.escape(f"{words.label(k)} {cell(v)}") for k, v in _shared(rows).items() if v is not None)
+    known = {k: cell(v, FORMATS.get(k, "")) for k, v in _shared(rows).items() if v is not None}
+    text = " · ".join(html.escape(f"{words.label(name)} {value}") for name, value in known.items())
     return f'<p class="shared">{text}</p>' if rows else ""
 
 
@@ -118,7 +120,7 @@ def _make(
     if not rows:
         raise InputError(f"the table {caption!r} has no rows")
     cells = pd.DataFrame(rows if shown is None else shown, dtype=object)
-    cells = cells.apply(_texts, formats=formats or {}).rename(columns=words.label)
+    cells = cells.dropna(axis=1, how="all").apply(_texts, formats=FORMATS | (formats or {})).rename(columns=words.label)
     kinds = ["code" if name in FOLDERS else "number" if cells[name].map(_is_number).any() else "" for name in cells]
     body = render("table", names=list(map(str, cells)), kinds=kinds, rows=cells.to_numpy()) if kinds else ""
     return Output(kind, before + body, caption, alt or caption, rows, f"{caption}\n{cells.to_string(index=False)}")

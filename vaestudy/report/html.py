@@ -283,7 +283,7 @@ def referring(text: str, notebook: Any) -> str:
 def index(notebooks: Mapping[str, Any], **context: Any) -> str:
     """The report's first page over the executed notebooks of the stages, by the stem of their pages."""
     headline = [
-        {"stage": short_title(notebook)} | {name: row.get(name) for name in figures.HEADLINE}
+        {name: row.get(name) for name in figures.HEADLINE} | {"page": short_title(notebook)}
         for notebook in notebooks.values()
         for row in rows(notebook, "headline")
     ]
@@ -302,7 +302,7 @@ def primary(notebook: Any) -> str:
 def runs_page(notebooks: Mapping[str, Any], **context: Any) -> str:
     """The page of every run behind the report, settings, cost and folder of each: two tables for a stage.
 
-    One is of the runs that its page shows, the other of the models by which its claims are judged.
+    One is of the runs that its page shows, the other of the models in the records that it reads.
     """
     tables = {}
     for notebook in notebooks.values():
@@ -311,7 +311,7 @@ def runs_page(notebooks: Mapping[str, Any], **context: Any) -> str:
         cost = words.number(sum(row.get("seconds") or 0 for row in shown), 3)
         made = _shown(figures.provenance, shown, f"{words.counted(len(shown), 'run')}; {cost} s of training in all.")
         models = words.counted(sum(row["models"] for row in judged), "model")
-        caption = f"{models} that judge the claims of this page, a row a setting; seconds of training and scoring."
+        caption = f"{models} of this page's claims and experiments, a row a setting; seconds of training and scoring."
         tables[short_title(notebook)] = made + _shown(figures.provenance, judged, caption)
     return numbered(_render("runs", [], tables=tables, title="Every run", here="runs", **context))[0]
 

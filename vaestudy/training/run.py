@@ -137,13 +137,14 @@ class Run:
         known = self.provenance
         versions = {name: known[name] for name in ("vaestudy", "python", "torch", "numpy")}
         commit = (known["commit"] or "unknown")[:10] + ("+" if known["modified"] else "")
-        about = {"run": self.path.name, "commit": commit, "device": known["device"], "seed": known["seed"]}
+        about = {"run": self.path.name, "commit": commit, "processor": known["cpu"], "device": known["device"]}
+        about |= {"precision": known["precision"], "seed": known["seed"]}
         about |= {"seconds": known["seconds"], "peak memory, GiB": known["peak_memory_gib"]}
         troubles = {"steps left out": "steps_skipped", "times gone back": "rollbacks"}
         training = self.record["training"]
         about |= {name: training[key] for name, key in troubles.items() if training.get(key)}
         data = next((part["ImageSet"]["name"] for part in self.config if "ImageSet" in part), None)
-        return about | {"data set": data, "data": known["data_checksum"][:12], "versions": versions}
+        return about | {"data set": data, "checksum": known["data_checksum"][:12], "versions": versions}
 
     def codes(
         self, images: Any, index: Any = None, *, draws: int = 0, batch: int = 1024
