@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from vaestudy.models.spectral import SpectralPenalty
+from vaestudy.models.layers import SpectralPenalty
 from vaestudy.models.vae import VAE
 from vaestudy.training import memory
 from vaestudy.training.config import Training
@@ -126,29 +126,24 @@ def _changed(training: Training) -> int:
 
 
 def kept_per_image(model: nn.Module) -> int:
-    """Bytes of the tensors that the graph of a forward pass keeps for each image, counted as fp32."""
-    return (kept_bytes(model, 4) - kept_bytes(model, 2)) // 2
-
-
-def kept_bytes(model: nn.Module, images: int) -> int:
-    """Bytes of the distinct tensors that the graph of one forward pass keeps, parameters left out.
+    """Bytes of the distinct tensors that the graph of a forward pass keeps for each image, counted as fp32.
 
     Workspaces of the kernels come on top; bf16 halves most of it. The model is copied onto the meta device.
     """
     shadow = copy.deepcopy(model).to("meta").train()
-    own = {parameter.untyped_storage()._cdata for parameter in shadow.parameters()}
-    storages: dict[int, torch.UntypedStorage] = {}
+    kept = []
+    for images in (2, 4):  # what all images share falls out of the difference
+        storages: dict[int, torch.UntypedStorage] = {}
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            storages[storage._cdata] = storage
-        return tensor
+        def pack(tensor: Tensor, storages: dict[int, torch.UntypedStorage] = storages) -> Tensor:
+            storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+            return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        terms = shadow(torch.zeros(images, *shadow.shape, device="meta"))
-        loss = terms.nll.mean() + terms.kl.sum()
-    return sum(storage.nbytes() for storage in storages.values()) if loss.requires_grad else 0
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            terms = shadow(torch.zeros(images, *shadow.shape, device="meta"))
+            loss = terms.nll.mean() + terms.kl.sum()
+        kept.append(sum(storage.nbytes() for storage in storages.values()) if loss.requires_grad else 0)
+    return (kept[1] - kept[0]) // 2
 
 
 def models_at_once(model: VAE, training: Training, device: torch.device, *, total_correlation: bool = False) -> int:

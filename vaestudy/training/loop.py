@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from vaestudy.errors import InputError
+from vaestudy.files import write_json
 from vaestudy.stopping import Terminated, stop_requests
 from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import learning_rate, set_learning_rate
 from vaestudy.training.progress import progress_bar
 from vaestudy.training.provenance import device_name, provenance
-from vaestudy.training.run import Job
+from vaestudy.training.run import Job, describe
 from vaestudy.training.steps import Step
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,10 @@ class Loop:
 
     def run(self) -> None:
         """Train to the end, from the start or from where an interruption has left it."""
+        for job in self.jobs if self.take_step.writes else []:
+            write_json(job.run.path / "config.json", describe(job.model, job.images, job.training))
+        if self.take_step.processes > 1:
+            distributed.barrier()
         self.resume()
         self.last_line = self.step, self.seconds
         images = self.batch * len(self.runs)

@@ -11,8 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vaestudy.models.layers import norms_set
-from vaestudy.models.spectral import SpectralPenalty
+from vaestudy.models.layers import SpectralPenalty, norms_set
 from vaestudy.models.stack import Stack
 from vaestudy.models.vae import VAE, gaussian_kl
 from vaestudy.training import distributed

@@ -83,6 +83,6 @@ def codes(runs: Sequence[Run], images, index=None, batch: int = 512) -> list[np.
         def means(x: torch.Tensor, stack: Stack = stack) -> list[np.ndarray]:
             return list(stack.posterior(x.expand(len(stack), *x.shape))[0].cpu().numpy())
 
-        parts = runs[0].by_batch(means, images, batch, index=index)
+        parts = runs[0].by_batch(means, images, batch, index)
         found |= {i: np.concatenate(own) for i, own in zip(members, parts, strict=True)}
     return [found[i] for i in range(len(runs))]

@@ -27,7 +27,7 @@ from vaestudy.training.loop import Diverged, Loop
 from vaestudy.training.parallel import side_by_side
 from vaestudy.training.progress import progress_bar
 from vaestudy.training.run import Job, Run, describe, owned
-from vaestudy.training.steps import ModelStep, StackStep, Step
+from vaestudy.training.steps import ModelStep, StackStep
 
 
 def fit(
@@ -65,7 +65,7 @@ def fit(
             part = f"{training.batch // training.micro_batches} images, a micro batch"
             with explained(f"{part}: raise micro_batches, or lower batch or image_size", device):
                 step = ModelStep(model.to(device), images.to(device), training, device)
-                _train([job], step, run.path, checkpoint_seconds, on_step)
+                Loop(step, [job], run.path, checkpoint_seconds, on_step).run()
         elif distributed.rank() == 0:
             checkpoint.remove(run.path)  # a kill has left them at the very end
     distributed.barrier()
@@ -125,15 +125,6 @@ def fit_many(
         run.model.to(device)
         run.load()
     return runs
-
-
-def _train(jobs: Sequence[Job], step: Step, folder: Path, seconds: float | int | None, on_step) -> None:
-    """Bring trainings that share a step to their end, from the start or from where an interruption has left them."""
-    for job in jobs if step.writes else []:
-        write_json(job.run.path / "config.json", describe(job.model, job.images, job.training))
-    if step.processes > 1:
-        distributed.barrier()
-    Loop(step, jobs, folder, seconds, on_step).run()
 
 
 def check(job: Job, processes: int = 1) -> None:
@@ -230,7 +221,7 @@ def _train_stack(jobs: Sequence[Job], folder: Path, device: torch.device, second
         models, trainings = [job.model for job in jobs], [job.training for job in jobs]
         try:
             step = StackStep(models, trainings, jobs[0].images.to(device), device)
-            _train(jobs, step, folder, seconds, on_step)
+            Loop(step, jobs, folder, seconds, on_step).run()
         except Diverged:
             if distributed.world() > 1:
                 raise
