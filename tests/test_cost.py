@@ -118,6 +118,30 @@ def test_every_stage_of_the_gpu_profile_takes_less_than_ten_minutes(stage, measu
     assert not list(tmp_path.iterdir())
 
 
+def test_256_pixels_need_one_gpu_at_a_micro_batch_and_no_sharding_of_weights():
+    """At the paper's 4 images a GPU and at the profile's 16, with the gradients once more for DDP's messages."""
+    with torch.device("meta"):
+        model = NVAE(NVAEConfig.preset("celeba_hq256", checkpoint=profiles.sizes("nvae", "paper")["checkpoint"]))
+    assert NVAEConfig.preset("celeba_hq256") == NVAEConfig.preset("ffhq256")
+    recipe = profiles.sizes("nvae", "paper")["training"]
+    assert recipe.batch / recipe.micro_batches == 16
+    fixed, sixteen = cost.step_memory(model, recipe, 30_000)
+    fixed += 4 * sum(weight.numel() for weight in model.parameters())
+    assert fixed + sixteen / 2 < cost.GPU_MEMORY  # bf16 halves what is kept
+    assert fixed + sixteen / 4 / 2 < 32e9  # the paper's V100
+    assert fixed + recipe.micro_batches * sixteen / 2 > cost.GPU_MEMORY
+
+
+def test_a_plan_says_whether_the_largest_step_fits(measured_once, tmp_path):
+    planned = plan.plan(prepare("vae", profile="smoke", data_dir=str(tmp_path)), STAGES["vae"])
+    row = planned["trainings"][0]
+    assert "GB and fits one GPU of 80 GB" in plan.text(planned)
+    row |= {"gpu_memory_gb": 62.0, "micro_batches": 8}
+    assert "62.0 GB and fits one GPU of 80 GB; torchrun shares its 8 micro batches" in plan.text(planned)
+    row["gpu_memory_gb"] = 90.0
+    assert "90.0 GB and does not fit" in plan.text(planned)
+
+
 def test_the_folders_are_those_of_the_training(measured_once, dsprites_dir, tmp_path):
     chosen = prepare("vae", profile="smoke", runs_dir=str(tmp_path))
     planned = plan.plan(chosen, STAGES["vae"])

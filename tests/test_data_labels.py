@@ -130,3 +130,13 @@ def test_numbers_too_close_for_floats_are_no_factor(tmp_path, caplog):
     many = [f"{number}.png" for number in range(120)]
     write(tmp_path, {"id": [2**63 + k for k in range(120)], "side": [0, 1] * 60}, many)
     assert read_labels(tmp_path, many)[0].names == ("side",)
+
+
+def test_a_long_name_is_shown_without_its_middle(tmp_path, caplog):
+    """A name stands below axes; the same name of two factors would tell nobody which is which."""
+    long = "temperature of the sensor at the front on the {} side of the camera"
+    write(tmp_path, {long.format("left"): [k % 3 for k in range(40)], "明るさ 🙂": [k % 2 for k in range(40)]})
+    assert read_labels(tmp_path, NAMES)[0].names == ("temperature … the camera", "明るさ 🙂")
+    write(tmp_path, {long.format(side): [k % 3 for k in range(40)] for side in ("left", "right")})
+    with pytest.raises(InputError, match="two columns that would be shown as temperature … the camera"):
+        read_labels(tmp_path, NAMES)

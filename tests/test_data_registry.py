@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vaestudy import data
-from vaestudy.data import Factors, ImageSet, registry
+from vaestudy.data import Factors, ImageSet, decode, photos, registry
 from vaestudy.data.registry import REGISTRY, DataSetInfo
 from vaestudy.errors import InputError
 
@@ -75,12 +75,40 @@ def test_what_cannot_be_loaded_is_refused_before_any_work(monkeypatch):
 
 
 def test_a_folder_s_labels_are_known_before_its_images_are_read(tmp_path):
-    (tmp_path / "a.png").write_text("never opened")
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_text("never opened")
     assert data.about("folder").labels == "labels.csv"
     assert data.about("folder", tmp_path).labels == "none"
     (tmp_path / "labels.csv").write_text("file,colour\na.png,red\nb.png,blue\n")
     info = data.about("folder", tmp_path)
     assert (info.labels, info.factors) == ("factors", {"colour": 2})
+    assert sum(info.splits.values()) == 2
+
+
+def test_a_folder_is_looked_through_once_and_again_after_a_change(tmp_path, monkeypatch):
+    """Files, folders at any depth and labels may change; what changed a moment ago is looked at each time."""
+    (tmp_path / "inner" / "most").mkdir(parents=True)
+    (tmp_path / "a.png").write_text("never opened")
+    looked, walked = [], photos.walked
+    monkeypatch.setattr(photos, "walked", lambda root: looked.append(root) or walked(root))
+
+    def times(settled=-1):
+        monkeypatch.setattr(decode, "SETTLED", settled)
+        looked.clear()
+        for _ in range(3):
+            data.about("folder", tmp_path)
+        return len(looked)
+
+    assert times() == 1
+    assert times() == 0
+    (tmp_path / "inner" / "most" / "b.png").write_text("never opened")
+    assert times() == 1
+    (tmp_path / "labels.csv").write_text("file,colour\na.png,red\ninner/most/b.png,blue\n")
+    assert times() == 1
+    assert data.about("folder", tmp_path).factors == {"colour": 2}
+    (tmp_path / "a.png").unlink()
+    (tmp_path / "labels.csv").unlink()
+    assert times(settled=decode.time.time_ns()) == 3
 
 
 def test_anyone_s_own_array_becomes_a_set():

@@ -141,3 +141,17 @@ def test_what_the_free_memory_cannot_hold_is_said_before_any_work(stage, sets, t
         with pytest.raises(InputError, match=r"would take about 0\.\d+ GB of memory, and 0\.0 GB are free"):
             work(stage, given)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_part_of_the_evidence_that_does_not_fit_is_said_before_any_work(sets, tmp_path, monkeypatch):
+    """The page's own models fit into 5 MB; those of a part are wider."""
+    given = {"profile": "smoke", "dataset": "mnist", "data_dir": str(sets["mnist"]), "runs_dir": str(tmp_path / "runs")}
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 5_000_000)
+    chosen = experiments.prepare("vae", **given)
+    plan.check_memory(chosen, experiments.STAGES["vae"])
+    wide = {"seeds": 2, "width": 500, "gradient_draws": 20, "training": training.Training(images=32, batch=16)}
+    changed = profiles.OVERRIDES["vae"]["smoke"] | {"parts": {"gradients": wide}}
+    monkeypatch.setitem(profiles.OVERRIDES["vae"], "smoke", changed)
+    with pytest.raises(InputError, match=r"0\.0 GB of memory, and 0\.0 GB are free"):
+        by_command("vae", given)
+    assert not (tmp_path / "runs").exists()

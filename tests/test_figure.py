@@ -6,6 +6,8 @@ import io
 import itertools
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
@@ -228,7 +230,18 @@ def test_provenance_says_once_what_all_runs_share():
     assert '<p class="shared">device cpu · commit abababababab</p>' in text
     assert text.count("cpu") == 1
     assert '<th scope="row"><code>vae-1</code></th><td class="number">1</td>' in text
+    assert str(figures.provenance(rows[:1])) == "The runs behind this page."
     assert cell({"torch": "2.15", "seconds": 1.5}) == "torch 2.15, seconds 1.500"
+
+
+def test_letters_that_the_font_lacks_are_the_browser_s(tmp_path):
+    script = (
+        "from vaestudy import figures\n"
+        "with figures.style():\n    fig, axes = figures.canvas()\n    axes.set(title='明るさ 🙂')\n"
+        "print('明るさ 🙂' in figures.Figure(fig, 'A.', 'B.', {}).svg)"
+    )
+    run = subprocess.run([sys.executable, "-X", "utf8", "-c", script], capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("True\n", "")
 
 
 class Pair(NamedTuple):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vaestudy.models.flows import Flow, Shift
+from vaestudy.models.latents import Flow, Shift
 
 
 def jacobian(module: torch.nn.Module, channels: int, side: int) -> torch.Tensor:

@@ -69,3 +69,13 @@ def test_nothing_is_loaded_that_is_not_used(code, absent):
     script = f"{code}\nimport sys\nprint([name for name in {absent} if name in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+def test_every_module_is_imported_where_python_has_no_modules_of_unix():
+    script = (
+        "import importlib, sys\n"
+        "sys.modules |= dict.fromkeys(('resource', 'fcntl', 'pwd', 'grp', 'termios', 'pty'))\n"
+        f"for name in {INNER}:\n    importlib.import_module(f'vaestudy.{{name}}')\n"
+    )
+    shown = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr

@@ -86,9 +86,9 @@ def test_markup_in_names_is_text_in_every_figure(name):
 
 
 def test_markup_in_labels_and_file_names_stays_text(tmp_path):
-    file = '<img src=x onerror="alert(1)">.png'
-    rows = [["file", BAD, "b"], [file, "1", "2"], ["b.png", "2", "1"]]
+    file, bad = '<img src=x onerror="alert(1)">.png', '<script>$\\frac{$ & "b"'
+    rows = [["file", bad, "b"], [file, "1", "2"], ["b.png", "2", "1"]]
     pd.DataFrame(rows[1:], columns=rows[0]).to_csv(tmp_path / "labels.csv", index=False)
     factors, _ = read_labels(tmp_path, [file, "b.png"])
-    assert factors.names == (BAD, "b")
+    assert factors.names == (bad, "b")
     assert factors.values(slice(None)).tolist() == [[0, 1], [1, 0]]

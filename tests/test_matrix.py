@@ -6,11 +6,12 @@ import own_images
 import pytest
 from cells import run
 
-from vaestudy import profiles
+from vaestudy import experiments, profiles, settings
 from vaestudy.__main__ import main
 from vaestudy.data import photos, registry
 from vaestudy.data.faces.render import COUNTS
 from vaestudy.errors import InputError
+from vaestudy.experiments import common
 
 PAGE, ONE = "page", "what one label tells"
 # What comes of each data set in stage 1, 2 and 3, in the notebook and on the command line alike.
@@ -44,8 +45,6 @@ FEW = [
     ("celeba", "nvae", "command"),
     ("dsprites", "nvae", "command"),
 ]
-# Sides other than the sets' own keep the models small.
-SIDES = {"faces": 16, "celeba": 16, "celeba_hq": 16, "folder": 16, "folder, one label": 16, "folder, labels": 16}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,17 @@ def where(tmp_path_factory, dsprites_dir):
 
 def given(name, where, tmp_path):
     about = {"profile": "smoke", "dataset": name.partition(",")[0], "data_dir": str(where[name])}
-    return about | {"runs_dir": str(tmp_path / "runs")} | ({"image_size": SIDES[name]} if name in SIDES else {})
+    return about | {"runs_dir": str(tmp_path / "runs")}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("name", "side"), [("folder", 32), ("celeba_hq", 32), ("cifar10", 32), ("mnist", 28)])
+def test_images_of_any_side_come_in_that_of_the_profile(name, side, stage, where):
+    """A set that is smaller keeps its own side in stage 1 and 2; NVAE wants a power of two."""
+    chosen = settings.resolve(stage, profile="laptop", dataset=name, data_dir=str(where[name]))
+    experiment = experiments.STAGES[stage]
+    found = getattr(experiment, "image_side", common.image_side)(chosen)
+    assert found == (32 if stage == "nvae" else side)
 
 
 @pytest.mark.parametrize(("name", "stage", "way"), FEW)

@@ -12,7 +12,6 @@ from vaestudy.training.objective import (
     Objective,
     balance_sizes,
     balance_weights,
-    beta_norm,
     coefficients,
     elbo_loss,
     total_correlation,
@@ -74,14 +73,6 @@ def test_balancing_charges_a_group_in_proportion_to_its_kl_for_its_size():
     shares = [1.01, 3.01, 16.01 / 8]
     assert weights.tolist() == pytest.approx([3 * share / sum(shares) for share in shares])
     assert not weights.requires_grad
-
-
-@pytest.mark.parametrize(
-    ("beta", "latents", "dims", "expected"),
-    [(1.0, 10, 4096, 0.00244), (4.0, 10, 4096, 0.00977), (20.0, 32, 4096, 0.156), (250.0, 32, 12288, 0.651)],
-)
-def test_normalised_beta_of_the_paper(beta, latents, dims, expected):
-    assert beta_norm(beta, latents, dims) == pytest.approx(expected, rel=3e-3)
 
 
 def posteriors(n=6, d=3, models=()):

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from vaestudy.models import NVAEConfig
-from vaestudy.models.layers import Conv, NormAct
-from vaestudy.models.spectral import SpectralPenalty
+from vaestudy.models.layers import Conv, NormAct, SpectralPenalty
 from vaestudy.training.objective import Objective, balance_sizes, balance_weights
 
 

@@ -106,7 +106,7 @@ def test_where_the_code_gathers_under_pressure():
 
 
 def test_scores_stand_at_the_trained_betas():
-    rows = sweep_rows({0.1: 0.5, 3.0: 0.9, 10.0: 0.3}, sizes=(10, 4))
+    rows = sweep_rows({0.1: 0.5, 3.0: 0.9, 10.0: 0.3}, sizes=(10.0, 4.0))  # as tables with gaps have them
     shown = shows(figures.score_over_beta(rows, {"higgins": "Higgins"}, chance={"higgins": 0.25}))
     assert "Trained: β = 0.1, 3, 10." in shown.caption
     assert "β_norm" in shown.fig.axes[0].get_xlabel()  # where latent sizes differ
@@ -181,6 +181,8 @@ def test_tables_of_a_sweep_give_mean_and_deviation():
 def test_figures_of_a_vae_render_and_describe_themselves():
     model, images = VAE((1, 16, 16), latent_dim=2, network="kingma", width=16), image_set()
     shows(figures.examples(images, count=8, columns=4))
+    few = shows(figures.examples(images.select([0, 1, 2]), columns=4))
+    assert few.caption.startswith("3 of the 3 images")
     shows(figures.reconstructions(model, images, count=5))
     shows(figures.manifold(model, side=4))
     shown = shows(figures.kl_spectrum(np.array([0.5, 2.0]), np.array([False, True])))
@@ -191,6 +193,10 @@ def test_figures_of_a_vae_render_and_describe_themselves():
     codes = {"a": np.eye(3), "b": np.ones((3, 3))}
     shown = shows(figures.correlations(codes, {"a": 0.5}, "score"))
     assert shown.alt == "a: mean 0.00, score 0.50; b: mean 1.00."
+    assert "beside a score of the same codes (score)" in shown.caption
+    shown = shows(figures.correlations(codes, {}, "score"))
+    assert "beside" not in shown.caption
+    assert "A score needs two known factors or more" in shown.caption
     shown = shows(figures.gradient_spread({"A": {1: 4.0, 10: 0.4}, "B": {1: 2.0, 10: 0.2}}))
     assert shown.alt == "At L = 1 the variance is 2.000 for B and 4.000 for A."
     with pytest.raises(InputError, match="2 latents"):

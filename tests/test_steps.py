@@ -8,7 +8,7 @@ from small_training import SHAPE, Poisoned, assert_same, noise, small
 
 from vaestudy.errors import InputError
 from vaestudy.models import NVAE, VAE, NVAEConfig
-from vaestudy.models.spectral import SpectralPenalty
+from vaestudy.models.layers import SpectralPenalty
 from vaestudy.training import Job, Objective
 from vaestudy.training.config import seed_step
 from vaestudy.training.skips import GradientSkips

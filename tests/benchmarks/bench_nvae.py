@@ -89,7 +89,7 @@ def memory_rows() -> list[dict]:
     for mode in ("none", "norm_act", "cell"):
         with torch.device("meta"):
             model = NVAE(NVAEConfig.preset("celeba64", checkpoint=mode))
-        kept[mode] = cost.kept_bytes(model, BATCH) / 2**30
+        kept[mode] = BATCH * cost.kept_per_image(model) / 2**30
     about = {"unit": "GiB", "peer": "the same network, recomputing nothing", "peer_value": kept["none"]}
     return [
         {

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -168,19 +169,8 @@ def stage(name: str) -> dict:
     return {"status": done.returncode, "error": done.stderr[-4000:], "records": records, "ok": done.returncode == 0}
 
 
-def vae() -> dict:
-    return stage("vae")
-
-
-def beta_vae() -> dict:
-    return stage("beta_vae")
-
-
-def nvae() -> dict:
-    return stage("nvae")
-
-
-PARTS = {own.__name__: own for own in (equality, tests, celeba64, sweep, vae, nvae, beta_vae)}
+PARTS = {own.__name__: own for own in (equality, tests, celeba64, sweep)}
+PARTS |= {name: partial(stage, name) for name in ("vae", "nvae", "beta_vae")}
 
 
 def write(name: Path, content: dict) -> None:

@@ -2,7 +2,7 @@
 
 from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.data.paths import default_dir
-from vaestudy.data.registry import REGISTRY, DataSetInfo, about, count, factors, load, train_and_test
+from vaestudy.data.registry import REGISTRY, DataSetInfo, about, factors, load, train_and_test
 
 __all__ = [
     "REGISTRY",
@@ -10,7 +10,6 @@ __all__ = [
     "Factors",
     "ImageSet",
     "about",
-    "count",
     "default_dir",
     "factors",
     "load",

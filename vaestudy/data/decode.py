@@ -56,7 +56,7 @@ class Recipe:
 
 def processes(paths: Iterable[Path]) -> int:
     """How many processes should decode these files: no more than this one's affinity and its container allow cores."""
-    return 1 if sum(_size_and_change(path)[0] for path in paths) < POOL_PAYS else joblib.cpu_count()
+    return 1 if sum(size_and_change(path)[0] for path in paths) < POOL_PAYS else joblib.cpu_count()
 
 
 def list_images(folder: Path) -> list[str]:
@@ -67,7 +67,12 @@ def list_images(folder: Path) -> list[str]:
     Raises:
         InputError: the folder is missing, unreadable or has no image.
     """
-    entered, found = set(), []
+    return walked(folder)[0]
+
+
+def walked(folder: Path) -> tuple[list[str], list[Path]]:
+    """The same, and the folders that were entered."""
+    entered, folders_entered, found = set(), [], []
     try:
         for path, folders, names in os.walk(str(folder), followlinks=True, onerror=_raise):
             about = os.stat(path)
@@ -75,6 +80,7 @@ def list_images(folder: Path) -> list[str]:
                 folders.clear()
                 continue
             entered.add((about.st_dev, about.st_ino))
+            folders_entered.append(Path(path))
             # Links come last: whether there are any does not change the names of what is reached without them.
             inner = ((os.path.islink(os.path.join(path, name)), name) for name in folders if name[0] != ".")
             folders[:] = [name for _, name in sorted(inner)]
@@ -85,7 +91,7 @@ def list_images(folder: Path) -> list[str]:
         raise InputError(f"cannot read the images in {folder}: {error.strerror} ({error.filename})") from error
     if not found:
         raise InputError(f"{folder} holds no images ({' '.join(sorted(SUFFIXES))})")
-    return sorted(found)
+    return sorted(found), folders_entered
 
 
 def _raise(error: OSError) -> None:
@@ -98,7 +104,7 @@ def content_digest(folder: Path, names: list[str], cache_dir: Path) -> str:
     It is remembered in `cache_dir` under the folder's place and the files' names, sizes and times, so that bytes are
     read once. What changed a moment ago is not remembered: another change might leave the same times.
     """
-    started, stamps = time.time_ns(), [_size_and_change(folder / name) for name in names]
+    started, stamps = time.time_ns(), [size_and_change(folder / name) for name in names]
     place = json.dumps([os.path.realpath(folder), names, stamps]).encode()
     known = cache_path(cache_dir, f".content-{hashlib.sha256(place).hexdigest()[:24]}")
     if known.exists():
@@ -112,14 +118,19 @@ def content_digest(folder: Path, names: list[str], cache_dir: Path) -> str:
                     whole.update(hashlib.file_digest(file, "sha256").digest())
     except OSError as error:
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
-    if started - max(change for _, change in stamps) > SETTLED:
+    if settled(stamps, started):
         with replacing(known) as file:
             file.write_text(whole.hexdigest())
     return whole.hexdigest()
 
 
-def _size_and_change(path: Path) -> tuple[int, int]:
-    """Bytes and the time (ns) of the last change of a file; -1 and 0 of what is none, a link into the void say."""
+def settled(stamps: Iterable[tuple[int, int]], now: int) -> bool:
+    """Whether another change than those in `stamps` would show in them."""
+    return now - max(change for _, change in stamps) > SETTLED
+
+
+def size_and_change(path: Path) -> tuple[int, int]:
+    """Bytes of a file, -1 of what is none, and the time (ns) of its last change, 0 of what is not there."""
     try:
         about = os.stat(path)
     except OSError:

@@ -16,31 +16,32 @@ logger = logging.getLogger(__name__)
 FILE = "labels.csv"
 BINS = 10  # values of a factor made from continuous numbers
 GAPS = ("", "NaN", "nan", "NA", "N/A", "n/a", "#N/A")  # of a table; "None" is what glasses may be
+SHOWN = 24  # letters of a factor's name: figures have no room for more
 MOST = 100  # different whole numbers or texts; a column with more is binned, or says nothing about factors
 
 
-def read_labels(folder: Path, names: list[str] | None = None) -> tuple[Factors, dict] | None:
-    """The factors of the images with these names (all that are listed if None), and a note; None without the file.
+def read_labels(folder: Path, names: list[str]) -> tuple[Factors, dict] | None:
+    """The factors of the images with these names, and a note; None without the file.
 
     Whole numbers and texts are taken as they stand, each distinct value as one value of the factor, in ascending
     order. Continuous numbers, and whole numbers of more than 100 values, are put into at most 10 bins of about as
     many images each; the note names their edges. Columns that are the same everywhere, or texts of more than 100
-    kinds, are no factors and left out, with a warning.
+    kinds, are no factors and left out, with a warning. A long name is shown without its middle.
 
     Raises:
-        InputError: a file that is no table, lists an image twice or not at all, or has gaps.
+        InputError: a file that is no table, lists an image twice or not at all, has gaps, or two names that are shown
+            alike.
     """
     path = folder / FILE
     if not path.exists():
         return None
     table = _table(path)
-    if names is not None:
-        wanted = [_plain(name) for name in names]
-        if absent := sorted(set(wanted) - set(table.index)):
-            raise InputError(f"{path} lacks {len(absent):,} images, such as {absent[0]}: add their lines")
-        if extra := len(table) - len(set(wanted)):
-            logger.warning("%s lists %d images that are not there", path, extra)
-        table = table.loc[wanted]
+    wanted = [_plain(name) for name in names]
+    if absent := sorted(set(wanted) - set(table.index)):
+        raise InputError(f"{path} lacks {len(absent):,} images, such as {absent[0]}: add their lines")
+    if extra := len(table) - len(set(wanted)):
+        logger.warning("%s lists %d images that are not there", path, extra)
+    table = table.loc[wanted]
     coded = {name: _coded(column) for name, column in table.items()}
     sizes = {name: int(values.max()) + 1 for name, (values, _) in coded.items()}
     sizes = {name: size for name, size in sizes.items() if 1 < size <= MOST}
@@ -77,7 +78,17 @@ def _table(path: Path) -> pd.DataFrame:
     table.index = table[first].map(_plain)
     if table.index.has_duplicates:
         raise InputError(f"{path} lists {table.index[table.index.duplicated()][0]} twice")
-    return table[factors]
+    table = table[factors].rename(columns=_shown)
+    if table.columns.has_duplicates:
+        alike = table.columns[table.columns.duplicated()][0]
+        raise InputError(f"{path} has two columns that would be shown as {alike}: name them in {SHOWN} letters")
+    return table
+
+
+def _shown(name: str) -> str:
+    """A column's name in one line, without its middle if it is long."""
+    name, half = " ".join(str(name).split()), SHOWN // 2
+    return name if len(name) <= SHOWN else f"{name[:half]}…{name[1 - half :]}"
 
 
 def _with_points(column: pd.Series) -> pd.Series:

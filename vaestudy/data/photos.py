@@ -2,16 +2,18 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-from vaestudy.data.decode import Recipe, decode_all, list_images
+from vaestudy.data.decode import Recipe, decode_all, settled, size_and_change, walked
 from vaestudy.data.imageset import Factors, ImageSet
-from vaestudy.data.labels import read_labels
+from vaestudy.data.labels import FILE, read_labels
 from vaestudy.data.paths import default_dir
 from vaestudy.errors import InputError
 
@@ -21,6 +23,44 @@ CELEBA_HQ_ADVICE = (
     "put the images, 1024x1024 or smaller, linked at https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html "
     "into celeba_hq in data_dir"
 )
+
+
+class Album(NamedTuple):
+    """What is known of the photographs in a folder before one of them is opened.
+
+    Attributes:
+        files: their names relative to the folder, sorted.
+        splits: the split of each.
+        factors: those that `labels.csv` names, None without such a file.
+        note: what tells these factors from others.
+    """
+
+    files: list[str]
+    splits: np.ndarray
+    factors: Factors | None
+    note: dict
+
+
+_seen: dict[Path, tuple[dict[Path, tuple[int, int]], Album]] = {}  # the last album, and what would change with it
+
+
+def look(root: Path) -> Album:
+    """The album of a folder; it is looked through once, and again after a change in it.
+
+    Raises:
+        InputError: no image in the folder, or labels that do not fit the images.
+    """
+    known, album = _seen.get(root, ({}, None))
+    if album is not None and all(size_and_change(path) == stamp for path, stamp in known.items()):
+        return album
+    started, (files, folders) = time.time_ns(), walked(root)
+    stamps = {path: size_and_change(path) for path in (root / FILE, *folders)}
+    factors, note = read_labels(root, files) or (None, {})
+    album = Album(files, np.array([split_of(file) for file in files]), factors, note)
+    _seen.clear()
+    if settled(stamps.values(), started):
+        _seen[root] = stamps, album
+    return album
 
 
 def folder(side: int, split: str, root: Path, download: bool = False) -> ImageSet:
@@ -69,8 +109,6 @@ def members(name: str, decode: Decode, factors: Factors | None, inside: np.ndarr
 
 
 def _pictures(name: str, side: int, split: str, root: Path, cache_dir: Path) -> ImageSet:
-    files = list_images(root)
-    factors, note = read_labels(root, files) or (None, {})
-    inside = np.array([split_of(file) == split for file in files])
-    decode = partial(decode_all, name, root, files, Recipe(side), cache_dir)
-    return members(name, decode, factors, inside, split, note)
+    album = look(root)
+    decode = partial(decode_all, name, root, album.files, Recipe(side), cache_dir)
+    return members(name, decode, album.factors, album.splits == split, split, album.note)

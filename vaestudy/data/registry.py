@@ -17,7 +17,6 @@ import numpy as np
 from vaestudy.data import celeba, dsprites, grids, photos, torchvision_sets
 from vaestudy.data.faces.render import COUNTS, FACTORS, SIDES, faces
 from vaestudy.data.imageset import Factors, ImageSet
-from vaestudy.data.labels import read_labels
 from vaestudy.data.paths import default_dir, resolve
 from vaestudy.errors import InputError
 
@@ -112,10 +111,12 @@ REGISTRY: dict[str, DataSetInfo] = {entry.name: entry for entry in ENTRIES}
 def about(name: str, data_dir: str | Path | None = None) -> DataSetInfo:
     """What is known of a data set, without rendering it or reading an image.
 
-    With the `data_dir` of a folder of images its `labels.csv` is read, and "labels" becomes "factors" or "none".
+    Of a folder of images that is there the files are counted and its `labels.csv` is read: "labels" becomes "factors"
+    or "none".
 
     Raises:
-        InputError: an unknown name, a `data_dir` that cannot be read, or a `labels.csv` that cannot be used.
+        InputError: an unknown name, a `data_dir` that cannot be read, a folder without images, or a `labels.csv` that
+            does not fit them.
     """
     if name not in REGISTRY:
         raise InputError(f"unknown dataset {name!r}: choose from {', '.join(REGISTRY)}")
@@ -124,23 +125,12 @@ def about(name: str, data_dir: str | Path | None = None) -> DataSetInfo:
     info = REGISTRY[name]
     if (root := _photographs(info, data_dir)) is None:
         return info
-    if (found := read_labels(root)) is None:
+    album = photos.look(root)
+    counted = Counter(album.splits.tolist())
+    info = replace(info, splits={split: counted[split] for split in info.splits})
+    if album.factors is None:
         return replace(info, labels="none")
-    return replace(info, labels="factors", factors=dict(zip(found[0].names, found[0].sizes, strict=True)))
-
-
-def count(name: str, data_dir: str | Path | None = None) -> Mapping[str, int | None]:
-    """How many images each split of a data set has, from the names of its files; None where only reading them tells.
-
-    Raises:
-        InputError: a folder without images.
-    """
-    info = REGISTRY[name]
-    root = _photographs(info, data_dir)
-    if root is None or not (root.is_dir() or info.needs_data_dir):
-        return info.splits
-    found = Counter(map(photos.split_of, photos.list_images(root)))
-    return {split: found[split] for split in info.splits}
+    return replace(info, labels="factors", factors=dict(zip(album.factors.names, album.factors.sizes, strict=True)))
 
 
 def factors(name: str, data_dir: str | Path | None = None, split: str = "train") -> Factors | None:
@@ -150,22 +140,21 @@ def factors(name: str, data_dir: str | Path | None = None, split: str = "train")
         InputError: a folder without images, or labels that do not fit them.
     """
     root = _photographs(REGISTRY[name], data_dir)
-    if root is None or not root.is_dir():
+    album = None if root is None else photos.look(root)
+    if album is None or album.factors is None:
         return None
-    files = photos.list_images(root)
-    if (found := read_labels(root, files)) is None:
-        return None
-    known = found[0]
-    inside = np.array([photos.split_of(file) == split for file in files])
-    return Factors(known.names, known.sizes, known.values(inside.nonzero()[0]))
+    known = album.factors
+    return Factors(known.names, known.sizes, known.values(np.flatnonzero(album.splits == split)))
 
 
 def _photographs(info: DataSetInfo, data_dir: str | Path | None) -> Path | None:
-    """The folder of a set of photographs; None of another set, or where nobody has named it."""
+    """The folder of a set of photographs; None of another set, or where it is neither named nor there."""
     if info.labels != "labels.csv" or (info.needs_data_dir and not data_dir):
         return None
     folder = resolve(data_dir) if data_dir else default_dir()
-    return folder if info.needs_data_dir else folder / info.name
+    if info.needs_data_dir:
+        return folder
+    return folder / info.name if (folder / info.name).is_dir() else None
 
 
 def load(

@@ -12,7 +12,7 @@ from vaestudy import data, profiles
 from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.files import project_root
-from vaestudy.settings import MOST_SEED, STAGES, Settings
+from vaestudy.settings import MOST_SEED, Settings
 from vaestudy.training import Run
 from vaestudy.training.listing import settings_of
 
@@ -26,10 +26,12 @@ def sizes(settings: Settings) -> dict[str, Any]:
     return profiles.sizes(settings.stage, settings.profile)
 
 
-def image_side(settings: Settings) -> int | None:
-    """The side asked for, the profile's for the stage's own data set, or None for the set's own."""
-    own = STAGES[settings.stage].__dataclass_fields__["dataset"].default
-    return settings.image_size or (sizes(settings)["image_size"] if settings.dataset == own else None)
+def image_side(settings: Settings) -> int:
+    """The side asked for, or the profile's; the set's own where that is smaller, or the profile's is none of its."""
+    if settings.image_size:
+        return settings.image_size
+    info, side = data.about(settings.dataset), sizes(settings)["image_size"]
+    return side if side in info.image_sizes and side < info.default_image_size else info.default_image_size
 
 
 def checked(settings: Settings, dataset: str, side: int | None, **least: int) -> tuple[int, int, int]:
@@ -44,7 +46,7 @@ def checked(settings: Settings, dataset: str, side: int | None, **least: int) ->
     info = data.about(dataset, settings.data_dir or None)
     if info.needs_data_dir and not settings.data_dir:
         raise InputError(f"dataset {dataset!r} needs data_dir: the directory that holds your images")
-    side, found = info.check(side), data.count(dataset, settings.data_dir or None)
+    side, found = info.check(side), info.splits
     for split, needed in least.items():
         if found.get(split) is not None and found[split] < needed:
             raise InputError(

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
-from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -15,24 +14,24 @@ from vaestudy import data
 from vaestudy.data import ImageSet, cache
 from vaestudy.errors import InputError
 from vaestudy.experiments import common, evidence
-from vaestudy.settings import Settings
+from vaestudy.settings import STAGES, Settings
 from vaestudy.training import Job, memory
 from vaestudy.training.config import autocast
-from vaestudy.training.cost import GPU, cost, measured, step_memory
+from vaestudy.training.cost import GPU, GPU_MEMORY, cost, measured, step_memory
 from vaestudy.training.trainer import device_of, kind, stacks
 
 DOWNLOADS = ("mnist", "fashion_mnist", "cifar10", "celeba")
+Find = Callable[..., tuple[ImageSet, dict[str, Any]]]  # images to train on, and what is known of them
 ASSUMED_IMAGES = 10_000  # of a set whose number of images only its files know
 
 
 def plan(settings: Settings, experiment: ModuleType) -> dict[str, Any]:
     """Settings, data and trainings of a stage as JSON, those of the parts of its evidence among them; nothing is drawn,
     read or trained for it that is not there."""
-    found, about = _images(lambda: experiment.train_images(settings), *_source(settings, experiment))
-    with torch.device("meta"):
-        named = {name: (jobs, about["found"]) for name, jobs in experiment.jobs(settings, found).items()}
+    about, page = _page(settings, experiment, _images)
+    named = {name: (jobs, about["found"]) for name, jobs in page.items()}
     device, rows, known = device_of(None), [], set()
-    for title, (jobs, there) in {**named, **_parts(settings)}.items():
+    for title, (jobs, there) in {**named, **_parts(settings, _images)}.items():
         # A part finds the models trained that the page or another part has.
         new = [job for job in jobs if job.run_dir not in known]
         known |= {job.run_dir for job in new}
@@ -48,14 +47,21 @@ def plan(settings: Settings, experiment: ModuleType) -> dict[str, Any]:
     return resolved | here | {"data": about, "trainings": rows, **totals}
 
 
-def _parts(settings: Settings) -> dict[str, tuple[list[Job], bool]]:
+def _page(settings: Settings, experiment: ModuleType, find: Find) -> tuple[dict[str, Any], dict[str, list[Job]]]:
+    """What is known of the images of a page, and its trainings."""
+    found, about = find(lambda: experiment.train_images(settings), *_source(settings, experiment))
+    with torch.device("meta"):
+        return about, experiment.jobs(settings, found)
+
+
+def _parts(settings: Settings, find: Find) -> dict[str, tuple[list[Job], bool]]:
     """The trainings of each part of the evidence, and whether its data are there, so that their folders are known."""
     found = {}
     for name in common.sizes(settings)["parts"]:
         part, context = evidence.PARTS[name], evidence.context_of_page(settings, name)
         note = {"part": name} if part.images is not evidence.Context.images else {}
         load = functools.partial(part.images, context)
-        images, about = _images(load, *context.source, context.data_dir or "", **note)
+        images, about = find(load, *context.source, context.data_dir or "", **note)
         with torch.device("meta"):
             found[f"part {name}"] = part.jobs(context, images), about["found"]
     return found
@@ -84,8 +90,13 @@ def _without_data(name: str, side: int | None, data_dir: str, **note) -> ImageSe
     """As many images as the set to train on has, of their shape and without data."""
     info = data.about(name, data_dir or None)
     shape = (info.channels, *[info.check(side)] * 2)
-    count = data.count(name, data_dir or None)["train"] or ASSUMED_IMAGES
+    count = info.splits["train"] or ASSUMED_IMAGES
     return ImageSet(name, shape, torch.empty(count, *shape, dtype=torch.uint8, device="meta"), note=note)
+
+
+def _unseen(_load: Callable[[], ImageSet], *where: Any, **note) -> tuple[ImageSet, dict[str, Any]]:
+    """The same without a look at what is at hand."""
+    return _without_data(*where, **note), {"found": False}
 
 
 def check_memory(settings: Settings, experiment: ModuleType) -> None:
@@ -95,27 +106,42 @@ def check_memory(settings: Settings, experiment: ModuleType) -> None:
     """
     if not hasattr(experiment, "jobs"):  # a stage that trains nothing
         return
-    device, images = device_of(None), _without_data(*_source(settings, experiment))
-    with torch.device("meta"):
-        jobs = [job for of in experiment.jobs(settings, images).values() for job in of]
-    stacked, apart = [], []
-    for _, alike in itertools.groupby(sorted(jobs, key=kind), key=kind):
-        first, *others = alike
-        fixed, kept = step_memory(first.model, first.training, len(images))
-        one = fixed + kept / (1 + autocast(first.training, first.model, device)._enabled)
-        (stacked if stacks(first) else apart).extend([one] * (1 + len(others)))
-    at_once = memory.usable_cores() if device.type == "cpu" else 1
-    needed, free = max([*stacked, sum(sorted(apart)[-at_once:])]), memory.free_bytes(device)
-    if needed <= free:
-        return
-    with suppress(InputError), cache.only_found():  # what is trained already needs no memory
-        found = experiment.jobs(settings, experiment.train_images(settings))
-        if all(job.run.finished for of in found.values() for job in of):
-            return
-    raise InputError(
-        f"training on images of side {images.shape[1]} would take about {needed / 1e9:.1f} GB of memory, and "
-        f"{free / 1e9:.1f} GB are free: choose a smaller image_size, network or profile"
+    device = device_of(None)
+    free, needed = (
+        memory.free_bytes(device),
+        [_bytes(jobs, device) for jobs in _together(settings, experiment, _unseen)],
     )
+    if max(needed) <= free:
+        return
+    for size, jobs in zip(needed, _together(settings, experiment, _images), strict=True):
+        if size > free and not all(job.run.finished for job in jobs):  # what is trained already needs no memory
+            raise InputError(
+                f"training on images of side {jobs[0].images.shape[1]} would take about {size / 1e9:.1f} GB of memory, "
+                f"and {free / 1e9:.1f} GB are free: choose a smaller image_size, network or profile"
+            )
+
+
+def _together(settings: Settings, experiment: ModuleType, find: Find) -> list[list[Job]]:
+    """The trainings of a page and of each part of the evidence that it makes, one after another."""
+    page = [job for of in _page(settings, experiment, find)[1].values() for job in of]
+    # The records of a profile that is run in pieces are made before.
+    parts = {} if common.sizes(settings)["pieces"] else _parts(settings, find)
+    return [page, *(jobs for jobs, _ in parts.values())]
+
+
+def _bytes(jobs: list[Job], device: torch.device) -> float:
+    """Memory for the steps of some trainings that are made together, by the models of most weights among them."""
+    by_size = sorted(jobs, key=lambda job: sum(weights.numel() for weights in job.model.parameters()))
+    at_once = memory.usable_cores() if device.type == "cpu" else 1
+    largest = [job for job in by_size if stacks(job)][-1:], [job for job in by_size if not stacks(job)][-at_once:]
+    return max(sum(_step_bytes(list(alike), device) for _, alike in itertools.groupby(of, key=kind)) for of in largest)
+
+
+def _step_bytes(alike: list[Job], device: torch.device) -> float:
+    """Memory for a step of each of some trainings that cost the same."""
+    first = alike[0]
+    fixed, kept = step_memory(first.model, first.training, len(first.images))
+    return len(alike) * (fixed + kept / (1 + autocast(first.training, first.model, device)._enabled))
 
 
 def _source(settings: Settings, experiment: ModuleType) -> tuple[str, int | None, str]:
@@ -140,6 +166,9 @@ def _row(name: str, jobs: list[Job], device: torch.device, known: bool) -> dict[
     first, together = jobs[0], stacks(jobs[0])
     counted = cost(first.model, first.training, len(first.images), models=len(jobs) if together else 1)
     halved = autocast(first.training, first.model, device)._enabled
+    parts = first.training.micro_batches
+    # Processes that share the parts out hold the gradients once more, in the buffers of their messages.
+    messages = 4 * counted.parameters * (parts > 1)
     half_on_gpu, steps = first.training.precision != "fp32", counted.steps * (1 if together else len(jobs))
     return {
         "training": name,
@@ -148,11 +177,13 @@ def _row(name: str, jobs: list[Job], device: torch.device, known: bool) -> dict[
         "as_one_program": together and len(jobs) > 1,
         "images": first.training.images,
         "batch": min(first.training.batch, len(first.images)),
+        "micro_batches": parts,
         "steps": counted.steps,
         "parameters": counted.parameters,
         "multiply_adds_per_step": counted.flops / 2,
         "gb_per_step": round(counted.bytes(halved) / 1e9, 4),
         "memory_gb": round(counted.memory_bytes(halved) / 1e9, 4),
+        "gpu_memory_gb": round((counted.memory_bytes(half_on_gpu) + messages) / 1e9, 4),
         "here_seconds": round(steps * counted.step_seconds(_rates(device, halved), halved), 1),
         "gpu_seconds": round(steps * counted.step_seconds(GPU, half_on_gpu), 1),
         "folders": [str(job.run_dir) for job in jobs] if known else [],
@@ -164,7 +195,7 @@ _rates = functools.cache(measured)
 
 def text(planned: dict[str, Any]) -> str:
     """The plan for a person."""
-    about, names = planned["data"], common.STAGES[planned["stage"]].__dataclass_fields__
+    about, names = planned["data"], STAGES[planned["stage"]].__dataclass_fields__
     lines = [f"{planned['stage']}, profile {planned['profile']}: what would be trained", "", "settings"]
     lines += [f"  {name:<12} {planned[name]!s:<16} {field.metadata['help']}" for name, field in names.items()]
     shape = " × ".join(map(str, about["shape"]))
@@ -175,9 +206,19 @@ def text(planned: dict[str, Any]) -> str:
     here, gpu = (_time(planned[f"{name}_seconds"]) for name in ("here", "gpu"))
     place = f"{planned['device']} ({planned['free_gb']:.1f} GB free)"
     lines += ["", f"what is not trained yet: about {here} on {place}; all of it: {gpu} on an {GPU.name}"]
+    lines += [_gpu_memory(planned["trainings"])]
     folders = [folder for row in planned["trainings"] for folder in row["folders"]]
     lines += ["", "run folders", *(f"  {folder}" for folder in folders or ["known once the data are there"])]
     return "\n".join(lines)
+
+
+def _gpu_memory(rows: list[dict[str, Any]]) -> str:
+    """Whether the largest step fits one GPU, and how many may share it out."""
+    most = max(rows, key=lambda row: row["gpu_memory_gb"])
+    size, limit, parts = most["gpu_memory_gb"], GPU_MEMORY / 1e9, most["micro_batches"]
+    said = f"there the largest step takes {size:.1f} GB and {'fits' if size < limit else 'does not fit'} one GPU"
+    shared = f"; torchrun shares its {parts} micro batches out to as many GPUs, each with the same need"
+    return f"{said} of {limit:.0f} GB{shared if parts > 1 else ''}"
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:

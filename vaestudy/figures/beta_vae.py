@@ -33,10 +33,10 @@ def score_over_beta(rows: Rows, scores: Mapping[str, str], chance: Mapping[str, 
     `chance` is what guessing scores, for the scores that have such a floor: their ceiling is 1, and all share an axis.
     """
     models = pd.DataFrame(rows).sort_values("latent_dim", kind="stable")
-    models["latent size"] = models["latent_dim"].map("M = {}".format)
+    models["latent size"] = models["latent_dim"].map("M = {:g}".format)
     x = "beta" if models["latent_dim"].nunique() == 1 else "beta_norm"
     best = [
-        f"{title}, M = {m}: best {fixed(mean.max(), 2)} at β = {mean.idxmax()[1]:g}"
+        f"{title}, M = {m:g}: best {fixed(mean.max(), 2)} at β = {mean.idxmax()[1]:g}"
         for name, title in scores.items()
         for m, mean in models.groupby(["latent_dim", "beta"])[name].mean().groupby(level=0)
     ]

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ GREY = PALETTE[5]
 SMALLEST = STYLE["legend.fontsize"]  # of all letters, in points
 # Stand for the page's own text and paper: the SVG names them, the page decides.
 INK, PAPER = STYLE["text.color"], "#fdfcfb"
+
+# A browser draws the letters of a figure, by a font of its own where this one lacks them.
+warnings.filterwarnings("ignore", message="Glyph .* missing from font")
 
 style = partial(matplotlib.rc_context, STYLE)  # for a `with style():` block or, as `@style()`, a function
 

@@ -123,7 +123,8 @@ def _make(
     cells = cells.dropna(axis=1, how="all").apply(_texts, formats=FORMATS | (formats or {})).rename(columns=words.label)
     kinds = ["code" if name in FOLDERS else "number" if cells[name].map(_is_number).any() else "" for name in cells]
     body = render("table", names=list(map(str, cells)), kinds=kinds, rows=cells.to_numpy()) if kinds else ""
-    return Output(kind, before + body, caption, alt or caption, rows, f"{caption}\n{cells.to_string(index=False)}")
+    text = f"{caption}\n{cells.to_string(index=False)}" if kinds else caption  # all is said before
+    return Output(kind, before + body, caption, alt or caption, rows, text)
 
 
 def _dicts(rows: Rows) -> list[dict]:

@@ -20,7 +20,8 @@ __all__ = [
 
 def examples(images: Any, count: int = 48, columns: int = 16, seed: int = 0) -> Figure:
     """Some images of a set, drawn at random."""
-    index = _some(images, count, seed)
+    index = _some(images, min(count, len(images)), seed)
+    count = len(index)
     caption = f"{count} of the {counted(len(images), 'image')} of {label(images.name)}, drawn at random."
     alt = f"A grid of {counted(count, 'example image')}."
     return charts.image_grid(images.batch(index), columns, caption, alt, {"index": index})
@@ -124,7 +125,7 @@ def importance_ladder(samples: Sequence[int], bounds: np.ndarray) -> Figure:
 
 
 def correlations(matrices: Mapping[str, np.ndarray], scores: Mapping[str, float], metric: str) -> Figure:
-    """Absolute correlations between the latents of several codes, side by side with a score of each code."""
+    """Absolute correlations between the latents of several codes, side by side with a score of each if there is one."""
     rows, shown, said = [], {}, []
     for name, matrix in matrices.items():
         mean = float(np.abs(matrix[~np.eye(len(matrix), dtype=bool)]).mean())
@@ -132,10 +133,10 @@ def correlations(matrices: Mapping[str, np.ndarray], scores: Mapping[str, float]
         score = fixed(scores[name], 2) if name in scores else ""
         shown[f"{name}\n{metric}: {score}" if score else name] = pd.DataFrame(np.abs(matrix))
         said.append(f"{name}: mean {fixed(mean, 2)}" + (f", score {score}" if score else ""))
-    caption = (
-        f"Correlations between latents (0 off the diagonal: uncorrelated) beside a score of the same codes ({metric}); "
-        "one model or fit each."
-    )
+    beside = f" beside a score of the same codes ({metric})" if scores else ""
+    caption = f"Correlations between latents (0 off the diagonal: uncorrelated){beside}; one model or fit each."
+    if not scores:
+        caption += f" A {metric} needs two known factors or more, which these images have not."
     data, alt = pd.DataFrame(rows), "; ".join(said) + "."
     columns = 2 if len(shown) == 4 else 3
     return charts.heatmaps(shown, "|correlation|", caption, alt, data, square=True, ticks=False, columns=columns)

@@ -1,4 +1,4 @@
-"""The layers of NVAE's cells: weight-normalised convolutions, and batch norm with its activation."""
+"""The layers of NVAE's cells: weight-normalised convolutions, batch norm with activation, a penalty on both."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -165,3 +165,54 @@ class NormActConv(nn.Module):
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
         x = self.norm_act(x)
         return self.conv(F.interpolate(x, scale_factor=2) if self.upsample else x)
+
+
+class SpectralPenalty(nn.Module):
+    """Sum of the largest singular values of all convolutions, and of the largest scale of each batch norm.
+
+    It keeps the KL of a deep hierarchy from growing without bound. Vahdat & Kautz (2020), sec. 3.2: each kernel as a
+    matrix (outputs, inputs · height · width), its norm estimated by power iteration from where the last step left off.
+    Kernels of one shape are iterated together. The vectors are buffers, so that a checkpoint holds them.
+
+    Args:
+        model: whose Conv kernels (as they act, weight normalisation included) and NormAct scales are penalised.
+        iterations: power iterations a step.
+        first: power iterations with the first weights.
+    """
+
+    def __init__(self, model: nn.Module, iterations: int = 4, first: int = 36):
+        super().__init__()
+        self.iterations = iterations
+        self.norms = [m for m in model.modules() if isinstance(m, NormAct) and m.weight is not None]
+        self.convs: dict[str, list[Conv]] = {}
+        for conv in (module for module in model.modules() if isinstance(module, Conv)):
+            kind = "x".join(map(str, conv.weight.shape)) + ("" if conv.log_norm is None else "_normed")
+            self.convs.setdefault(f"left_{kind}", []).append(conv)
+        generator = torch.Generator().manual_seed(0)
+        for name, convs in self.convs.items():
+            start = torch.randn(len(convs), convs[0].out_channels, generator=generator)
+            left = F.normalize(start, dim=1).to(convs[0].weight.device)
+            self.register_buffer(name, _iterate(_matrices(convs), left, first)[0])
+
+    def forward(self) -> Float[Tensor, ""]:
+        """The penalty; its gradient reaches the weights alone, not the power iteration."""
+        total = 0.0
+        for name, convs in self.convs.items():
+            kernels = _matrices(convs)
+            left, right = _iterate(kernels, getattr(self, name), self.iterations)
+            getattr(self, name).copy_(left)
+            total = total + torch.einsum("no,noi,ni->", left, kernels, right)
+        return sum((norm.weight.abs().max() for norm in self.norms), start=total)
+
+
+def _matrices(convs: list[Conv]) -> Float[Tensor, "n o d"]:
+    return torch.stack([conv.kernel().flatten(1) for conv in convs]).float()
+
+
+@torch.no_grad()
+def _iterate(kernels: Tensor, left: Float[Tensor, "n o"], count: int) -> tuple[Tensor, Tensor]:
+    """Left and right vectors after `count` power iterations, 1 or more."""
+    for _ in range(count):
+        right = F.normalize(torch.einsum("no,noi->ni", left, kernels), dim=1, eps=1e-3)
+        left = F.normalize(torch.einsum("noi,ni->no", kernels, right), dim=1, eps=1e-3)
+    return left, right

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from vaestudy.errors import InputError
 from vaestudy.models.base import Terms
 from vaestudy.models.cells import Cell
-from vaestudy.models.flows import Flow
-from vaestudy.models.latents import Normal, normal, residual_normal
+from vaestudy.models.latents import Flow, Normal, normal, residual_normal
 from vaestudy.models.layers import Conv, norms_set
 from vaestudy.models.nvae_config import NVAEConfig
 

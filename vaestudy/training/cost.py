@@ -5,7 +5,6 @@ two times: for its multiplications, and for reading what it takes and writing wh
 """
 
 import copy
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from vaestudy.models.spectral import SpectralPenalty
+from vaestudy.models.layers import SpectralPenalty
 from vaestudy.models.vae import VAE
 from vaestudy.training import memory
 from vaestudy.training.config import Training
@@ -43,6 +42,7 @@ class Rates(NamedTuple):
 
 # Measured on an H200: a bf16 product of large matrices, a copy, and an operation of a CUDA graph.
 GPU = Rates("H100-class GPU", 790e12, 4.3e12, 2e-6)
+GPU_MEMORY = 80e9  # bytes of an H100
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,39 +126,32 @@ def _changed(training: Training) -> int:
 
 
 def kept_per_image(model: nn.Module) -> int:
-    """Bytes of the tensors that the graph of a forward pass keeps for each image, counted as fp32."""
-    return (kept_bytes(model, 4) - kept_bytes(model, 2)) // 2
-
-
-def kept_bytes(model: nn.Module, images: int) -> int:
-    """Bytes of the distinct tensors that the graph of one forward pass keeps, parameters left out.
+    """Bytes of the distinct tensors that the graph of a forward pass keeps for each image, counted as fp32.
 
     Workspaces of the kernels come on top; bf16 halves most of it. The model is copied onto the meta device.
     """
     shadow = copy.deepcopy(model).to("meta").train()
-    own = {parameter.untyped_storage()._cdata for parameter in shadow.parameters()}
-    storages: dict[int, torch.UntypedStorage] = {}
+    kept = []
+    for images in (2, 4):  # what all images share falls out of the difference
+        storages: dict[int, torch.UntypedStorage] = {}
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            storages[storage._cdata] = storage
-        return tensor
+        def pack(tensor: Tensor, storages: dict[int, torch.UntypedStorage] = storages) -> Tensor:
+            storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+            return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        terms = shadow(torch.zeros(images, *shadow.shape, device="meta"))
-        loss = terms.nll.mean() + terms.kl.sum()
-    return sum(storage.nbytes() for storage in storages.values()) if loss.requires_grad else 0
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            terms = shadow(torch.zeros(images, *shadow.shape, device="meta"))
+            loss = terms.nll.mean() + terms.kl.sum()
+        kept.append(sum(storage.nbytes() for storage in storages.values()) if loss.requires_grad else 0)
+    return (kept[1] - kept[0]) // 2
 
 
 def models_at_once(model: VAE, training: Training, device: torch.device, *, total_correlation: bool = False) -> int:
     """How many models of this size are trained at once within half of the free memory, at least one."""
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    # The tensors kept for the backward pass, as much again for their gradients, and images of their own.
-    images = training.batch * training.samples * (2 * kept_per_image(model) + 8 * math.prod(model.shape))
+    fixed, kept = step_memory(model, training, training.batch)
     pairs = 6 * 4 * training.batch**2 * model.config.latent_dim if total_correlation else 0
-    # Weight, gradient, two moments and half-precision copies.
-    return max(1, memory.free_bytes(device) // 2 // (weights * 20 + images + pairs))
+    # The tensors kept for the backward pass, and as much again for their gradients.
+    return max(1, int(memory.free_bytes(device) / 2 / (fixed + 2 * training.samples * kept + pairs)))
 
 
 def _operations(model: nn.Module, training: Training, images: int) -> Float[np.ndarray, "operations 2"]:

@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from vaestudy.errors import InputError
+from vaestudy.files import write_json
 from vaestudy.stopping import Terminated, stop_requests
 from vaestudy.training import checkpoint, distributed, memory
 from vaestudy.training.config import learning_rate, set_learning_rate
 from vaestudy.training.progress import progress_bar
 from vaestudy.training.provenance import device_name, provenance
-from vaestudy.training.run import Job
+from vaestudy.training.run import Job, describe
 from vaestudy.training.steps import Step
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ CHECKPOINT_SECONDS = {"cpu": 30.0, "cuda": 300.0}
 CHECKPOINT_SHARE = 0.02  # of the time, at most, unless the seconds between two of them are given
 MOST_SKIPPED_IN_A_ROW, MOST_ROLLBACKS = 100, 3
 STATE = ("step", "taken", "rollbacks", "seconds", "totals", "counted", "kept")  # beside that of the step
+STEPS_ALONE = 3  # of each process by itself that are timed, after one that is not
 KEPT_STATES = 10  # that a training takes on its way to go back to, at fixed numbers of images
 
 
@@ -68,10 +70,16 @@ class Loop:
         self.keep_steps = self.log_steps * math.ceil(self.steps / self.log_steps / KEPT_STATES)
         self.step, self.seconds, self.totals, self.counted = 0, 0.0, None, None
         self.taken, self.rollbacks, self.kept = 0, 0, None  # steps with those that were taken again; a state
+        self.seconds_alone: float | None = None  # of a step for which no process waits for another
 
     def run(self) -> None:
         """Train to the end, from the start or from where an interruption has left it."""
+        for job in self.jobs if self.take_step.writes else []:
+            write_json(job.run.path / "config.json", describe(job.model, job.images, job.training))
+        if self.take_step.processes > 1:
+            distributed.barrier()
         self.resume()
+        self.last_line = self.step, self.seconds
         images = self.batch * len(self.runs)
         with progress_bar(self.jobs, self.steps * images, self.step * images) as bar, stop_requests() as requested:
             self.began = time.perf_counter()
@@ -119,7 +127,10 @@ class Loop:
 
     def log(self) -> None:
         """A line for each run: means since the line before, in nats per image."""
-        self.seconds, self.began = self.elapsed(), time.perf_counter()
+        self.seconds = self.elapsed()
+        if self.take_step.processes > 1 and self.seconds_alone is None:
+            self.seconds_alone = self.time_alone()
+        self.began = time.perf_counter()
         means, skips = (self.totals / self.counted).tolist(), self.take_step.skips
         skipped, in_a_row = skips.counts() if skips else (0, 0)
         for run, (loss, nll, *kl) in zip(self.runs, means, strict=True):
@@ -135,6 +146,7 @@ class Loop:
             self.go_back(skipped)
         elif in_a_row == 0 and self.step % self.keep_steps == 0:
             self.keep()
+        self.last_line = self.step, self.seconds
 
     def row(self, loss: float, nll: float, kl: list[float], skipped: int) -> dict:
         """One line of a run's log."""
@@ -145,10 +157,28 @@ class Loop:
         return row | {"steps_skipped": skipped, "rollbacks": self.rollbacks} | self.scaling()
 
     def scaling(self) -> dict[str, float]:
-        """With several processes, images a second of each: beside the rate of one alone, the efficiency of scaling."""
-        if (processes := self.take_step.processes) == 1:
+        """With several processes, their scaling efficiency since the line before.
+
+        Images a second of all n processes, over n times those of one process on its own share of the batch: since all
+        shares are equal, seconds of a step in which nobody waits over those of a step as they are, with collectives,
+        waiting for the slowest, log and checkpoints. The first line of a process counts what it compiles as well.
+        """
+        if self.take_step.processes == 1:
             return {}
-        return {"images_per_second_a_process": round(self.step * self.batch / max(self.seconds, 1e-9) / processes, 2)}
+        step, seconds = self.last_line
+        return {"scaling_efficiency": round(self.seconds_alone * (self.step - step) / (self.seconds - seconds), 3)}
+
+    def time_alone(self) -> float:
+        """Seconds of a step without collectives, their mean over the processes; what it changes is put back."""
+        step, state = self.take_step, _copied(self.take_step.state_dict(), "cpu")
+        step.together, taken = False, []
+        for _ in range(1 + STEPS_ALONE):
+            began = time.perf_counter()
+            step(self.step, self.step / self.steps).tolist()  # waits for the device
+            taken.append(time.perf_counter() - began)
+        step.together = True
+        step.load_state_dict(_copied(state, step.device))
+        return float(distributed.mean(torch.tensor(taken[1:]).mean()))
 
     def keep(self) -> None:
         """A state to go back to, in the host's memory."""
@@ -217,7 +247,8 @@ class Loop:
             last = run.history.iloc[-1]
             end = {name: float(last[name]) for name in ("nll_nats", "kl_nats", "elbo_nats")}
             end |= {"images_seen": seen, "images_per_second": round(seen / max(seconds, 1e-9), 1)}
-            end |= {name: int(last[name]) for name in ("steps_skipped", "rollbacks")} | self.scaling()
+            end |= {name: int(last[name]) for name in ("steps_skipped", "rollbacks")}
+            end |= {name: float(last[name]) for name in ("scaling_efficiency",) if name in last}
             run.update_record(config=run.config, training=end, provenance={"seed": job.training.seed, **made_by})
         checkpoint.remove(self.folder)
         if lost:

@@ -3,7 +3,6 @@
 import ctypes
 import os
 import platform
-import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,9 +50,16 @@ def usable_cores() -> int:
 
 
 def peak(device: torch.device) -> int:
-    """Bytes at the highest: of this process, with all that it has loaded, or of its tensors on a CUDA device."""
+    """Bytes at the highest: of this process, with all that it has loaded, or of its tensors on a CUDA device.
+
+    0 where the system keeps no such count: Windows has no `resource`.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:
+        return 0
     # Linux counts in KiB, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

@@ -151,11 +151,6 @@ def balance_weights(kl: Float[Tensor, "groups n"], sizes: Float[Tensor, " groups
     return share / share.mean()
 
 
-def beta_norm(beta: float, latent_dim: int, dims: int) -> float:
-    """β_norm = β·M/N, which compares pressure across M latents and N input values (Higgins et al., 2017, sec. A.6)."""
-    return beta * latent_dim / dims
-
-
 def total_correlation(
     mean: Float[Tensor, "*models n d"],
     log_std: Float[Tensor, "*models n d"],

@@ -9,19 +9,14 @@ from tqdm.auto import tqdm
 from vaestudy.training.run import Job
 
 
-def label(jobs: Sequence[Job]) -> str:
-    """What a bar calls the models that are trained: their kinds and β."""
+def progress_bar(jobs: Sequence[Job], images: int, done: int) -> tqdm:
+    """How far trainings of so many images are, for a person who watches: with the kinds of models and their β."""
     kinds = dict.fromkeys(type(job.model).__name__ for job in jobs)
     betas = sorted({job.training.objective.beta for job in jobs})
     span = f"{betas[0]:g}" if len(betas) == 1 else f"{betas[0]:g} to {betas[-1]:g}"
     count = f"{len(jobs)} models: " if len(jobs) > 1 else ""
-    return f"{count}{' and '.join(kinds)}, β = {span}"
-
-
-def progress_bar(jobs: Sequence[Job], images: int, done: int) -> tqdm:
-    """How far trainings of so many images are, for a person who watches."""
     shown = {"total": images, "initial": done, "unit": "image", "unit_scale": True, "leave": False}
-    return tqdm(desc=label(jobs), disable=not shows_progress(), **shown)
+    return tqdm(desc=f"{count}{' and '.join(kinds)}, β = {span}", disable=not shows_progress(), **shown)
 
 
 def shows_progress() -> bool:

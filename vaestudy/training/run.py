@@ -154,7 +154,7 @@ class Run:
         return np.concatenate(groups, axis=1), factors
 
     def codes_by_group(
-        self, images: Any, index: Any = None, *, draws: int = 0, pooled: bool = True, batch: int = 1024, seed: int = 0
+        self, images: Any, index: Any = None, *, draws: int = 0, pooled: bool = True, batch: int = 1024
     ) -> tuple[list[np.ndarray], np.ndarray | None]:
         """The same for each latent group apart, top first.
 
@@ -166,10 +166,10 @@ class Run:
             return [_code(group, pooled).cpu().numpy() for group in latents]
 
         index = np.arange(len(images)) if index is None else np.asarray(index)
-        groups = [np.concatenate(group) for group in self._by_batch(encode, images, batch, seed, index)]
+        groups = [np.concatenate(group) for group in self.by_batch(encode, images, batch, index)]
         return groups, None if images.factors is None else images.factors.values(index).repeat(max(draws, 1), axis=0)
 
-    def kl_by_latent(self, images: Any, index: Any = None, batch: int = 500, seed: int = 0) -> list[np.ndarray]:
+    def kl_by_latent(self, images: Any, index: Any = None) -> list[np.ndarray]:
         """Mean KL in nats of each latent variable over some images, one array a group, top first.
 
         The KL of a lower group depends on what is drawn above it.
@@ -179,19 +179,19 @@ class Run:
             return [group.double().sum(0).cpu().numpy() for group in self.model.kl_per_latent(x)]
 
         count = len(images) if index is None else len(index)
-        return [sum(parts) / count for parts in self._by_batch(sums, images, batch, seed, index)]
+        return [sum(parts) / count for parts in self.by_batch(sums, images, 500, index)]
 
-    def bound(self, images: Any, batch: int = 500, seed: int = 0) -> dict[str, float]:
+    def bound(self, images: Any, batch: int = 500) -> dict[str, float]:
         """The ELBO and its parts over a set of images: means in nats per image, and bits per dimension."""
 
         def sums(x: torch.Tensor) -> list[float]:
             return torch.stack([part.double().sum() for part in self.model(x)[:2]]).tolist()
 
-        nll, kl = (sum(parts) / len(images) for parts in self._by_batch(sums, images, batch, seed))
+        nll, kl = (sum(parts) / len(images) for parts in self.by_batch(sums, images, batch))
         bits = (nll + kl) / math.log(2) / math.prod(images.shape)
         return {"elbo_nats": -nll - kl, "nll_nats": nll, "kl_nats": kl, "bits_per_dim": bits}
 
-    def log_weights(self, images: Any, samples: int, batch: int = 25, seed: int = 0) -> np.ndarray:
+    def log_weights(self, images: Any, samples: int, batch: int = 25) -> np.ndarray:
         """log p(x, z) - log q(z|x) at `samples` draws of z for each image, nats (n, samples)."""
 
         def weights(x: torch.Tensor) -> list[np.ndarray]:
@@ -199,19 +199,20 @@ class Run:
             return [torch.cat(draws, 1).double().cpu().numpy()]
 
         batch = min(batch, LARGEST // (min(100, samples) * math.prod(images.shape)))
-        (found,) = self._by_batch(weights, images, batch, seed)
+        (found,) = self.by_batch(weights, images, batch)
         return np.concatenate(found)
 
     @torch.no_grad()
-    def _by_batch(self, function: Callable, images: Any, batch: int, seed: int, index: Any = None) -> list[tuple]:
+    def by_batch(self, function: Callable, images: Any, batch: int, index: Any = None) -> list[tuple]:
         """What `function` lists for each batch of images: a tuple of all batches for each place in its list.
 
-        A batch has no more numbers than `LARGEST`: images of side 256 come a hundred or two at a time.
+        A batch has no more numbers than `LARGEST`: images of side 256 come a hundred or two at a time. Each
+        call draws the same noise.
         """
         index = np.arange(len(images)) if index is None else np.asarray(index)
         batch = max(1, min(batch, LARGEST // math.prod(images.shape)))
         parts = np.split(index, range(batch, len(index), batch))
-        with noise_from(seed, self.device):
+        with noise_from(0, self.device):
             return list(zip(*(function(images.batch(part).to(self.device)) for part in parts), strict=True))
 
     def load(self) -> None:

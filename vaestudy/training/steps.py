@@ -11,8 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vaestudy.models.layers import norms_set
-from vaestudy.models.spectral import SpectralPenalty
+from vaestudy.models.layers import SpectralPenalty, norms_set
 from vaestudy.models.stack import Stack
 from vaestudy.models.vae import VAE, gaussian_kl
 from vaestudy.training import distributed
@@ -27,7 +26,7 @@ from vaestudy.training.objective import (
     elbo_loss,
     total_correlation,
 )
-from vaestudy.training.skips import GradientSkips, Undo, kinds
+from vaestudy.training.skips import GradientSkips, kinds, put_back
 
 
 class Step(ABC):
@@ -45,6 +44,7 @@ class Step(ABC):
     """
 
     writes, processes = True, 1  # whether this process keeps log and checkpoints; how many work on each model
+    together = False  # whether they tell each other their gradients, statistics and means
     skips: GradientSkips | None = None  # what leaves steps out; without it the loop does not go back
     micro_batches = range(1)  # which parts of a batch this process takes
     saved: tuple[str, ...] = ()  # attributes whose state goes into a checkpoint
@@ -70,11 +70,11 @@ class Step(ABC):
         for part in self.micro_batches:
             self.feed(step, part, progress)
             # Gradients of several processes meet once, after this one's last part.
-            alone = self.processes > 1 and part != self.micro_batches[-1]
-            with self.net.no_sync() if alone else nullcontext():
+            meet = self.together and part == self.micro_batches[-1]
+            with nullcontext() if meet or self.processes == 1 else self.net.no_sync():
                 self.gradients()
         totals = self.totals.clone()
-        self.update(step, distributed.mean(totals) if self.processes > 1 else totals)
+        self.update(step, distributed.mean(totals) if self.together else totals)
         return totals
 
     @abstractmethod
@@ -131,6 +131,7 @@ class ModelStep(Step):
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
         self.writes, self.processes = distributed.rank() == 0, distributed.world()
+        self.together = self.processes > 1
         self.micro_batches = range(distributed.rank(), training.micro_batches, self.processes)
         self.sampler = EpochSampler(len(images), training.batch, training.seed, device)
         equal_parts = self.sampler.batch % training.micro_batches == 0
@@ -142,13 +143,14 @@ class ModelStep(Step):
         self.sizes = balance_sizes(model.group_shapes).to(device) if objective.balance else None
         self.average = copy.deepcopy(model).requires_grad_(False) if training.ema else None
         self.current, self.averaged = _floats(model), [] if self.average is None else _floats(self.average)
-        self.skips, self.undo = GradientSkips(training.grad_skip_factor or math.inf, device), Undo()
+        self.skips = GradientSkips(training.grad_skip_factor or math.inf, device)
         self.fused = bool(self.optimizer.defaults.get("fused"))
         # What a step changes whether it is wanted or not; a fused optimiser leaves the weights alone.
         self.changed = kinds([*model.buffers(), *self.averaged, *([] if self.fused else self.parameters)])
         self.moments: list[list[Tensor]] = []
         if self.processes > 1:
-            self.net = DistributedDataParallel(model, [device] if device.type == "cuda" else None)
+            own = [device] if device.type == "cuda" else None
+            self.net = DistributedDataParallel(model, own, broadcast_buffers=False)  # those of one process are kept
         # What a CPU trains is small enough to be compiled whole, which pays more there.
         if training.compile and device.type != "cpu" and hasattr(model, "compile_parts"):
             model.compile_parts()
@@ -156,9 +158,10 @@ class ModelStep(Step):
             self.net = torch.compile(self.net)
 
     def __call__(self, step: int, progress: float) -> Float[Tensor, "1 parts"]:
-        self.undo.remember(self.changed + self.moments)  # a forward pass already moves the statistics of batch norm
-        together = self.training.sync_norm and self.processes > 1
-        with norms_set(self.model, "gather", distributed.gather) if together else nullcontext():
+        # A forward pass already moves the statistics of batch norm.
+        self.before = [torch.cat(lines) for lines in self.changed + self.moments]
+        share_norms = self.training.sync_norm and self.together
+        with norms_set(self.model, "gather", distributed.gather) if share_norms else nullcontext():
             return super().__call__(step, progress)
 
     def feed(self, step: int, part: int, progress: float) -> None:
@@ -197,7 +200,7 @@ class ModelStep(Step):
             with torch.no_grad():  # the first step starts the mean
                 torch._foreach_lerp_(self.averaged, self.current, 1 - self.training.ema if step else 1.0)
         self.moments = self.moments or self.find_moments()
-        self.undo.unless(accepted, self.changed + self.moments)
+        put_back(accepted, self.changed + self.moments, self.before)
 
     def find_moments(self) -> list[list[Tensor]]:
         """What an optimiser that is not fused has beside the weights: nothing before its first step."""

@@ -1,7 +1,6 @@
 """Sweeps: every combination of pressures, latent sizes and seeds as trainings, and what their runs know together."""
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from vaestudy.models.stack import Stack
 from vaestudy.models.vae import VAE
 from vaestudy.training.config import Training
 from vaestudy.training.objective import Objective
-from vaestudy.training.run import LARGEST, Job, Run
+from vaestudy.training.run import Job, Run
 
 
 @dataclass(frozen=True)
@@ -74,18 +73,16 @@ class Grid:
         return jobs
 
 
-@torch.no_grad()
 def codes(runs: Sequence[Run], images, index=None, batch: int = 512) -> list[np.ndarray]:
     """Posterior means (n, d) of every run of a sweep, those of one latent size computed at once."""
-    index, found = np.arange(len(images)) if index is None else np.asarray(index), {}
-    batch = max(1, min(batch, LARGEST // math.prod(images.shape)))
-    sizes = [run.model.config.latent_dim for run in runs]
+    found, sizes = {}, [run.model.config.latent_dim for run in runs]
     for size in set(sizes):
         members = [i for i, own in enumerate(sizes) if own == size]
         stack = Stack([runs[i].model for i in members]).to(runs[0].device)
-        means = np.empty((len(members), len(index), size), dtype=np.float32)
-        for start in range(0, len(index), batch):
-            x = images.batch(index[start : start + batch]).to(runs[0].device)
-            means[:, start : start + batch] = stack.posterior(x.expand(len(members), *x.shape))[0].cpu().numpy()
-        found |= dict(zip(members, means, strict=True))
+
+        def means(x: torch.Tensor, stack: Stack = stack) -> list[np.ndarray]:
+            return list(stack.posterior(x.expand(len(stack), *x.shape))[0].cpu().numpy())
+
+        parts = runs[0].by_batch(means, images, batch, index)
+        found |= {i: np.concatenate(own) for i, own in zip(members, parts, strict=True)}
     return [found[i] for i in range(len(runs))]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
@@ -26,7 +27,7 @@ from vaestudy.training.loop import Diverged, Loop
 from vaestudy.training.parallel import side_by_side
 from vaestudy.training.progress import progress_bar
 from vaestudy.training.run import Job, Run, describe, owned
-from vaestudy.training.steps import ModelStep, StackStep, Step
+from vaestudy.training.steps import ModelStep, StackStep
 
 
 def fit(
@@ -64,7 +65,7 @@ def fit(
             part = f"{training.batch // training.micro_batches} images, a micro batch"
             with explained(f"{part}: raise micro_batches, or lower batch or image_size", device):
                 step = ModelStep(model.to(device), images.to(device), training, device)
-                _train([job], step, run.path, checkpoint_seconds, on_step)
+                Loop(step, [job], run.path, checkpoint_seconds, on_step).run()
         elif distributed.rank() == 0:
             checkpoint.remove(run.path)  # a kill has left them at the very end
     distributed.barrier()
@@ -107,6 +108,7 @@ def fit_many(
     for job in jobs:
         check(job)
     device, runs = device_of(device), [job.run for job in jobs]
+    alone = partial(fit, device=device, checkpoint_seconds=checkpoint_seconds)
     stackable = [job for job in jobs if stacks(job)]
     for _, alike in itertools.groupby(sorted(stackable, key=kind), key=kind):
         own = [job for i, job in enumerate(alike) if i % distributed.world() == distributed.rank()]
@@ -115,23 +117,14 @@ def fit_many(
                 _train_stack(part, folder, device, checkpoint_seconds, on_step)
         for job in own:  # alone a training has ways to come to an end that a stack has not
             if distributed.world() == 1 and not job.run.finished:
-                _fit(job, device, checkpoint_seconds)
+                alone(*job)
     while not all(job.run.finished for job in stackable):  # torchrun ends all processes if one is lost
         time.sleep(0.2)
-    _fit_side_by_side([job for job in jobs if not stacks(job)], device, checkpoint_seconds)
+    _side_by_side(alone, [job for job in jobs if not (stacks(job) or job.run.finished)], device)
     for run in runs:
         run.model.to(device)
         run.load()
     return runs
-
-
-def _train(jobs: Sequence[Job], step: Step, folder: Path, seconds: float | int | None, on_step) -> None:
-    """Bring trainings that share a step to their end, from the start or from where an interruption has left them."""
-    for job in jobs if step.writes else []:
-        write_json(job.run.path / "config.json", describe(job.model, job.images, job.training))
-    if step.processes > 1:
-        distributed.barrier()
-    Loop(step, jobs, folder, seconds, on_step).run()
 
 
 def check(job: Job, processes: int = 1) -> None:
@@ -228,7 +221,7 @@ def _train_stack(jobs: Sequence[Job], folder: Path, device: torch.device, second
         models, trainings = [job.model for job in jobs], [job.training for job in jobs]
         try:
             step = StackStep(models, trainings, jobs[0].images.to(device), device)
-            _train(jobs, step, folder, seconds, on_step)
+            Loop(step, jobs, folder, seconds, on_step).run()
         except Diverged:
             if distributed.world() > 1:
                 raise
@@ -241,19 +234,14 @@ def _remove(state: Path) -> None:
     shutil.rmtree(state, ignore_errors=True)
 
 
-def _fit_side_by_side(jobs: Sequence[Job], device: torch.device, seconds: float | int | None) -> None:
+def _side_by_side(alone: Callable[..., Run], jobs: Sequence[Job], device: torch.device) -> None:
     """On the cores of a CPU; with CUDA, or under torchrun, they take turns."""
-    waiting = [job for job in jobs if not job.run.finished]
-    if len(waiting) > 1 and memory.usable_cores() > 1 and device.type == "cpu" and distributed.world() == 1:
-        with _watched(waiting):
-            side_by_side(_fit, [(job, device, seconds) for job in waiting])
+    if len(jobs) > 1 and memory.usable_cores() > 1 and device.type == "cpu" and distributed.world() == 1:
+        with _watched(jobs):
+            side_by_side(alone, jobs)
     else:
-        for job in waiting:
-            _fit(job, device, seconds)
-
-
-def _fit(job: Job, device: torch.device, seconds: float | int | None) -> None:
-    fit(*job, device=device, checkpoint_seconds=seconds)
+        for job in jobs:
+            alone(*job)
 
 
 @contextmanager
