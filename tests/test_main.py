@@ -38,7 +38,7 @@ def test_bad_input_is_one_line_and_status_2(arguments, words, capsys, tmp_path, 
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("arguments", [["gan"], ["vae", "--latnt_dim", "3"], ["vae", "--beta", "much"], []])
+@pytest.mark.parametrize("arguments", [["gan"], ["runs", "--bla"], ["vae", "--beta", "much"], []])
 def test_words_that_the_command_line_does_not_know(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
@@ -53,12 +53,24 @@ def test_a_dry_run_prints_the_resolved_configuration(stage, form, capsys, tmp_pa
     resolved = json.loads(capsys.readouterr().out)
     assert (resolved["stage"], resolved["beta"], resolved["profile"]) == (stage, 2.0, "smoke")
     assert resolved["sizes"]["training"]["images"] > 0
+    assert resolved["image_size"] == resolved["sizes"]["image_size"] > 0
+    assert {row["trained"] for row in resolved["trainings"]} == {0}
     assert main(words) == 0
     said = capsys.readouterr().out
     for row in resolved["trainings"]:
         assert f"{row['images']:,}" in said
         assert f"{row['parameters'] / 1e6:.2f} M" in said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_name_or_value_is_refused_in_one_line_before_torch_is_imported(capsys):
+    for typed, said in ((["--bta", "4"], "did you mean 'beta'"), (["--beta", "-4"], "beta must be 0 to")):
+        assert main(["train", "beta_vae", *typed]) == 2
+        assert said in capsys.readouterr().err
+    code = (
+        "import sys; from vaestudy.__main__ import main; main(['vae', '--beta', '-4']); print('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(capsys, tmp_path, dsprites_dir):
@@ -84,7 +96,7 @@ def test_a_stage_is_trained_and_scored_once(capsys, tmp_path, dsprites_dir):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:5] == ["stage", "model", "β", "seed", "data"]
     (line,) = [line for line in lines if line.endswith(str(folder))]
-    for part in ("VAE (latents 10, network mlp", "1.00", "dsprites 16x16", "finished"):
+    for part in ("VAE (latents 10, network mlp", " 1  ", "dsprites 16x16", "finished"):
         assert part in line
     assert open_run(folder).model.config.latent_dim == 10
 

@@ -134,7 +134,7 @@ def test_parameters_that_are_no_mapping_are_one_line(project, monkeypatch, capfd
     ("words", "status", "message"),
     [
         (["-p", "beta", "-1"], 2, "vaestudy: beta must be 0 to 1000000, not -1\n"),
-        (["-r", "beta", "four"], 2, "vaestudy: beta must be float, not 'four'\n"),
+        (["-r", "beta", "four"], 2, "vaestudy: beta must be a number, not 'four'\n"),
         (["-p", "profile", "smoke"], 1, "vaestudy: ZeroDivisionError: division by zero (stage vae, cell 3, '1 / 0'"),
     ],
 )

@@ -89,11 +89,11 @@ def test_where_the_code_gathers_under_pressure():
     said = shows(figures.where_the_code_gathers(hierarchy_rows(), titles, "our night"))
     where, how = said.data["sentences"]
     assert where == (
-        "In 12 models of our night, 3 seeds a setting, the top group holds this share of the nats at β = 16: "
-        "0.80 under top first (at β = 1: 0.00); 0.00 under no schedule (at β = 1: 0.00)."
+        "In 12 models of our night, 3 seeds a setting, the top group's share of the nats at β = 16 (and at β = 1) is "
+        "0.80 (0.00) top first and 0.00 (0.00) no schedule while training begins."
     )
     assert how == (
-        "Under top first its draws then score 0.70 (Higgins score, L = 5; chance 0.25; live latents: 1.0), above "
+        "Where it holds most, its draws score 0.70 (Higgins score, L = 5; chance 0.25; live latents: 1.0), above "
         "random rotations of themselves, 0.65, in 2 of 3 models."
     )
     alone = {"network": "one group", "beta": 16.0, "higgins_5_draws": 0.9, "nats": 2.0, "top_nats": 2.0}

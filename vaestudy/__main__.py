@@ -1,35 +1,50 @@
 """The command line: run the study, run one notebook, or train and score one stage without Jupyter."""
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vaestudy import settings, stopping
+from vaestudy import settings, stopping, words
 from vaestudy.errors import InputError
 from vaestudy.files import plain, project_root
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line, and return its exit status (see `stopping.status`)."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if words and words[0] in settings.STAGES:  # the older form, without `train`
-        words.insert(0, "train")
-    return stopping.status(lambda: _called(**vars(_parser().parse_args(words))))
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    if typed and typed[0] in settings.STAGES:  # the older form, without `train`
+        typed.insert(0, "train")
+    return stopping.status(lambda: _called(typed))
 
 
-def _called(run: Callable[..., int], **chosen: Any) -> int:
+def _called(typed: list[str]) -> int:
+    parser = _parser()
+    chosen, others = parser.parse_known_args(typed)
+    if others and "stage" in chosen:
+        name = others[0].partition("=")[0].lstrip("-").replace("-", "_")
+        raise InputError(settings.unknown(name, settings.fields(chosen.stage), chosen.stage))
+    if others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    return _run(**vars(chosen))
+
+
+def _run(run: Callable[..., int], **chosen: Any) -> int:
     return run(**chosen)
 
 
 def _train(stage: str, dry_run: bool, as_json: bool, **given: Any) -> int:
+    given = {name: value for name, value in given.items() if value is not None}
+    settings.resolve(stage, **given)  # refuses quickly, before torch is imported
+
     from vaestudy import experiments
     from vaestudy.experiments import plan
     from vaestudy.training import distributed
 
-    chosen = experiments.prepare(stage, **{name: value for name, value in given.items() if value is not None})
+    chosen = experiments.prepare(stage, **given)
     if dry_run:
         planned = plan.plan(chosen, experiments.STAGES[stage])
         print(json.dumps(planned, indent=2, default=plain) if as_json else plan.text(planned))
@@ -53,7 +68,8 @@ def _runs(runs_dir: str, as_json: bool) -> int:
     if not len(found):
         raise InputError(f"there are no runs in {folder}: train a stage, or name their folder with --runs-dir")
     if as_json:
-        print(found.to_json(orient="records", force_ascii=False, indent=2))
+        rows = json.loads(found.to_json(orient="records"))  # what is missing is null
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
         _print_runs(list(found["folder"]))
     return 0
@@ -66,7 +82,8 @@ def _print_runs(folders: Sequence[Path | str]) -> None:
     from vaestudy.training import listing
 
     table = pd.concat([listing.runs(folder) for folder in folders], ignore_index=True)
-    print(table.to_string(index=False, float_format=lambda value: f"{value:,.2f}", na_rep="–"))
+    shown = {"β": "{:g}".format, "ELBO, nats": functools.partial(words.fixed, decimals=2)}
+    print(table.to_string(index=False, formatters=shown, float_format="{:,.1f}".format, na_rep="–"))
     for folder in folders if len(folders) < 5 else []:
         for name, value in listing.scores(folder).items():
             print(f"  {name}: {value}")

@@ -188,7 +188,8 @@ def _checked(parameter: dataclasses.Field, value: Any) -> Any:
     if kind is float and isinstance(value, str):
         value = _literal(value)  # YAML reads 1e-3 as text
     if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
-        raise InputError(f"{name} must be {kind.__name__}, not {value!r}")
+        wanted = {float: "a number", int: "a whole number"}.get(kind, "text")
+        raise InputError(f"{name} must be {wanted}, not {value!r}")
     if allowed["choices"] and value not in allowed["choices"]:
         raise InputError(f"{name} must be one of {', '.join(filter(None, allowed['choices']))}, not {value!r}")
     if kind is str and "\0" in value:

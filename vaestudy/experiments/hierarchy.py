@@ -16,6 +16,11 @@ from vaestudy.models import NVAE, NVAEConfig
 from vaestudy.training import Job, Run, Training, fit
 
 SCHEDULE_TITLES = {"none": "no schedule", "balance": "NVAE's balancing", "top_first": "top first"}
+SCHEDULE_WORDS = {
+    "none": "with every group charged alike",
+    "balance": "under NVAE's balancing",
+    "top_first": "with the lower groups charged more",
+}
 WORTH = 0.1  # nats of a factor from which it is named
 # Columns of a record after the group's name, and what the page calls them.
 REFERENCES = {

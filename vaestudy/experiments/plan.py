@@ -37,10 +37,13 @@ def plan(settings: Settings, experiment: ModuleType) -> dict[str, Any]:
         known |= {job.run_dir for job in new}
         alike = itertools.groupby(sorted(new, key=kind), key=kind)
         rows += [_row(title, list(own), device, there) for _, own in alike]
-    resolved = {"stage": settings.stage, **dataclasses.asdict(settings), "sizes": common.sizes(settings)}
+    sizes = common.sizes(settings)
+    given = {name: value or sizes.get(name, value) for name, value in dataclasses.asdict(settings).items()}
+    resolved = {"stage": settings.stage, **given, "sizes": sizes}
     here = {"device": "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)}
     here |= {"free_gb": round(memory.free_bytes(device) / 1e9, 2)}
     totals = {f"{name}_seconds": round(sum(row[f"{name}_seconds"] for row in rows), 1) for name in ("here", "gpu")}
+    totals["here_seconds"] = round(sum(row["here_seconds"] * (1 - row["trained"] / row["models"]) for row in rows), 1)
     return resolved | here | {"data": about, "trainings": rows, **totals}
 
 
@@ -170,6 +173,7 @@ def _row(name: str, jobs: list[Job], device: torch.device, known: bool) -> dict[
     return {
         "training": name,
         "models": len(jobs),
+        "trained": sum(job.run.finished for job in jobs) if known else 0,
         "as_one_program": together and len(jobs) > 1,
         "images": first.training.images,
         "batch": min(first.training.batch, len(first.images)),
@@ -192,15 +196,16 @@ _rates = functools.cache(measured)
 def text(planned: dict[str, Any]) -> str:
     """The plan for a person."""
     about, names = planned["data"], STAGES[planned["stage"]].__dataclass_fields__
-    lines = [f"{planned['stage']}, profile {planned['profile']}: nothing is trained", "", "settings"]
-    lines += [f"  {name:<14} {planned[name]!r}" for name in names]
-    shape = "x".join(map(str, about["shape"]))
+    lines = [f"{planned['stage']}, profile {planned['profile']}: what would be trained", "", "settings"]
+    lines += [f"  {name:<12} {planned[name]!s:<16} {field.metadata['help']}" for name, field in names.items()]
+    shape = " × ".join(map(str, about["shape"]))
     lines += ["", "data", f"  {about['name']}, {about['images']:,} images of {shape}"]
     if not about["found"]:
         lines += [f"  missing: {about['missing']}", f"  to get them: {about['command']}"]
     lines += ["", "trainings", *_table(planned["trainings"])]
     here, gpu = (_time(planned[f"{name}_seconds"]) for name in ("here", "gpu"))
-    lines += ["", f"about {here} on {planned['device']} ({planned['free_gb']:g} GB free), {gpu} on an {GPU.name}"]
+    place = f"{planned['device']} ({planned['free_gb']:.1f} GB free)"
+    lines += ["", f"what is not trained yet: about {here} on {place}; all of it: {gpu} on an {GPU.name}"]
     lines += [_gpu_memory(planned["trainings"])]
     folders = [folder for row in planned["trainings"] for folder in row["folders"]]
     lines += ["", "run folders", *(f"  {folder}" for folder in folders or ["known once the data are there"])]
@@ -221,6 +226,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
         {
             "training": row["training"],
             "models": f"{row['models']}{' at once' if row['as_one_program'] else ''}",
+            "trained": row["trained"],
             "images": f"{row['images']:,}",
             "batch": row["batch"],
             "parameters": f"{row['parameters'] / 1e6:.2f} M",

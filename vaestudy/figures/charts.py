@@ -112,14 +112,16 @@ def power(value: float, _: Any = None) -> str:
 
 
 def draw_levels(ax: Any, levels: Levels) -> None:
-    """Dotted lines across at scores that a reader should hold the others against, named below them at the left."""
+    """Dotted lines at scores that a reader should hold the others against, named at the left (below, where room is)."""
     known = {name: level for name, level in levels.items() if level is not None}
     if known:
         ax.margins(y=0.1)
     for name, level in known.items():
         ax.axhline(level, color=draw.GREY, lw=1.2, ls=":")
-        place = {"xy": (0, level), "xycoords": ("axes fraction", "data"), "xytext": (3, -2)}
-        ax.annotate(name, **place, textcoords="offset points", va="top", fontsize=draw.SMALLEST)
+        bottom, top = ax.get_ylim()
+        side = ("top", -2) if level - bottom > 0.1 * (top - bottom) else ("bottom", 2)
+        place = {"xy": (0, level), "xycoords": ("axes fraction", "data"), "xytext": (3, side[1])}
+        ax.annotate(name, **place, textcoords="offset points", va=side[0], fontsize=draw.SMALLEST)
 
 
 def name_lines(ax: Any, ends: Mapping[Any, tuple], palette: Mapping[Any, Any]) -> None:

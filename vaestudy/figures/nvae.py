@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vaestudy.figures import charts, draw
 from vaestudy.figures.figure import Figure, Output, statement
-from vaestudy.words import counted, fixed
+from vaestudy.words import counted, fixed, listed
 
 __all__ = [
     "architecture", "below_a_fixed_top", "interpolation", "kl_by_group", "nats_by_group", "nearest_in_training",
@@ -166,7 +166,7 @@ def nats_by_group(records: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     return charts.curves(tidy, "beta", "nats per image", caption, alt, **axes)
 
 
-def where_the_code_gathers(records: pd.DataFrame, titles: Mapping[str, str], whose: str) -> Output:
+def where_the_code_gathers(records: pd.DataFrame, schedules: Mapping[str, str], whose: str) -> Output:
     """What the models of the highest β show: the top group's share of the nats, and how the top group then scores.
 
     The sentences stand in the data too, for the answer of a page that tests no claim about these models.
@@ -174,31 +174,29 @@ def where_the_code_gathers(records: pd.DataFrame, titles: Mapping[str, str], who
     Args:
         records: as for `nats_by_group`, with nats, top_live, top_higgins_5_draws, top_higgins_5_rotated and
             higgins_chance; and those of one group alone, without a schedule, with higgins_5_draws.
-        titles: of the schedules.
+        schedules: what each charges, in words.
         whose: records they are.
     """
     seeds = records.groupby(["network", "schedule", "beta"], dropna=False)["seed"].nunique().min()
     shares = (records["top_nats"] / records["nats"]).groupby([records["schedule"], records["beta"]]).mean().unstack()
     low, high = 1.0, shares.columns.max()
-    shares = shares.loc[[name for name in titles if name in shares.index]].sort_values(high, ascending=False)
-    said = [
-        f"{fixed(of[high], 2)} under {titles[name]} (at β = {low:g}: {fixed(of[low], 2)})"
-        for name, of in shares.iterrows()
-    ]
+    shares = shares.loc[[name for name in schedules if name in shares.index]].sort_values(high, ascending=False)
+    said = [f"{fixed(of[high], 2)} ({fixed(of[low], 2)}) {schedules[name]}" for name, of in shares.iterrows()]
     most, there = shares.index[0], records[records["beta"] == high]
     top = there[(there["schedule"] == most) & (there["top_live"] > 0)]
     alone = there[there["network"] == "one group"]
     flat = alone["higgins_5_draws"].mean() if len(alone) else None
     draws, rotated = top["top_higgins_5_draws"], top["top_higgins_5_rotated"]
+    models = f"{counted(len(records), 'model')} of {whose}, {counted(int(seeds), 'seed')} a setting"
     sentences = [
-        f"In {counted(len(records), 'model')} of {whose}, {counted(int(seeds), 'seed')} a setting, the top group holds "
-        f"this share of the nats at β = {high:g}: {'; '.join(said)}.",
-        f"Under {titles[most]} its draws then score {fixed(draws.mean(), 2)} (Higgins score, L = 5; chance "
+        f"In {models}, the top group's share of the nats at β = {high:g} (and at β = {low:g}) is {listed(said)} while "
+        "training begins.",
+        f"Where it holds most, its draws score {fixed(draws.mean(), 2)} (Higgins score, L = 5; chance "
         f"{fixed(top['higgins_chance'].mean(), 2)}; live latents: {fixed(top['top_live'].mean(), 1)}), above random "
         f"rotations of themselves, {fixed(rotated.mean(), 2)}, in {(draws > rotated).sum()} of {len(top)} models"
         + ("." if flat is None else f"; one group alone scores {fixed(flat, 2)} at this β.")
         if len(top)
-        else f"Under {titles[most]}, too, the top group is in use in none of these models.",
+        else "Even where it holds most, the top group is in use in none of these models.",
     ]
     scores = {"draws": draws.mean(), "rotated": rotated.mean(), "alone": flat}
     data = {"text": " ".join(sentences), "sentences": sentences, "share": shares.T.to_dict(), "scores": scores}
