@@ -107,10 +107,8 @@ def check_memory(settings: Settings, experiment: ModuleType) -> None:
     if not hasattr(experiment, "jobs"):  # a stage that trains nothing
         return
     device = device_of(None)
-    free, needed = (
-        memory.free_bytes(device),
-        [_bytes(jobs, device) for jobs in _together(settings, experiment, _unseen)],
-    )
+    free = memory.free_bytes(device)
+    needed = [_bytes(jobs, device) for jobs in _together(settings, experiment, _unseen)]
     if max(needed) <= free:
         return
     for size, jobs in zip(needed, _together(settings, experiment, _images), strict=True):
