@@ -105,5 +105,6 @@ def test_the_table_of_a_sweep_comes_from_its_records(dsprites_dir):
 
 
 def test_sets_without_known_factors_are_refused_before_any_work(tmp_path):
+    (tmp_path / "a.png").write_text("never opened")
     with pytest.raises(InputError, match="no factors are known of folder"):
         beta_vae.check(settings.resolve("beta_vae", dataset="folder", data_dir=str(tmp_path)))
