@@ -1,5 +1,6 @@
 """Many processes as one trainer: `torchrun` starts them, and each learns here which part of the work is its own."""
 
+import atexit
 import os
 
 import torch
@@ -20,6 +21,12 @@ def start() -> None:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = distributed.PrefixStore(f"attempt_{attempt}", store)
     distributed.init_process_group(backend, store=store, rank=number, world_size=count)
+    atexit.register(_leave)  # threads of the group that still run when Python ends would abort the process
+
+
+def _leave() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def rank() -> int:

@@ -149,8 +149,7 @@ class ModelStep(Step):
         self.changed = kinds([*model.buffers(), *self.averaged, *([] if self.fused else self.parameters)])
         self.moments: list[list[Tensor]] = []
         if self.processes > 1:
-            own = [device] if device.type == "cuda" else None
-            self.net = DistributedDataParallel(model, own, broadcast_buffers=False)  # those of one process are kept
+            self.net = DistributedDataParallel(model, [device] if device.type == "cuda" else None)
         # What a CPU trains is small enough to be compiled whole, which pays more there.
         if training.compile and device.type != "cpu" and hasattr(model, "compile_parts"):
             model.compile_parts()
