@@ -4,7 +4,7 @@ import argparse
 import functools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,8 @@ def _called(typed: list[str]) -> int:
         raise InputError(settings.unknown(name, settings.fields(chosen.stage), chosen.stage))
     if others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
-    return _run(**vars(chosen))
-
-
-def _run(run: Callable[..., int], **chosen: Any) -> int:
-    return run(**chosen)
+    options = vars(chosen)
+    return options.pop("run")(**options)
 
 
 def _train(stage: str, dry_run: bool, as_json: bool, **given: Any) -> int:

@@ -186,7 +186,7 @@ def codes_of(examined: Examined, *groups: Sequence[Run]) -> list[list[np.ndarray
 def named(name: str, run: Run, examined: Examined) -> str:
     """What a figure calls a model and its code: its β, and how many of its latents are live."""
     live = metrics.live(run.kl_by_latent(examined.images, some(examined)[:2_000])[0]).sum()
-    return f"{name} (β = {run.record['config'][2]['objective']['beta']:g}, {live} live)"
+    return f"{name} (β = {run.recipe['objective']['beta']:g}, {live} live)"
 
 
 def best_beta(table: pd.DataFrame, metric: str = "score") -> float:
