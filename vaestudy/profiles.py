@@ -219,7 +219,7 @@ for _stage, _parts in NIGHT.items():
 # The models that the pages show.
 OVERRIDES["beta_vae"]["night"] |= {**_LONG, "width": 128, "seeds": 2, "grid_images": 50_000}
 _NVAES = {name: replace(OVERRIDES["nvae"]["laptop"][name], images=240_000) for name in ("training", "flat_training")}
-_NVAES["training"] = replace(_NVAES["training"], ema=0.998)
+_NVAES["training"] = replace(_NVAES["training"], images=400_000, ema=0.998)
 OVERRIDES["nvae"]["night"] |= {**_NVAES, "test_images": 2_000, "weighted_images": 200, "weights": 50}
 OVERRIDES["nvae"]["night"] |= {"scored_images": 5_000, "passes": 20}
 
