@@ -33,3 +33,16 @@ def test_rates_warm_up_and_penalty_make_no_further_graph(report, name, most):
 def test_compiling_what_is_recomputed_changes_no_number(report, mode):
     assert report[mode]["same"]
     assert report[mode]["graphs"] < report[mode]["cells"]  # cells that are alike share one
+
+
+def test_without_a_compiler_a_sweep_is_trained_as_it_is(tmp_path):
+    losses = {}
+    for place in ("works", "lacks"):
+        own = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)} | ({"CXX": "/nowhere"} if place == "lacks" else {})
+        process = start([PROGRAM.with_name("compile_sweep.py")], **own)
+        said, error = process.communicate()
+        assert process.returncode == 0, error[-4000:]
+        losses[place] = json.loads(said.splitlines()[-1])
+    assert losses["works"]["compiled"]
+    assert not losses["lacks"]["compiled"]
+    assert losses["lacks"]["losses"] == pytest.approx(losses["works"]["losses"], rel=1e-3)

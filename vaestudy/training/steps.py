@@ -5,6 +5,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import cache
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -154,7 +156,7 @@ class ModelStep(Step):
         if training.compile and device.type != "cpu" and hasattr(model, "compile_parts"):
             model.compile_parts()
         elif training.compile:
-            self.net = torch.compile(self.net)
+            self.net = compiled(self.net, device)
 
     def __call__(self, step: int, progress: float) -> Float[Tensor, "1 parts"]:
         # A forward pass already moves the statistics of batch norm.
@@ -239,7 +241,7 @@ class StackStep(Step):
         self.penalised = torch.tensor(penalised, dtype=torch.int64, device=device)
         self.generator = torch.Generator(device)
         if self.training.compile:
-            self.cost = torch.compile(self.cost)
+            self.cost = compiled(self.cost, device)
 
     def feed(self, step: int, part: int, progress: float) -> None:
         index = torch.cat([sampler(step) for sampler in self.samplers.values()])
@@ -271,6 +273,21 @@ class StackStep(Step):
 
     def final_weights(self) -> list[dict[str, Tensor]]:
         return self.stack.state_dicts()
+
+
+def compiled(function: Any, device: torch.device) -> Any:
+    """`torch.compile` of a function or module, or what it is where a CPU lacks the C++ compiler that this takes."""
+    return torch.compile(function) if device.type != "cpu" or compiler_works() else function
+
+
+@cache
+def compiler_works() -> bool:
+    """Whether something can be compiled for the CPU here."""
+    try:
+        torch.compile(torch.sin)(torch.zeros(8))
+    except (RuntimeError, OSError):
+        return False
+    return True
 
 
 def _floats(model: nn.Module) -> list[Tensor]:
