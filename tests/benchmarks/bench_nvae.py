@@ -6,12 +6,16 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from unittest import mock
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from vaestudy.models import NVAE, NVAEConfig, layers
+from vaestudy.models import NVAE, NVAEConfig, cells, layers
 from vaestudy.training import Training, cost, memory
 from vaestudy.training.config import make_optimizer
 
@@ -36,7 +40,11 @@ def rows() -> list[dict]:
         done = subprocess.run(script, env=environment, capture_output=True, text=True, check=True)
         speeds |= {f"{name}, jemalloc": value for name, value in json.loads(done.stdout.splitlines()[-1]).items()}
     plain = speeds.pop("plain")
-    about = {"unit": "images/s", "peer": "plain form: NCHW, fp32, torch's own gradients", "peer_value": plain}
+    about = {
+        "unit": "images/s",
+        "peer": "the published order of operations in NCHW, fp32 and torch's own gradients",
+        "peer_value": plain,
+    }
     found = [
         {"name": f"NVAE step, {name}", "value": speed, **about, "ratio": speed / plain}
         for name, speed in speeds.items()
@@ -48,11 +56,36 @@ def measured() -> dict[str, float]:
     """Images a second of each form, the plain one first."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     memory.keep_freed()
-    with mock.patch.object(layers, "gradients_by_hand", return_value=False):
+    with mock.patch.object(layers, "gradients_by_hand", return_value=False), public_order():
         speeds = {"plain": images_per_second(NETWORK, device, torch.contiguous_format)}
     for name, settings in FORMS.items():
         speeds[name] = images_per_second(NETWORK, device, **settings)
     return speeds
+
+
+@contextmanager
+def public_order() -> Iterator[None]:
+    """Cells that double the map do so before all else, as the published architecture has it (NVAE, fig. 3a).
+
+    The library does it as late as it commutes: the numbers are the same.
+    """
+
+    def first(cell: cells.Cell, x: Tensor, by_layer: bool = False) -> Tensor:
+        return late(cell, F.interpolate(x, scale_factor=2) if isinstance(cell.skip, cells.UpsampleSkip) else x)
+
+    def skip(own: cells.UpsampleSkip, x: Tensor) -> Tensor:  # of what `first` has doubled
+        return own.conv(F.interpolate(x[:, :, ::2, ::2], scale_factor=2, mode="bilinear", align_corners=True))
+
+    def layer(own: layers.NormActConv, x: Tensor) -> Tensor:
+        return own.conv(own.norm_act(x))
+
+    late = cells.Cell.compute
+    with (
+        mock.patch.object(cells.Cell, "compute", first),
+        mock.patch.object(cells.UpsampleSkip, "forward", skip),
+        mock.patch.object(layers.NormActConv, "forward", layer),
+    ):
+        yield
 
 
 def images_per_second(
