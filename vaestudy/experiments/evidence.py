@@ -196,7 +196,7 @@ def of_page(settings: Settings) -> pd.DataFrame:
     Those of all pieces that are there, in a profile that is run in pieces; else the profile's parts are run here.
     """
     if profiles.sizes(settings.stage, settings.profile)["pieces"]:
-        return read(folder(settings.profile))
+        return read(folder(settings.profile if has_records(settings.profile) else f"published/{settings.profile}"))
     frames = [part_of_page(settings, name) for name in profiles.parts(settings.stage, settings.profile)]
     return pd.concat(frames, ignore_index=True) if frames else _frame([])
 
@@ -204,6 +204,22 @@ def of_page(settings: Settings) -> pd.DataFrame:
 def folder(profile: str) -> Path:
     """Where the records of a profile that is run in pieces are."""
     return project_root() / "reports" / profile
+
+
+def has_records(profile: str) -> bool:
+    """Whether pieces of a profile were made here; without any, its pages are made from the published ones."""
+    return any((folder(profile) / "records").glob("*.jsonl"))
+
+
+def adopt_published(jobs: Iterable[Job], profile: str) -> None:
+    """Copy the published runs among the trainings of a page that is made from published records."""
+    for job in jobs if not has_records(profile) else ():
+        published, own = folder(f"published/{profile}") / "runs" / Path(job.run_dir).name, job.run
+        if published.is_dir() and not own.finished:
+            own.path.mkdir(parents=True, exist_ok=True)
+            for name in Run.FILES:  # of which the last says that all are there
+                with replacing(own.path / name) as temporary:
+                    shutil.copyfile(published / name, temporary)
 
 
 def part_of_page(settings: Settings, name: str) -> pd.DataFrame:

@@ -11,11 +11,13 @@ import pandas as pd
 from vaestudy import data, metrics, published
 from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments import beta_vae_parts, devices, group_scores, hierarchy
+from vaestudy.experiments import beta_vae_parts, devices, evidence, group_scores, hierarchy
 from vaestudy.experiments.common import checked, runs_root, scorable, sizes, some_rows
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.settings import NVAESettings
 from vaestudy.training import Job, Run, Training, distributed, fit, fit_many
+from vaestudy.training.listing import open_run
+from vaestudy.training.parallel import side_by_side
 from vaestudy.words import label
 
 
@@ -109,9 +111,22 @@ def jobs(settings: NVAESettings, train_set: ImageSet) -> dict[str, list[Job]]:
 
 def train(settings: NVAESettings, train_set: ImageSet) -> Runs:
     """Train everything that the page shows, side by side on the cores of a CPU, or find it trained."""
-    named = jobs(settings, train_set)
-    runs = fit_many([job for alike in named.values() for job in alike])
+    wanted = [job for alike in jobs(settings, train_set).values() for job in alike]
+    evidence.adopt_published(wanted, settings.profile)
+    runs = fit_many(wanted)
     return Runs(dict(zip(betas(settings), runs[:-1], strict=True)), runs[-1])
+
+
+def published_run(runs: Runs) -> dict[str, Run]:
+    """The published NVAE at β = 1 that has seen more of these very images than the page's own, by its name."""
+    (_, own, *_), seen = runs.nvae[1.0].config, runs.nvae[1.0].recipe["images"]
+    for path in sorted((evidence.folder("published/night") / "runs").glob("nvae-*")):
+        run = open_run(path)
+        _, images, recipe = run.config
+        same = all(images["ImageSet"][name] == own["ImageSet"][name] for name in ("name", "shape", "bits"))
+        if same and isinstance(run.model, NVAE) and recipe["objective"]["beta"] == 1.0 and recipe["images"] > seen:
+            return {f"NVAE, β = 1, published, {recipe['images']:,} images": run}
+    return {}
 
 
 def train_and_score(settings: NVAESettings) -> list[Run]:
@@ -151,18 +166,25 @@ def group_table(settings: NVAESettings, runs: Mapping[str, Run], images: ImageSe
     """
     if images.factors is None:
         return []
-    row, rows = sizes(settings), []
+    row = sizes(settings)
     seen = images.select(slice(0, row["scored_images"]))
     if images.factors_of_rows.is_grid:  # whose first images are all alike
         seen = images.select(some_rows(images, row["scored_images"]))
-    kept = scorable(seen)
+    kept, seen = scorable(seen), seen.compact()
     if len(kept) < 2:
         return label_table(settings, runs, seen, kept)
+    found = side_by_side(scored_groups, [(settings, name, run, seen, kept) for name, run in runs.items()])
+    return [row for rows in found for row in rows]
+
+
+def scored_groups(settings: NVAESettings, name: str, run: Run, seen: ImageSet, kept: list[int]) -> list[dict]:
+    """The rows of one model in `group_table`, by the factors in `kept`."""
+    row, rows = sizes(settings), []
     known = Factors([seen.factors.names[k] for k in kept], [seen.factors.sizes[k] for k in kept])
-    names, classes = known.names, beta_vae_parts.classes_of(images.name, known.names)
+    names, classes = known.names, beta_vae_parts.classes_of(seen.name, known.names)
     exam = {"names": names, "seed": settings.seed, "draws": row["draws"], "classes": classes}
     ends = group_scores.references(seen.factors.values(slice(None))[:, kept], seed=settings.seed, classes=classes)
-    for about, code, factors, of in groups_drawn(runs, seen, row["draws"]):
+    for about, code, factors, of in groups_drawn({name: run}, seen, row["draws"]):
         for form, (z, kl) in forms(code, of, factors[:, kept]).items():
             scores = group_scores.scores(z, factors[:, kept], kl, rotations=row["rotations"], **exam)
             knows = ", ".join(map(label, group_scores.known(scores, names))) or "nothing"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from vaestudy.errors import InputError
 from vaestudy.figures import charts
 from vaestudy.figures.draw import png, rgba
 from vaestudy.figures.figure import Output, render, statement
+from vaestudy.files import project_root
 from vaestudy.training import Run
 from vaestudy.training.listing import open_run, runs, settings_of
 from vaestudy.training.progress import has_person
@@ -170,7 +172,8 @@ def explore(run: Run | Path | str | None = None, images: Any = None, rows: int =
     from IPython.display import display
 
     if run is None:
-        return widgets.interactive(lambda run: explore(run, images, rows), run=widgets.Dropdown(options=_options()))
+        choice = widgets.Dropdown(options=explore_options())
+        return widgets.interactive(lambda run: explore(run, images, rows), run=choice)
     run = open_run(run)
     model, about = run.model, settings_of(run.config) if run.finished else {"model": "the model"}
     if len(model.kl_per_latent(torch.zeros(1, *model.shape, device=run.device))) > 1:
@@ -196,9 +199,9 @@ def explore(run: Run | Path | str | None = None, images: Any = None, rows: int =
     return widgets.interactive(show, **sliders)
 
 
-def _options() -> list[tuple[str, str]]:
-    """The finished runs of VAEs in words, each with its folder."""
-    found = runs()
+def explore_options() -> list[tuple[str, str]]:
+    """The finished runs of VAEs in words, each with its folder: one's own, then the published ones."""
+    found = pd.concat([runs(), runs(project_root() / "reports" / "published")])
     found = found[(found["state"] == "finished") & found["model"].astype(str).str.startswith("VAE")]
     if not len(found):
         raise InputError("there is no finished run of a VAE yet: run a notebook first, or name a run's folder")

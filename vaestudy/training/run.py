@@ -63,6 +63,8 @@ class Run:
         model: the trained model in evaluation mode.
     """
 
+    FILES = ("config.json", "metrics.jsonl", "model.safetensors", "record.json")
+
     def __init__(self, path: Path | str, model: nn.Module):
         self.path = Path(path)
         self.model = model
