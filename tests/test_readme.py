@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vaestudy import words
+from vaestudy import profiles, words
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = ROOT / "reports" / "published"
@@ -38,6 +38,23 @@ def test_the_published_site_is_small_and_whole():
     assert sum(path.stat().st_size for path in files) < 15e6
     assert {"index.html", "01_vae.html", "02_beta_vae.html", "03_nvae.html"} <= {path.name for path in files}
     assert not [path for path in files if path.suffix == ".ipynb"]
+
+
+def test_what_a_piece_of_the_night_takes_is_what_its_records_say():
+    section = (ROOT / "README.md").read_text().split("### The night")[1].split("\n## ")[0]
+    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:2] == "| "]
+    parts = {name: sizes for stage in profiles.NIGHT.values() for name, sizes in stage.items()}
+    assert {row[0] for row in shown[1:-1]} == set(parts)
+    hours = 0.0
+    for name, seeds, models, minutes, all_hours in shown[1:-1]:
+        path = PUBLISHED / "night" / "records" / f"{name}-00.jsonl"
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        taken = sum(record["seconds"] for record in records) / 60
+        hours += taken / 60 * parts[name]["seeds"] / len({record["seed"] for record in records})
+        assert (int(seeds), int(models)) == (parts[name]["seeds"], len(records))
+        assert minutes == words.fixed(taken, 1)
+        assert float(all_hours) == pytest.approx(taken / 60 * parts[name]["seeds"] / 2, abs=0.051)
+    assert float(shown[-1][-1]) == pytest.approx(hours, abs=0.051)
 
 
 def test_the_speeds_are_those_of_the_published_benchmark():
