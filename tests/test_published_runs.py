@@ -12,6 +12,7 @@ from vaestudy.data import ImageSet
 from vaestudy.experiments import evidence, nvae
 from vaestudy.experiments.evidence import Context, Part
 from vaestudy.figures.moving import explore_options
+from vaestudy.files import write_json
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.training import Job, Run, fit
 
@@ -39,6 +40,15 @@ def test_a_night_of_which_nothing_was_made_is_rendered_from_the_published_record
     assert evidence.of_page(NIGHT)["seed"].tolist() == [0, 1]
     own_records(project)
     assert evidence.of_page(NIGHT)["seed"].tolist() == [0]
+
+
+def test_what_the_published_night_could_not_test_either_is_no_verdict(project):
+    found = {claim["id"]: "not tested" for claim in evidence.judge(NIGHT, evidence.of_page(NIGHT))}
+    first, *others = found
+    claims = [{"id": first, "verdict": "supported"}, *({"id": other, "verdict": "not tested"} for other in others)]
+    write_json(project / "reports" / "published" / "night" / "results.json", {"claims": claims})
+    judged = evidence.judge(NIGHT, evidence.of_page(NIGHT))
+    assert {claim["id"]: claim["published"] for claim in judged} == {first: "supported"} | dict.fromkeys(others)
 
 
 def published(project, job):

@@ -290,7 +290,8 @@ def _published_verdicts() -> dict[str, str]:
     path = folder("published/night") / "results.json"
     if not path.exists():
         return {}
-    return {claim["id"]: claim["verdict"] for claim in json.loads(path.read_text("utf-8"))["claims"]}
+    known = json.loads(path.read_text("utf-8"))["claims"]
+    return {claim["id"]: claim["verdict"] for claim in known if claim["verdict"] != "not tested"}
 
 
 def _path(folder: Path, part: str, piece: str) -> Path:
