@@ -35,6 +35,7 @@ def test_compiling_what_is_recomputed_changes_no_number(report, mode):
     assert report[mode]["graphs"] < report[mode]["cells"]  # cells that are alike share one
 
 
+@pytest.mark.long
 def test_without_a_compiler_a_sweep_is_trained_as_it_is(tmp_path):
     losses = {}
     for place in ("works", "lacks"):
