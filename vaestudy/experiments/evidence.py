@@ -152,7 +152,7 @@ def read(folder: Path) -> pd.DataFrame:
         InputError: a file that is damaged, or records of another version.
     """
     rows = []
-    for path in sorted((Path(folder) / "records").glob("*.jsonl")):
+    for path in _files(folder):
         own = _read(path)
         for name, version in (("record_version", RECORD_VERSION), ("metric_version", METRIC_VERSION)):
             others = {row[name] for row in own} - {version}
@@ -208,7 +208,7 @@ def folder(profile: str) -> Path:
 
 def has_records(profile: str) -> bool:
     """Whether pieces of a profile were made here; without any, its pages are made from the published ones."""
-    return any((folder(profile) / "records").glob("*.jsonl"))
+    return bool(_files(folder(profile)))
 
 
 def adopt_published(jobs: Iterable[Job], profile: str) -> None:
@@ -296,6 +296,10 @@ def _published_verdicts() -> dict[str, str]:
 
 def _path(folder: Path, part: str, piece: str) -> Path:
     return Path(folder) / "records" / f"{part}-{piece}.jsonl"
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted((Path(folder) / "records").glob("*.jsonl"))
 
 
 def _recipe(sizes: Mapping[str, Any]) -> str:

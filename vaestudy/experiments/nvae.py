@@ -1,5 +1,6 @@
 """Stage 3: NVAE at two β and a flat VAE beside them, and what each of its latent groups knows."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from vaestudy import data, metrics, published
-from vaestudy.data import Factors, ImageSet
+from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae_parts, devices, evidence, group_scores, hierarchy
 from vaestudy.experiments.common import checked, runs_root, scorable, sizes, some_rows
@@ -121,11 +122,10 @@ def published_run(runs: Runs) -> dict[str, Run]:
     """The published NVAE at β = 1 that has seen more of these very images than the page's own, by its name."""
     (_, own, *_), seen = runs.nvae[1.0].config, runs.nvae[1.0].recipe["images"]
     for path in sorted((evidence.folder("published/night") / "runs").glob("nvae-*")):
-        run = open_run(path)
-        _, images, recipe = run.config
+        model, images, recipe = json.loads((path / "config.json").read_text())
         same = all(images["ImageSet"][name] == own["ImageSet"][name] for name in ("name", "shape", "bits"))
-        if same and isinstance(run.model, NVAE) and recipe["objective"]["beta"] == 1.0 and recipe["images"] > seen:
-            return {f"NVAE, β = 1, published, {recipe['images']:,} images": run}
+        if same and "NVAE" in model and recipe["objective"]["beta"] == 1.0 and recipe["images"] > seen:
+            return {f"NVAE, β = 1, published, {recipe['images']:,} images": open_run(path)}
     return {}
 
 
@@ -173,22 +173,22 @@ def group_table(settings: NVAESettings, runs: Mapping[str, Run], images: ImageSe
     kept, seen = scorable(seen), seen.compact()
     if len(kept) < 2:
         return label_table(settings, runs, seen, kept)
-    found = side_by_side(scored_groups, [(settings, name, run, seen, kept) for name, run in runs.items()])
-    return [row for rows in found for row in rows]
+    names = [seen.factors.names[k] for k in kept]
+    common = {"seed": settings.seed, "classes": beta_vae_parts.classes_of(images.name, names)}
+    exam = {**common, "names": names, "draws": row["draws"], "rotations": row["rotations"]}
+    ends = group_scores.references(seen.factors.values(slice(None))[:, kept], **common)
+    found = side_by_side(scored_groups, [(name, run, seen, kept, exam) for name, run in runs.items()])
+    return [row | ends for rows in found for row in rows]
 
 
-def scored_groups(settings: NVAESettings, name: str, run: Run, seen: ImageSet, kept: list[int]) -> list[dict]:
-    """The rows of one model in `group_table`, by the factors in `kept`."""
-    row, rows = sizes(settings), []
-    known = Factors([seen.factors.names[k] for k in kept], [seen.factors.sizes[k] for k in kept])
-    names, classes = known.names, beta_vae_parts.classes_of(seen.name, known.names)
-    exam = {"names": names, "seed": settings.seed, "draws": row["draws"], "classes": classes}
-    ends = group_scores.references(seen.factors.values(slice(None))[:, kept], seed=settings.seed, classes=classes)
-    for about, code, factors, of in groups_drawn({name: run}, seen, row["draws"]):
+def scored_groups(name: str, run: Run, seen: ImageSet, kept: list[int], exam: Mapping[str, Any]) -> list[dict]:
+    """The rows of one model in `group_table`, by the factors in `kept`; `exam` is what `group_scores.scores` takes."""
+    rows = []
+    for about, code, factors, of in groups_drawn({name: run}, seen, exam["draws"]):
         for form, (z, kl) in forms(code, of, factors[:, kept]).items():
-            scores = group_scores.scores(z, factors[:, kept], kl, rotations=row["rotations"], **exam)
-            knows = ", ".join(map(label, group_scores.known(scores, names))) or "nothing"
-            rows.append({**about, "form": form, "knows": knows} | scores | ends)
+            scores = group_scores.scores(z, factors[:, kept], kl, **exam)
+            knows = ", ".join(map(label, group_scores.known(scores, exam["names"]))) or "nothing"
+            rows.append({**about, "form": form, "knows": knows} | scores)
     return rows
 
 
