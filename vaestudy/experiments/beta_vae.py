@@ -170,12 +170,25 @@ def factors_known(table: pd.DataFrame) -> tuple[dict[float, Float[np.ndarray, " 
     return {float(beta): row.to_numpy() for beta, row in known.iterrows()}, [name[3:] for name in names]
 
 
-def plain_and_pressed(runs: Sequence[Run], latent_dim: int, beta: float) -> tuple[list[Run], list[Run]]:
-    """Models of β = 1 and of another β, the first ten seeds of each: as many as the paper's table has."""
-    own = members(runs, latent_dim)
+def plain_and_pressed(runs: Sequence[Run], table: pd.DataFrame, beta: float) -> tuple[list[Run], list[Run]]:
+    """Models of β = 1 and of another β, the first ten seeds of each: as many as the paper's table has.
+
+    `table` holds the records of one latent size. The model that figures show comes first: the one whose score is in the
+    middle of the ten.
+    """
+    own = members(runs, int(table["latent_dim"].iloc[0]))
     if beta not in own:
         raise InputError(f"the page has no model of β = {beta:g}, which its records find best: name one in beta")
-    return [runs[i] for i in own[1.0][:PAPER_MODELS]], [runs[i] for i in own[beta][:PAPER_MODELS]]
+    scores = {each: of.set_index("seed")["score"] for each, of in table.groupby("beta")}
+    plain, pressed = (_middle_first([runs[i] for i in own[each][:PAPER_MODELS]], scores[each]) for each in (1.0, beta))
+    return plain, pressed
+
+
+def _middle_first(runs: list[Run], scores: pd.Series) -> list[Run]:
+    """The run whose seed's score is in the middle, and then the others."""
+    by_score = sorted(runs, key=lambda run: scores[run.recipe["seed"]])
+    shown = by_score[len(runs) // 2]
+    return [shown, *(run for run in runs if run is not shown)]
 
 
 def codes_of(examined: Examined, *groups: Sequence[Run]) -> list[list[np.ndarray]]:

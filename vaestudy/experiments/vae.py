@@ -160,8 +160,7 @@ def rotated_codes(settings: VAESettings, run: Run, train_set: ImageSet) -> tuple
         named["true factors"] = metrics.factor_codes(factors)
     rows = []
     for name, code in named.items():
-        off_diagonal = metrics.correlation(code)[~np.eye(code.shape[1], dtype=bool)]
-        row = {"code": name, "mean correlation": float(np.abs(off_diagonal).mean())}
+        row = {"code": name, "mean correlation": metrics.mean_correlation(metrics.correlation(code))}
         if several:
             row["mutual information gap"] = metrics.mig(code, factors, seed=settings.seed)
         elif factors is not None:

@@ -10,6 +10,7 @@ import torch
 from vaestudy.errors import InputError
 from vaestudy.figures import charts, draw
 from vaestudy.figures.figure import Figure
+from vaestudy.metrics import mean_correlation
 from vaestudy.words import LABELS, counted, fixed, label, number
 
 __all__ = [
@@ -128,7 +129,7 @@ def correlations(matrices: Mapping[str, np.ndarray], scores: Mapping[str, float]
     """Absolute correlations between the latents of several codes, side by side with a score of each if there is one."""
     rows, shown, said = [], {}, []
     for name, matrix in matrices.items():
-        mean = float(np.abs(matrix[~np.eye(len(matrix), dtype=bool)]).mean())
+        mean = mean_correlation(matrix)
         rows.append({"code": name, "mean correlation": mean, metric: scores.get(name)})
         score = fixed(scores[name], 2) if name in scores else ""
         shown[f"{name}\n{metric}: {score}" if score else name] = pd.DataFrame(np.abs(matrix))

@@ -6,6 +6,6 @@ from vaestudy.metrics.bounds import active_units, bits_per_dim, importance_weigh
 from vaestudy.metrics.card import METRICS, Metric, Score, known_factors_score, rotation_score, score_card, scores
 from vaestudy.metrics.information import infomec, information_shares, irs, mig, mig_sup, modularity, total_correlation
 from vaestudy.metrics.predict import DCI, DCIES, ReadOut, dci, dci_es, explicitness, knn_r2, read_out, sap
-from vaestudy.metrics.table import Table, correlation, live, varies, whitened
+from vaestudy.metrics.table import Table, correlation, live, mean_correlation, varies, whitened
 from vaestudy.metrics.udr import UDR, udr
 from vaestudy.metrics.votes import HigginsReport, factor_vae_score, higgins_curve, higgins_report, higgins_score

@@ -151,6 +151,11 @@ def correlation(codes: Codes) -> Float[np.ndarray, "d d"]:
     return matrix
 
 
+def mean_correlation(matrix: Float[np.ndarray, "d d"]) -> float:
+    """The mean absolute correlation between different latents."""
+    return float(np.abs(matrix[~np.eye(len(matrix), dtype=bool)]).mean())
+
+
 def check_columns(name: str, chosen: Sequence[int], width: int, least: int = 0) -> list[int]:
     """The columns that a setting names. Raises InputError unless they are `least` or more different ones of `width`."""
     if len(set(chosen)) < max(least, len(chosen)) or not set(chosen) <= set(range(width)):

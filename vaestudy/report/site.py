@@ -117,7 +117,7 @@ def results(profile: str, nodes: Mapping[str, Any]) -> dict[str, Any]:
         notebooks[name] = own | {"parameters": about.parameters, "seconds": about.duration, "shown": html.objects(node)}
     found = {"profile": profile, "version": vaestudy.__version__, "claims": claims}
     found |= {"headline": [_summed_up(row) for row in headline if row.get("values")]}
-    found |= {"checksums": {row["data set"]: row["checksum"] for row in runs if row.get("checksum")}}
+    found |= {"checksums": {row["data"]: row["checksum"] for row in runs if row.get("checksum")}}
     return found | {"notebooks": notebooks}
 
 

@@ -145,8 +145,7 @@ class Run:
         troubles = {"steps left out": "steps_skipped", "times gone back": "rollbacks"}
         training = self.record["training"]
         about |= {name: training[key] for name, key in troubles.items() if training.get(key)}
-        data = next((part["ImageSet"]["name"] for part in self.config if "ImageSet" in part), None)
-        return about | {"data set": data, "checksum": known["data_checksum"][:12], "versions": versions}
+        return about | {"checksum": known["data_checksum"][:12], "versions": versions}
 
     def codes(
         self, images: Any, index: Any = None, *, draws: int = 0, batch: int = 1024
