@@ -145,7 +145,7 @@ class ImageSet:
 
     def batch(self, index: Index) -> Float[Tensor, "n c h w"]:
         """The images at `index` as float32 in [0, 1], on the set's device."""
-        raw = self.storage[self._rows(index)]
+        raw = self.storage.index_select(0, self._rows(index))  # copies rows; an index by a tensor copies bytes
         if self.packed:
             # Eight pixels at a time from a table: faster than shifting, and than reading whole bytes.
             return embedding(raw.int(), _bits_of_bytes(raw.device)).reshape(-1, *self.shape)
@@ -237,7 +237,7 @@ class ImageSet:
                 raise InputError(f"a mask of {len(index)} does not fit {len(self)} images")
             index = index.nonzero()[:, 0]
         index = index.long()
-        return index if self.rows is None else self.rows[index]
+        return torch.where(index < 0, index + len(self), index) if self.rows is None else self.rows[index]
 
 
 @lru_cache

@@ -226,9 +226,9 @@ def some(examined: Examined) -> Int[np.ndarray, " m"]:
 
 
 def untrained_codes(settings: BetaVAESettings, examined: Examined, latent_dim: int) -> list[np.ndarray]:
-    """What the same networks give before training, one code a seed."""
+    """What the same networks give before training, one code a seed, of as many as the paper's table has."""
     shape, layers = examined.images.shape, parts.network(evidence.page_sizes(settings))
-    fresh = [VAE(shape, latent_dim=latent_dim, seed=seed, **layers) for seed in seeds(settings)]
+    fresh = [VAE(shape, latent_dim=latent_dim, seed=seed, **layers) for seed in seeds(settings)[:PAPER_MODELS]]
     return sweeps.codes([Run("", vae) for vae in fresh], examined.images)
 
 
@@ -284,11 +284,18 @@ def paper_table(
     if len(examined.classes) < 2:
         return {}
     exam = {"seed": settings.seed, "classes": examined.classes, "classifier": sizes(settings)["classifier"]}
-    reports = {}
+    wanted = []
     for codes_of, factors in ((whole_codes, examined.factors), (some_codes, examined.factors[some(examined)])):
         for name, codes in codes_of.items():
             counts = (settings.pairs,) if codes[0].shape[1] > WIDE else (settings.pairs, 64)
-            reports[name] = {pairs: metrics.higgins_report(codes, factors, pairs=pairs, **exam) for pairs in counts}
+            wanted += [(name, pairs, codes, factors) for pairs in counts]
+
+    def report(_name: str, pairs: int, codes: Sequence[np.ndarray], factors: np.ndarray) -> metrics.HigginsReport:
+        return metrics.higgins_report(codes, factors, pairs=pairs, **exam)
+
+    reports: dict[str, dict[int, metrics.HigginsReport]] = {}
+    for (name, pairs, *_), found in zip(wanted, parts.threaded(report, wanted), strict=True):
+        reports.setdefault(name, {})[pairs] = found
     return reports
 
 

@@ -103,11 +103,15 @@ def described(run: Run) -> dict[str, Any]:
     return row | {"beta": run.recipe["objective"]["beta"], "precision": run.provenance["precision"]}
 
 
-def rate(run: Run, images: ImageSet) -> dict[str, Any]:
-    """The bound on some images and its parts, and how many latents carry .05 nats or more."""
-    bound, kl = run.bound(images), run.kl_by_latent(images)[0]
-    row = {"elbo": bound["elbo_nats"], "nats": bound["kl_nats"], "nll_nats": bound["nll_nats"]}
-    return row | {"live": int(metrics.live(kl, LIVE_NATS).sum()), "kl_by_latent": kl.tolist()}
+def rates(runs: Sequence[Run], images: ImageSet) -> list[dict[str, Any]]:
+    """Of each model its settings, the bound on some images with its parts, and how many latents carry .05 nats."""
+    rows = []
+    for run, bound in zip(runs, sweeps.bounds(runs, images), strict=True):
+        kl = bound["kl_by_latent"]
+        row = {"elbo": bound["elbo_nats"], "nats": bound["kl_nats"], "nll_nats": bound["nll_nats"]}
+        row |= {"live": int(metrics.live(np.array(kl), LIVE_NATS).sum()), "kl_by_latent": kl}
+        rows.append(described(run) | row)
+    return rows
 
 
 def higgins(codes: Float[np.ndarray, "n d"], exam: Examined, seed: int, pairs: Sequence[int]) -> dict[str, float]:
@@ -185,16 +189,14 @@ def paired(factors: Int[np.ndarray, "n k"], least: int = 2) -> Int[np.ndarray, "
         rows = rows[often]
 
 
-def draw_scores(run: Run, exam: Examined, kl: list[float], seed: int) -> dict[str, float]:
-    """The scores of posterior draws of the live latents, ten an image."""
-    codes, factors = run.codes(exam.images, some_rows(exam.images, DRAWN_IMAGES), draws=DRAWS)
-    codes = live_codes(codes, kl)
-    part, one = exam._replace(factors=factors), slice(None, None, DRAWS)
+def draw_scores(drawn: Float[np.ndarray, "n d"], exam: Examined, kl: list[float], seed: int) -> dict[str, float]:
+    """The scores of posterior draws of the live latents, ten an image; `exam` has the factors of each draw."""
+    codes, one = live_codes(drawn, kl), slice(None, None, DRAWS)
     if len(exam.classes) < 2:  # what learns from some rows and is tested on others takes one draw an image
-        found = higgins(codes[one], part._replace(factors=factors[one]), seed, ())
+        found = higgins(codes[one], exam._replace(factors=exam.factors[one]), seed, ())
     else:
-        found = higgins(codes, part, seed, (5,))
-    found["mig"] = metrics.mig(codes, factors, seed=seed)
+        found = higgins(codes, exam, seed, (5,))
+    found["mig"] = metrics.mig(codes, exam.factors, seed=seed)
     return {f"{name}_draws": value for name, value in found.items()}
 
 
@@ -207,15 +209,15 @@ def scored(context: Context, runs: Sequence[Run]) -> list[dict]:
     """A record a model of a sweep."""
     exam = examined(context.images(), context.sizes["grid_images"])
     some = exam.images.select(some_rows(exam.images, BOUND_IMAGES))
-    known = [described(run) | rate(run, some) for run in runs]
-    codes = sweeps.codes(runs, exam.images)
-    jobs = [
-        (code, exam, row["kl_by_latent"], row["seed"], context.sizes) for code, row in zip(codes, known, strict=True)
-    ]
-    rows = []
-    for run, row, scores in zip(runs, known, threaded(code_scores, jobs), strict=True):
-        rows.append(row | scores | draw_scores(run, exam, row["kl_by_latent"], row["seed"]))
-        run.update_record(scores=rows[-1])
+    known, few = rates(runs, some), some_rows(exam.images, DRAWN_IMAGES)
+    of_draws = exam._replace(factors=exam.factors[few].repeat(DRAWS, axis=0))
+    codes, drawn = sweeps.codes(runs, exam.images), sweeps.codes(runs, exam.images, few, draws=DRAWS)
+    of_each = [(row["kl_by_latent"], row["seed"]) for row in known]
+    scores = threaded(code_scores, [(c, exam, *of, context.sizes) for c, of in zip(codes, of_each, strict=True)])
+    of_drawn = threaded(draw_scores, [(c, of_draws, *of) for c, of in zip(drawn, of_each, strict=True)])
+    rows = [{**row, **of_means, **of} for row, of_means, of in zip(known, scores, of_drawn, strict=True)]
+    for run, row in zip(runs, rows, strict=True):
+        run.update_record(scores=row)
     return rows
 
 

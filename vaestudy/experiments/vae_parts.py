@@ -160,19 +160,19 @@ def overfitting(context: Context, runs: list[Run]) -> list[dict]:
 def latents(context: Context, runs: list[Run]) -> list[dict]:
     """How many latents carry .05 nats or more, of 20 and of 50."""
     _, unseen = split(context)
-    return [parts.described(run) | live(run, unseen) for run in runs]
+    return live(runs, unseen)
 
 
-def live(run: Run, images: ImageSet) -> dict:
-    """How many latents of a model are live, and the nats of its code and its bound."""
-    return {name: value for name, value in parts.rate(run, images).items() if name != "nll_nats"}
+def live(runs: list[Run], images: ImageSet) -> list[dict]:
+    """A row a model: how many of its latents are live, and the nats of its code and its bound."""
+    return [{name: value for name, value in row.items() if name != "nll_nats"} for row in parts.rates(runs, images)]
 
 
 @part("codes", "vae", of_each_beta)
 def codes(context: Context, runs: list[Run]) -> list[dict]:
     """The mutual information gap of a code, and the mean one of random rotations of its whitened live latents."""
     exam = parts.examined(context.images(), context.sizes["grid_images"])
-    known = [parts.described(run) | live(run, exam.images.select(slice(0, 5_000))) for run in runs]
+    known = live(runs, exam.images.select(slice(0, 5_000)))
     jobs = [
         (code, exam.factors, row["kl_by_latent"], row["seed"], context.sizes["rotations"])
         for code, row in zip(sweeps.codes(runs, exam.images), known, strict=True)

@@ -89,8 +89,6 @@ class Stack(nn.Module):
 def transposed_names(model: VAE) -> set[str]:
     """Weights that a stack stores as a product reads them and as its gradient comes: (inputs, outputs).
 
-    The first layer's gradient comes the other way. Measured on an AMD EPYC (family 26), one thread, 40 models of width
-    128: a step takes 1.08 of the time without at 16x16 pixels, 1.16 at 32x32.
+    MEASURED
     """
-    linear = [f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
-    return set(linear) - {next(iter(dict(model.named_parameters())))}
+    return {f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}

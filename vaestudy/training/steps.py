@@ -245,7 +245,7 @@ class StackStep(Step):
 
     def feed(self, step: int, part: int, progress: float) -> None:
         index = torch.cat([sampler(step) for sampler in self.samplers.values()])
-        batches, noise = list(self.images.batch(index).chunk(len(self.samplers))), []
+        batches, noise = self.images.batch(index).unflatten(0, (len(self.samplers), -1)), []
         for place, seed in enumerate(self.samplers):
             # The numbers that a model trained alone draws from the global generator, in the same order.
             seed_step(seed, step, generator=self.generator)
@@ -253,7 +253,7 @@ class StackStep(Step):
                 batches[place] = flipped(batches[place], self.generator)
             shape = (self.training.samples, len(batches[place]), self.stack.models[0].config.latent_dim)
             noise.append(torch.randn(shape, device=self.device, generator=self.generator))
-        self.put(torch.stack(batches), torch.stack(noise), *coefficients(self.objectives, progress))
+        self.put(batches, torch.stack(noise), *coefficients(self.objectives, progress))
 
     def cost(self) -> LossTerms:
         """What the batches of all models cost, a row a model."""

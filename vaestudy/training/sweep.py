@@ -1,19 +1,22 @@
 """Sweeps: every combination of pressures, latent sizes and seeds as trainings, and what their runs know together."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vaestudy.errors import InputError
 from vaestudy.models.stack import Stack
-from vaestudy.models.vae import VAE
+from vaestudy.models.vae import VAE, gaussian_kl
 from vaestudy.training.config import Training
 from vaestudy.training.objective import Objective
 from vaestudy.training.run import Job, Run
+
+LARGEST_STACK = 2**26  # pixels that many models compute at a time: 256 MiB
 
 
 @dataclass(frozen=True)
@@ -73,16 +76,51 @@ class Grid:
         return jobs
 
 
-def codes(runs: Sequence[Run], images, index=None, batch: int = 512) -> list[np.ndarray]:
-    """Posterior means (n, d) of every run of a sweep, those of one latent size computed at once."""
+def codes(runs: Sequence[Run], images, index=None, *, draws: int = 0, batch: int = 1024) -> list[np.ndarray]:
+    """Posterior means (n, d), or `draws` samples for each image (n · draws, d), of every run of a sweep at once."""
+
+    def encode(stack: Stack, x: Tensor) -> Tensor:
+        mean, log_std = stack.posterior(x)
+        if not draws:
+            return mean
+        mean, log_std = (part.repeat_interleave(draws, 1) for part in (mean, log_std))
+        return mean + log_std.exp() * torch.randn(mean.shape[1:], device=mean.device)
+
+    return [np.concatenate(parts) for parts in by_stack(runs, encode, images, batch, index)]
+
+
+def bounds(runs: Sequence[Run], images, batch: int = 500) -> list[dict]:
+    """Of every run of a sweep at once what `Run.bound` says in nats, and what `Run.kl_by_latent` does."""
+
+    def sums(stack: Stack, x: Tensor) -> Tensor:
+        mean, log_std = stack.posterior(x)
+        z = mean + log_std.exp() * torch.randn(mean.shape[1:], device=mean.device)
+        nll = -stack.log_prob(stack.decoder(z), x)
+        return torch.cat([nll[..., None], gaussian_kl(mean, log_std)], 2).double().sum(1)
+
+    found = []
+    for nll, *kl in (np.sum(parts, axis=0) / len(images) for parts in by_stack(runs, sums, images, batch)):
+        found.append({"elbo_nats": -nll - sum(kl), "nll_nats": nll, "kl_nats": sum(kl), "kl_by_latent": kl})
+    return found
+
+
+def by_stack(
+    runs: Sequence[Run], function: Callable[[Stack, Tensor], Tensor], images, batch: int, index=None
+) -> list[list[np.ndarray]]:
+    """What a function of many models and their images (k, n, c, h, w) gives for each model, batch by batch.
+
+    Models of one latent size are computed at once, as many as keep a batch within `LARGEST_STACK` numbers. The noise is
+    that of each run by itself.
+    """
     found, sizes = {}, [run.model.config.latent_dim for run in runs]
+    at_once = max(1, LARGEST_STACK // (images.dims * batch))
     for size in set(sizes):
-        members = [i for i, own in enumerate(sizes) if own == size]
-        stack = Stack([runs[i].model for i in members]).to(runs[0].device)
+        alike = [i for i, own in enumerate(sizes) if own == size]
+        for members in (alike[start : start + at_once] for start in range(0, len(alike), at_once)):
+            stack = Stack([runs[i].model for i in members]).to(runs[0].device)
 
-        def means(x: torch.Tensor, stack: Stack = stack) -> list[np.ndarray]:
-            return list(stack.posterior(x.expand(len(stack), *x.shape))[0].cpu().numpy())
+            def of_each(x: Tensor, stack: Stack = stack) -> list[np.ndarray]:
+                return list(function(stack, x.expand(len(stack), *x.shape)).cpu().numpy())
 
-        parts = runs[0].by_batch(means, images, batch, index)
-        found |= {i: np.concatenate(own) for i, own in zip(members, parts, strict=True)}
+            found |= zip(members, runs[0].by_batch(of_each, images, batch, index), strict=True)
     return [found[i] for i in range(len(runs))]
