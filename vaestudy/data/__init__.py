@@ -2,7 +2,7 @@
 
 from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.data.paths import default_dir
-from vaestudy.data.registry import REGISTRY, DataSetInfo, about, factors, load, train_and_test
+from vaestudy.data.registry import REGISTRY, DataSetInfo, about, load, train_and_test
 
 __all__ = [
     "REGISTRY",
@@ -11,7 +11,6 @@ __all__ = [
     "ImageSet",
     "about",
     "default_dir",
-    "factors",
     "load",
     "train_and_test",
 ]
