@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ SHOWN = 20  # letters of a factor's name: figures have no room for more
 MOST = 100  # different whole numbers or texts; a column with more is binned, or says nothing about factors
 
 
-def read_labels(folder: Path, names: list[str]) -> tuple[Factors, dict] | None:
+def read_labels(folder: Path, names: Sequence[str]) -> tuple[Factors, dict] | None:
     """The factors of the images with these names, and a note; None without the file.
 
     Whole numbers and texts are taken as they stand, each distinct value as one value of the factor, in ascending
