@@ -20,11 +20,16 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def check_choice(name: str, value: object, known: Collection[str]) -> None:
+    """Raise InputError for a value that is none of those known."""
+    if value not in known:
+        raise InputError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+
+
 def check_choices(owner: object, **choices: Collection[str]) -> None:
     """Raise InputError for a field of `owner` that is none of its choices."""
     for name, known in choices.items():
-        if getattr(owner, name) not in known:
-            raise InputError(f"{name} must be one of {', '.join(known)}, not {getattr(owner, name)!r}")
+        check_choice(name, getattr(owner, name), known)
 
 
 def check_bounds(owner: object, **intervals: str) -> None:
