@@ -68,7 +68,12 @@ def _from_lists(root: Path, recipe: Recipe, cache_dir: Path, download: bool) -> 
     if missing := [name for name, path in found.items() if path is None]:
         if not download:
             raise InputError(f"{root} lacks {', '.join(missing)}: {ADVICE}")
-        _download(cache_dir)
+        from torchvision.datasets import CelebA
+
+        try:
+            CelebA(cache_dir, download=True)
+        except Exception as error:  # gdown raises types of its own, and often: Drive has a daily quota
+            raise InputError(f"the download of celeba failed ({first_line(error)}): {ADVICE}") from error
         return _from_lists(cache_dir / "celeba", recipe, cache_dir, download=False)
     pictures, parts_path, marks_path = found.values()
     parts = _list(parts_path, (0, 1, 2), "0, 1 or 2", header=None, index_col=0)
@@ -87,15 +92,6 @@ def _from_lists(root: Path, recipe: Recipe, cache_dir: Path, download: bool) -> 
         raise InputError(f"{parts_path} and {marks_path.name} do not list the same images: fetch both from {PAGE}")
     decode = partial(decode_all, "celeba", pictures, files, recipe, cache_dir)
     return (marks > 0).astype(np.uint8), parts.iloc[:, 0].to_numpy(), decode
-
-
-def _download(data_dir: Path) -> None:
-    from torchvision.datasets import CelebA
-
-    try:
-        CelebA(data_dir, download=True)
-    except Exception as error:  # gdown raises types of its own, and often: Drive has a daily quota
-        raise InputError(f"the download of celeba failed ({first_line(error)}): {ADVICE}") from error
 
 
 def _list(path: Path, allowed: tuple[int, ...], words: str, **options) -> pd.DataFrame:
