@@ -4,6 +4,7 @@ import hashlib
 import logging
 import unicodedata
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,15 +64,17 @@ def _table(path: Path) -> pd.DataFrame:
             header = file.readline()
         separator = max(",;\t", key=header.count)
         how = {"encoding": "utf-8-sig", "skipinitialspace": True, "keep_default_na": False, "na_values": GAPS}
-        table = pd.read_csv(path, sep=separator, dtype={0: str}, **how)
+        read = partial(pd.read_csv, path, sep=separator, dtype={0: str}, **how)
+        table = read()
+        if separator == ";":  # where many spreadsheets write 1,5
+            commas = read(decimal=",").select_dtypes("number")
+            table = table.assign(**{name: commas[name] for name in commas})
     except (OSError, ValueError) as error:  # pandas' own errors and those of the encoding are ValueErrors
         raise InputError(f"cannot read {path} ({first_line(error)}): save it as a UTF-8 table of commas") from error
     if table.shape[1] < 2 or not len(table) or not isinstance(table.index, pd.RangeIndex):
         raise InputError(f"{path} must have a first line of names, then a file name and one value for each factor")
-    # Spreadsheets end lines and files with empty cells, and many write 1,5 where columns end at semicolons.
+    # Spreadsheets end lines and files with empty cells.
     table = table.dropna(how="all").dropna(how="all", axis=1).replace([np.inf, -np.inf], np.nan)
-    if separator == ";":
-        table = table.apply(_with_points)
     first, *factors = table.columns
     if gaps := [name for name in table.columns if table[name].isna().any()]:
         line = int(table[gaps[0]].isna().to_numpy().argmax()) + 2
@@ -90,14 +93,6 @@ def _shown(name: str) -> str:
     """A column's name in one line, without its middle if it is long."""
     name, half = " ".join(str(name).split()), SHOWN // 2
     return name if len(name) <= SHOWN else f"{name[:half]}…{name[1 - half :]}"
-
-
-def _with_points(column: pd.Series) -> pd.Series:
-    """Numbers of decimal commas as numbers, any other column as it is."""
-    if pd.api.types.is_numeric_dtype(column):
-        return column
-    numbers = pd.to_numeric(column.str.replace(",", "."), errors="coerce")
-    return column if numbers.isna().any() else numbers
 
 
 def _coded(column: pd.Series) -> tuple[np.ndarray, list[float] | None]:
