@@ -1,6 +1,7 @@
 """What command lines and notebooks show as a single line: the input is wrong, or a notebook failed."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -18,6 +19,15 @@ class NotebookError(RuntimeError):
 def first_line(error: BaseException) -> str:
     """What another library's error says, in one line that an InputError can quote."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def reading(what: str, advice: str, damage: tuple[type[Exception], ...] = (OSError, ValueError)) -> Iterator[None]:
+    """Makes what another library says of a file that is missing or damaged into an InputError with advice."""
+    try:
+        yield
+    except damage as error:
+        raise InputError(f"cannot read {what} ({first_line(error)}): {advice}") from error
 
 
 def check_choice(name: str, value: object, known: Collection[str]) -> None:

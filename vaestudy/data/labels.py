@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from vaestudy.data.imageset import Factors
-from vaestudy.errors import InputError, first_line
+from vaestudy.errors import InputError, reading
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def read_labels(folder: Path, names: Sequence[str]) -> tuple[Factors, dict] | No
 
 
 def _table(path: Path) -> pd.DataFrame:
-    try:
+    with reading(str(path), "save it as a UTF-8 table of commas"):
         with open(path, encoding="utf-8-sig") as file:
             header = file.readline()
         separator = max(",;\t", key=header.count)
@@ -69,8 +69,6 @@ def _table(path: Path) -> pd.DataFrame:
         if separator == ";":  # where many spreadsheets write 1,5
             commas = read(decimal=",").select_dtypes("number")
             table = table.assign(**{name: commas[name] for name in commas})
-    except (OSError, ValueError) as error:  # pandas' own errors and those of the encoding are ValueErrors
-        raise InputError(f"cannot read {path} ({first_line(error)}): save it as a UTF-8 table of commas") from error
     if table.shape[1] < 2 or not len(table) or not isinstance(table.index, pd.RangeIndex):
         raise InputError(f"{path} must have a first line of names, then a file name and one value for each factor")
     # Spreadsheets end lines and files with empty cells.
