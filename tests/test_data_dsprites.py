@@ -120,9 +120,9 @@ def test_small_images_are_means_of_the_large_ones(images, dsprites_dir):
     assert small.checksum != images.checksum
 
 
-def test_strided_grid_is_a_grid_of_every_second_value(dsprites_dir):
+def test_a_subsample_is_a_grid_of_every_second_value(dsprites_dir):
     small = data.load("dsprites", image_size=8, data_dir=dsprites_dir)
-    sparse = small.strided((1, 1, 2, 2, 2))
+    sparse = small.subsample(100_000)
     assert len(sparse) == len(sparse.factors) == 92_160
     assert sparse.factors.sizes == (3, 6, 20, 16, 16)
     some = np.random.default_rng(0).integers(0, len(sparse), 100)

@@ -69,16 +69,6 @@ def test_factor_tables_and_grids_agree():
         Factors(["a"], [2, 3])
 
 
-def test_striding_keeps_a_grid_that_can_be_looked_up(pictures):
-    sparse = pictures.strided([1, 2, 3])
-    assert sparse.factors.sizes == (2, 2, 2)
-    assert sparse.factors.is_grid
-    assert (sparse.batch(sparse.factors.index(np.array([[1, 1, 1]]))) == pictures.batch([12 + 8 + 3])).all()
-    for wrong in (pictures.select([1, 2]), ImageSet("none", (3, 4, 5), pictures.storage)):
-        with pytest.raises(InputError, match="full factor grid"):
-            wrong.strided([1, 2, 3])
-
-
 def test_holding_out_needs_factors_that_exist(pictures):
     rest, held = pictures.hold_out(a=[1], c=(c for c in (0, 3)))
     assert (len(rest), len(held)) == (18, 6)
@@ -89,12 +79,16 @@ def test_holding_out_needs_factors_that_exist(pictures):
         pictures.hold_out(hue=[0])
 
 
-def test_a_grid_is_strided_down_to_a_limit_and_other_sets_are_left_alone(pictures):
+def test_a_grid_is_thinned_to_a_grid_within_a_limit_and_other_sets_are_left_alone(pictures):
     assert pictures.subsample(24) is pictures
     assert pictures.subsample(12).factors.sizes == (2, 3, 2)
-    assert pictures.subsample(11).factors.sizes == (2, 2, 2)
-    table = pictures.select([1, 2, 3])
-    assert table.subsample(1) is table
+    sparse = pictures.subsample(11)
+    assert sparse.factors.sizes == (2, 2, 2)
+    assert sparse.factors.is_grid
+    assert sparse.note == {"every": [1, 2, 2]}
+    assert (sparse.batch(sparse.factors.index(np.array([[1, 1, 1]]))) == pictures.batch([12 + 8 + 2])).all()
+    for other in (pictures.select([1, 2, 3]), ImageSet("none", (3, 4, 5), pictures.storage)):
+        assert other.subsample(1) is other
 
 
 def test_dividing_gives_two_parts_that_share_nothing_and_stay_the_same(pictures):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vaestudy import data
-from vaestudy.data import Factors, ImageSet, decode, photos, registry
+from vaestudy.data import Factors, ImageSet, photos, registry
 from vaestudy.data.registry import REGISTRY, DataSetInfo
 from vaestudy.errors import InputError
 
@@ -85,30 +85,19 @@ def test_a_folder_s_labels_are_known_before_its_images_are_read(tmp_path):
     assert sum(info.splits.values()) == 2
 
 
-def test_a_folder_is_looked_through_once_and_again_after_a_change(tmp_path, monkeypatch):
-    """Files, folders at any depth and labels may change; what changed a moment ago is looked at each time."""
+def test_labels_are_read_once_and_again_after_a_change_in_the_folder(tmp_path):
+    """Files at any depth and labels may change."""
     (tmp_path / "inner" / "most").mkdir(parents=True)
     (tmp_path / "a.png").write_text("never opened")
-    looked, walked = [], photos.walked
-    monkeypatch.setattr(photos, "walked", lambda root: looked.append(root) or walked(root))
-
-    def times(settled=-1):
-        monkeypatch.setattr(decode, "SETTLED", settled)
-        looked.clear()
-        for _ in range(3):
-            data.about("folder", tmp_path)
-        return len(looked)
-
-    assert times() == 1
-    assert times() == 0
+    first = photos.look(tmp_path)
+    assert photos.look(tmp_path) is first
     (tmp_path / "inner" / "most" / "b.png").write_text("never opened")
-    assert times() == 1
+    assert photos.look(tmp_path).files == ["a.png", "inner/most/b.png"]
     (tmp_path / "labels.csv").write_text("file,colour\na.png,red\ninner/most/b.png,blue\n")
-    assert times() == 1
     assert data.about("folder", tmp_path).factors == {"colour": 2}
     (tmp_path / "a.png").unlink()
     (tmp_path / "labels.csv").unlink()
-    assert times(settled=decode.time.time_ns()) == 3
+    assert data.about("folder", tmp_path).labels == "none"
 
 
 def test_anyone_s_own_array_becomes_a_set():

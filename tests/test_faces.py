@@ -190,7 +190,7 @@ def test_what_cannot_be_drawn_is_refused():
     for side, variation, message in (
         (15, "full", "image_size 16 to 256, not 15"),
         (257, "full", "image_size 16 to 256, not 257"),
-        (16, "wild", "variations full and mild, not 'wild'"),
+        (16, "wild", "variation must be one of full, mild, not 'wild'"),
     ):
         with pytest.raises(InputError, match=message):
             render(row(), side, variation)

@@ -103,8 +103,8 @@ CASES = {
     ),
     "mnist: a bomb": (
         "mnist",
-        mnist(train_labels_idx1_ubyte=None, train_labels_idx1_ubyte_gz=gzip.compress(bytes(10**8))),
-        "is larger than any of these files",
+        mnist(train_labels_idx1_ubyte=None, train_labels_idx1_ubyte_gz=gzip.compress(idx(np.zeros(10**8, np.uint8)))),
+        "is no whole IDX file",
     ),
     "cifar10: nothing": ("cifar10", {}, "cannot read cifar10"),
     "cifar10: a page": ("cifar10", {"cifar-10-python.tar.gz": HTML}, "is not the published file"),

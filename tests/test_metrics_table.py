@@ -15,7 +15,7 @@ TRUTH = m.factor_codes(FACTORS)
 DTYPES = [np.float16, np.float32, np.float64]
 SIZES = {"higgins": {"pairs": 8, "train": 1_000, "test": 1_000}, "factor_vae": {"train": 1_000, "test": 500}}
 SIZES |= {name: {"train": 600, "test": 300} for name in ("sap", "explicitness", "dci", "dci_es")}
-EVERY = {name: partial(metric.function, **SIZES.get(name, {})) for name, metric in m.METRICS.items()}
+EVERY = {name: partial(metric, **SIZES.get(name, {})) for name, metric in m.METRICS.items()}
 EVERY["dci_es"] = partial(EVERY["dci_es"], depths=[1, 3])
 EVERY["knn_r2"] = lambda *table, seed: m.knn_r2(*table, seed=seed, train=600, test=300).mean()
 
@@ -77,7 +77,7 @@ def test_only_the_rows_drawn_are_looked_at(name):
     holed = np.full_like(TRUTH, np.nan)
     holed[drawn] = TRUTH[drawn]
     sizes = {"train": 300, "test": 100} if name in SIZES else {"points": 400}
-    metric = partial(m.METRICS[name].function, seed=0, **sizes)
+    metric = partial(m.METRICS[name], seed=0, **sizes)
     assert metric(holed, FACTORS) == metric(TRUTH, FACTORS)
 
 

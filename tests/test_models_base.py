@@ -5,7 +5,9 @@ import torch
 from scipy import stats
 from torch import nn
 
-from vaestudy.models import NVAE, VAE, Model, NVAEConfig, Terms, Trainable
+from vaestudy.data import ImageSet
+from vaestudy.models import NVAE, VAE, Model, NVAEConfig, Terms
+from vaestudy.training import Training, fit
 
 TINY = NVAEConfig((1, 8, 8), likelihood="bernoulli", channels=4, latents=2, groups=(1, 2), flows=1)
 
@@ -27,13 +29,12 @@ class Own(nn.Module):
 @pytest.mark.parametrize("model", [VAE((1, 8, 8), width=8), NVAE(TINY)])
 def test_the_studys_models_answer_all_of_it(model):
     assert isinstance(model, Model)
-    assert isinstance(model, Trainable)
 
 
-def test_what_trains_and_no_more_is_told_apart():
-    assert isinstance(Own(), Trainable)
-    assert not isinstance(Own(), Model)
-    assert not isinstance(nn.Linear(2, 2), Trainable)
+def test_what_trains_and_no_more_is_told_apart(tmp_path):
+    own, images = Own(), ImageSet.from_array(torch.zeros(20, *Own.shape))
+    assert not isinstance(own, Model)
+    assert fit(own, images, Training(images=40, batch=20), tmp_path, device="cpu").finished
 
 
 def test_draws_of_a_vae_are_those_of_its_posterior():

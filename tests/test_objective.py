@@ -45,7 +45,7 @@ def test_warmup_is_linear():
 
 def test_capacity_rises_linearly():
     objective = Objective(kind="capacity", capacity=25.0, gamma=10.0, capacity_ramp=0.8, beta=99.0)
-    assert [objective.capacity_target(p) for p in (0.0, 0.4, 0.8, 1.0)] == [0, 12.5, 25, 25]
+    assert [float(coefficients([objective], p).capacity) for p in (0.0, 0.4, 0.8, 1.0)] == [0, 12.5, 25, 25]
     assert loss(objective) == pytest.approx(15 + 10 * 22.5)
     assert loss(objective, 0.0) == pytest.approx(15 + 10 * 2.5)
 

@@ -1,6 +1,7 @@
 """What command lines and notebooks show as a single line: the input is wrong, or a notebook failed."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -20,11 +21,25 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+@contextmanager
+def reading(what: str, advice: str, damage: tuple[type[Exception], ...] = (OSError, ValueError)) -> Iterator[None]:
+    """Makes what another library says of a file that is missing or damaged into an InputError with advice."""
+    try:
+        yield
+    except damage as error:
+        raise InputError(f"cannot read {what} ({first_line(error)}): {advice}") from error
+
+
+def check_choice(name: str, value: object, known: Collection[str]) -> None:
+    """Raise InputError for a value that is none of those known."""
+    if value not in known:
+        raise InputError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+
+
 def check_choices(owner: object, **choices: Collection[str]) -> None:
     """Raise InputError for a field of `owner` that is none of its choices."""
     for name, known in choices.items():
-        if getattr(owner, name) not in known:
-            raise InputError(f"{name} must be one of {', '.join(known)}, not {getattr(owner, name)!r}")
+        check_choice(name, getattr(owner, name), known)
 
 
 def check_bounds(owner: object, **intervals: str) -> None:

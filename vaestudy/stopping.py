@@ -20,11 +20,8 @@ class Terminated(SystemExit):
     """SIGTERM has stopped what ran; the process ends with status 143."""
 
     def __init__(self, words: str = GOES_ON):
-        super().__init__(128 + signal.SIGTERM)
-        self.words = words
-
-    def __str__(self) -> str:
-        return self.words
+        super().__init__(words)
+        self.code = 128 + signal.SIGTERM
 
 
 @contextmanager

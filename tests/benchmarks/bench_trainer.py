@@ -21,7 +21,7 @@ BATCH, STEPS, ROUNDS, SIDE, LATENTS = 128, 60, 3, 64, 10
 
 def rows() -> list[dict]:
     """Images a second of the MLP 4096-512-512-10 and its mirror with a third layer, batch 128, on dSprites."""
-    images = data.load("dsprites").strided((1, 1, 4, 2, 2))
+    images = data.load("dsprites").subsample(46_080)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     ours, peer = [], []
     for _ in range(ROUNDS):  # in turn, so that a busy moment of the machine falls on both

@@ -1,7 +1,6 @@
 """CelebA (Liu, Luo, Wang and Tang 2015) with its attributes, in the layouts that people have it in."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor
 from vaestudy.data.decode import Recipe, decode_all, decoded, kept, list_images, processes
 from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.data.photos import Decode, members
-from vaestudy.errors import InputError, first_line
+from vaestudy.errors import InputError, first_line, reading
 
 SPLITS = ("train", "valid", "test")
 PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
@@ -68,7 +67,12 @@ def _from_lists(root: Path, recipe: Recipe, cache_dir: Path, download: bool) -> 
     if missing := [name for name, path in found.items() if path is None]:
         if not download:
             raise InputError(f"{root} lacks {', '.join(missing)}: {ADVICE}")
-        _download(cache_dir)
+        from torchvision.datasets import CelebA
+
+        try:
+            CelebA(cache_dir, download=True)
+        except Exception as error:  # gdown raises types of its own, and often: Drive has a daily quota
+            raise InputError(f"the download of celeba failed ({first_line(error)}): {ADVICE}") from error
         return _from_lists(cache_dir / "celeba", recipe, cache_dir, download=False)
     pictures, parts_path, marks_path = found.values()
     parts = _list(parts_path, (0, 1, 2), "0, 1 or 2", header=None, index_col=0)
@@ -89,22 +93,11 @@ def _from_lists(root: Path, recipe: Recipe, cache_dir: Path, download: bool) -> 
     return (marks > 0).astype(np.uint8), parts.iloc[:, 0].to_numpy(), decode
 
 
-def _download(data_dir: Path) -> None:
-    from torchvision.datasets import CelebA
-
-    try:
-        CelebA(data_dir, download=True)
-    except Exception as error:  # gdown raises types of its own, and often: Drive has a daily quota
-        raise InputError(f"the download of celeba failed ({first_line(error)}): {ADVICE}") from error
-
-
 def _list(path: Path, allowed: tuple[int, ...], words: str, **options) -> pd.DataFrame:
     """A list with the file names as its index; blank lines do not count, and tabs are as good as blanks."""
-    try:
-        layout = {"index_col": 0} if path.suffix == ".csv" else {"sep": r"\s+", **options}
+    layout = {"index_col": 0} if path.suffix == ".csv" else {"sep": r"\s+", **options}
+    with reading(str(path), f"fetch it again from {PAGE}"):
         table = pd.read_csv(path, encoding="utf-8-sig", **layout)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path} ({first_line(error)}): fetch it again from {PAGE}") from error
     named = not isinstance(table.index, pd.RangeIndex | pd.MultiIndex)
     if table.empty or not named or not table.isin(allowed).all(axis=None):
         count = f"{table.shape[1]} " if table.shape[1] > 1 else ""
@@ -123,7 +116,8 @@ def _from_parquet(
     splits = [next((k for k, split in enumerate(SPLITS) if shard.name.startswith(split)), None) for shard in shards]
     if None in splits:
         raise InputError(f"{shards[splits.index(None)]} must begin with its split: {', '.join(SPLITS)}")
-    with _reading(root, lib.ArrowException):
+    readable = partial(reading, f"the parquet files in {root}", ADVICE, (lib.ArrowException, OSError, KeyError))
+    with readable():
         tables = [parquet.ParquetFile(shard) for shard in shards]
         columns = tables[0].schema_arrow.names
         names = [name for name in NAMES if name in columns]
@@ -138,16 +132,8 @@ def _from_parquet(
         return decoded(islice(images, start, None), recipe, processes(shards))
 
     def decode() -> tuple[Tensor, dict]:
-        with _reading(root, lib.ArrowException):
+        with readable():
             return kept("celeba", root, files, recipe, cache_dir, sum(counts), pieces)
 
     files = [str(shard.relative_to(root)) for shard in shards]
     return (marks > 0).astype(np.uint8), np.repeat(splits, counts), decode
-
-
-@contextmanager
-def _reading(root: Path, damage: type[Exception]) -> Iterator[None]:
-    try:
-        yield
-    except (damage, OSError, KeyError) as error:
-        raise InputError(f"cannot read the parquet files in {root} ({first_line(error)}): {ADVICE}") from error

@@ -67,12 +67,7 @@ def list_images(folder: Path) -> list[str]:
     Raises:
         InputError: the folder is missing, unreadable or has no image.
     """
-    return walked(folder)[0]
-
-
-def walked(folder: Path) -> tuple[list[str], list[Path]]:
-    """The same, and the folders that were entered."""
-    entered, folders_entered, found = set(), [], []
+    entered, found = set(), []
     try:
         for path, folders, names in os.walk(str(folder), followlinks=True, onerror=_raise):
             about = os.stat(path)
@@ -80,7 +75,6 @@ def walked(folder: Path) -> tuple[list[str], list[Path]]:
                 folders.clear()
                 continue
             entered.add((about.st_dev, about.st_ino))
-            folders_entered.append(Path(path))
             # Links come last: whether there are any does not change the names of what is reached without them.
             inner = ((os.path.islink(os.path.join(path, name)), name) for name in folders if name[0] != ".")
             folders[:] = [name for _, name in sorted(inner)]
@@ -91,7 +85,7 @@ def walked(folder: Path) -> tuple[list[str], list[Path]]:
         raise InputError(f"cannot read the images in {folder}: {error.strerror} ({error.filename})") from error
     if not found:
         raise InputError(f"{folder} holds no images ({' '.join(sorted(SUFFIXES))})")
-    return sorted(found), folders_entered
+    return sorted(found)
 
 
 def _raise(error: OSError) -> None:
@@ -118,15 +112,10 @@ def content_digest(folder: Path, names: list[str], cache_dir: Path) -> str:
                     whole.update(hashlib.file_digest(file, "sha256").digest())
     except OSError as error:
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
-    if settled(stamps, started):
+    if started - max(change for _, change in stamps) > SETTLED:
         with replacing(known) as file:
             file.write_text(whole.hexdigest())
     return whole.hexdigest()
-
-
-def settled(stamps: Iterable[tuple[int, int]], now: int) -> bool:
-    """Whether another change than those in `stamps` would show in them."""
-    return now - max(change for _, change in stamps) > SETTLED
 
 
 def size_and_change(path: Path) -> tuple[int, int]:

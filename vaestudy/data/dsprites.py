@@ -56,7 +56,7 @@ _FROM_COLUMN = np.array([2 ** (64 - column) - 1 for column in range(65)], dtype=
 def dsprites(side: int, split: str, data_dir: Path, download: bool = False) -> ImageSet:
     """All of dSprites as a full grid of factors, one channel; below 64 pixels the means of square blocks.
 
-    There is no official split: "train" is the whole grid; `ImageSet.select`, `strided` and `hold_out` cut it.
+    There is no official split: "train" is the whole grid; `ImageSet.select`, `subsample` and `hold_out` cut it.
 
     Raises:
         InputError: a damaged archive.

@@ -171,24 +171,21 @@ class ImageSet:
         """The subset at `index`; `note` says in a run's configuration how it was chosen."""
         return replace(self, rows=self._rows(index), note={**self.note, **note})
 
-    def strided(self, every: Sequence[int]) -> "ImageSet":
-        """A copy of each `every`-th value of each factor, itself a full factor grid of smaller sizes."""
-        known = self.factors_of_rows
-        if known is None or not known.is_grid or self.rows is not None or len(every) != len(known.sizes):
-            raise InputError(f"only a full factor grid can be strided, with one step a factor, not {every}")
-        rows = np.arange(len(self)).reshape(known.sizes)[tuple(slice(None, None, step) for step in every)]
-        sparser = self.select(rows.ravel(), every=list(every)).compact()
-        return replace(sparser, factors_of_rows=Factors(known.names, rows.shape))
-
     def subsample(self, limit: int) -> "ImageSet":
-        """The set itself, or of a full factor grid every other value of its largest factors, down to `limit` images."""
+        """The set itself, or of a full factor grid a copy of every other value of its largest factors, again a grid:
+        so often that at most `limit` images are left."""
         known = self.factors_of_rows
         if known is None or not known.is_grid or self.rows is not None:
             return self
-        sizes, every = np.array(known.sizes), np.ones(len(known.sizes), dtype=int)
-        while (left := -(-sizes // every)).prod() > max(limit, 1):
-            every[left.argmax()] *= 2
-        return self.strided(every.tolist()) if every.max() > 1 else self
+        rows, every = np.arange(len(self)).reshape(known.sizes), [1] * len(known.sizes)
+        while rows.size > max(limit, 1):
+            axis = int(np.argmax(rows.shape))
+            rows, every[axis] = rows.take(range(0, rows.shape[axis], 2), axis), 2 * every[axis]
+        if rows.size == len(self):
+            return self
+        return replace(
+            self.select(rows.ravel(), every=every).compact(), factors_of_rows=Factors(known.names, rows.shape)
+        )
 
     def train_test_split(self, held_out: int) -> "tuple[ImageSet, ImageSet]":
         """The set without `held_out` images, drawn once and for all, and those images in random order."""

@@ -3,13 +3,15 @@
 import hashlib
 import logging
 import unicodedata
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from vaestudy.data.imageset import Factors
-from vaestudy.errors import InputError, first_line
+from vaestudy.errors import InputError, reading
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +22,7 @@ SHOWN = 20  # letters of a factor's name: figures have no room for more
 MOST = 100  # different whole numbers or texts; a column with more is binned, or says nothing about factors
 
 
-def read_labels(folder: Path, names: list[str]) -> tuple[Factors, dict] | None:
+def read_labels(folder: Path, names: Sequence[str]) -> tuple[Factors, dict] | None:
     """The factors of the images with these names, and a note; None without the file.
 
     Whole numbers and texts are taken as they stand, each distinct value as one value of the factor, in ascending
@@ -57,20 +59,20 @@ def read_labels(folder: Path, names: list[str]) -> tuple[Factors, dict] | None:
 
 
 def _table(path: Path) -> pd.DataFrame:
-    try:
+    with reading(str(path), "save it as a UTF-8 table of commas"):
         with open(path, encoding="utf-8-sig") as file:
             header = file.readline()
         separator = max(",;\t", key=header.count)
         how = {"encoding": "utf-8-sig", "skipinitialspace": True, "keep_default_na": False, "na_values": GAPS}
-        table = pd.read_csv(path, sep=separator, dtype={0: str}, **how)
-    except (OSError, ValueError) as error:  # pandas' own errors and those of the encoding are ValueErrors
-        raise InputError(f"cannot read {path} ({first_line(error)}): save it as a UTF-8 table of commas") from error
+        read = partial(pd.read_csv, path, sep=separator, dtype={0: str}, **how)
+        table = read()
+        if separator == ";":  # where many spreadsheets write 1,5
+            commas = read(decimal=",").select_dtypes("number")
+            table = table.assign(**{name: commas[name] for name in commas})
     if table.shape[1] < 2 or not len(table) or not isinstance(table.index, pd.RangeIndex):
         raise InputError(f"{path} must have a first line of names, then a file name and one value for each factor")
-    # Spreadsheets end lines and files with empty cells, and many write 1,5 where columns end at semicolons.
+    # Spreadsheets end lines and files with empty cells.
     table = table.dropna(how="all").dropna(how="all", axis=1).replace([np.inf, -np.inf], np.nan)
-    if separator == ";":
-        table = table.apply(_with_points)
     first, *factors = table.columns
     if gaps := [name for name in table.columns if table[name].isna().any()]:
         line = int(table[gaps[0]].isna().to_numpy().argmax()) + 2
@@ -89,14 +91,6 @@ def _shown(name: str) -> str:
     """A column's name in one line, without its middle if it is long."""
     name, half = " ".join(str(name).split()), SHOWN // 2
     return name if len(name) <= SHOWN else f"{name[:half]}…{name[1 - half :]}"
-
-
-def _with_points(column: pd.Series) -> pd.Series:
-    """Numbers of decimal commas as numbers, any other column as it is."""
-    if pd.api.types.is_numeric_dtype(column):
-        return column
-    numbers = pd.to_numeric(column.str.replace(",", "."), errors="coerce")
-    return column if numbers.isna().any() else numbers
 
 
 def _coded(column: pd.Series) -> tuple[np.ndarray, list[float] | None]:

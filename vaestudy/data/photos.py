@@ -2,16 +2,15 @@
 
 import hashlib
 import os
-import time
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-from vaestudy.data.decode import Recipe, decode_all, settled, size_and_change, walked
+from vaestudy.data.decode import Recipe, decode_all, list_images, size_and_change
 from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.data.labels import FILE, read_labels
 from vaestudy.data.paths import default_dir
@@ -41,26 +40,19 @@ class Album(NamedTuple):
     note: dict
 
 
-_seen: dict[Path, tuple[dict[Path, tuple[int, int]], Album]] = {}  # the last album, and what would change with it
-
-
 def look(root: Path) -> Album:
-    """The album of a folder; it is looked through once, and again after a change in it.
+    """The album of a folder; its labels are read once, and again after a change in the folder.
 
     Raises:
         InputError: no image in the folder, or labels that do not fit the images.
     """
-    known, album = _seen.get(root, ({}, None))
-    if album is not None and all(size_and_change(path) == stamp for path, stamp in known.items()):
-        return album
-    started, (files, folders) = time.time_ns(), walked(root)
-    stamps = {path: size_and_change(path) for path in (root / FILE, *folders)}
+    return _album(root, tuple(list_images(root)), size_and_change(root / FILE))
+
+
+@lru_cache(maxsize=1)
+def _album(root: Path, files: tuple[str, ...], _labels: tuple[int, int]) -> Album:
     factors, note = read_labels(root, files) or (None, {})
-    album = Album(files, np.array([split_of(file) for file in files]), factors, note)
-    _seen.clear()
-    if settled(stamps.values(), started):
-        _seen[root] = stamps, album
-    return album
+    return Album(list(files), np.array([split_of(file) for file in files]), factors, note)
 
 
 def folder(side: int, split: str, root: Path, download: bool = False) -> ImageSet:

@@ -40,6 +40,7 @@ class DataSetInfo:
         factors: the names of the factors and their numbers of values, as far as they are known without the files.
         how_to_get: where it comes from and where its files belong.
         needs_data_dir: whether `data_dir` has no default.
+        known: what `labels.csv` says of the images to train on, where `about` has found such a file.
     """
 
     name: str
@@ -52,6 +53,7 @@ class DataSetInfo:
     factors: Mapping[str, int] = field(default_factory=dict)
     how_to_get: str = ""
     needs_data_dir: bool = False
+    known: Factors | None = None
 
     def check(self, image_size: int | None, split: str = "train") -> int:
         """The side that `load` would give.
@@ -120,41 +122,19 @@ def about(name: str, data_dir: str | Path | None = None) -> DataSetInfo:
     """
     if name not in REGISTRY:
         raise InputError(f"unknown dataset {name!r}: choose from {', '.join(REGISTRY)}")
-    if data_dir:
-        resolve(data_dir)  # raises for what no set can be in
-    info = REGISTRY[name]
-    if (root := _photographs(info, data_dir)) is None:
+    info, folder = REGISTRY[name], resolve(data_dir) if data_dir else None  # raises for what no set can be in
+    if info.labels != "labels.csv" or (info.needs_data_dir and folder is None):
+        return info
+    root = folder if info.needs_data_dir else (folder or default_dir()) / info.name
+    if not info.needs_data_dir and not root.is_dir():
         return info
     album = photos.look(root)
     counted = Counter(album.splits.tolist())
     info = replace(info, splits={split: counted[split] for split in info.splits})
-    if album.factors is None:
+    if (own := album.factors) is None:
         return replace(info, labels="none")
-    return replace(info, labels="factors", factors=dict(zip(album.factors.names, album.factors.sizes, strict=True)))
-
-
-def factors(name: str, data_dir: str | Path | None = None, split: str = "train") -> Factors | None:
-    """What `labels.csv` says of the images in a split before any is read; None of a set without such a file.
-
-    Raises:
-        InputError: a folder without images, or labels that do not fit them.
-    """
-    root = _photographs(REGISTRY[name], data_dir)
-    album = None if root is None else photos.look(root)
-    if album is None or album.factors is None:
-        return None
-    known = album.factors
-    return Factors(known.names, known.sizes, known.values(np.flatnonzero(album.splits == split)))
-
-
-def _photographs(info: DataSetInfo, data_dir: str | Path | None) -> Path | None:
-    """The folder of a set of photographs; None of another set, or where it is neither named nor there."""
-    if info.labels != "labels.csv" or (info.needs_data_dir and not data_dir):
-        return None
-    folder = resolve(data_dir) if data_dir else default_dir()
-    if info.needs_data_dir:
-        return folder
-    return folder / info.name if (folder / info.name).is_dir() else None
+    sizes, values = dict(zip(own.names, own.sizes, strict=True)), own.values(np.flatnonzero(album.splits == "train"))
+    return replace(info, labels="factors", factors=sizes, known=Factors(own.names, own.sizes, values))
 
 
 def load(

@@ -2,9 +2,9 @@
 
 import gzip
 import hashlib
-import math
 import tarfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from vaestudy.data.fetch import fetch
 from vaestudy.data.imageset import Factors, ImageSet
-from vaestudy.errors import InputError, first_line
+from vaestudy.errors import reading
 
 IDX_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -46,7 +46,7 @@ def mnist(side: int, split: str, data_dir: Path, download: bool = False, *, name
         InputError: files that are missing or damaged.
     """
     raw = data_dir / IDX_SETS[name] / "raw"
-    try:
+    with reading(f"{name} in {raw}", ADVICE[name], DAMAGE):
         if download:
             from torchvision import datasets
 
@@ -57,8 +57,6 @@ def mnist(side: int, split: str, data_dir: Path, download: bool = False, *, name
         pixels, classes = (read_idx(raw / file) for file in IDX_FILES[split])
         if pixels.shape != (len(classes), 28, 28):
             raise ValueError(f"{pixels.shape} pixels and {len(classes)} labels")
-    except DAMAGE as error:
-        raise InputError(f"cannot read {name} in {raw} ({first_line(error)}): {ADVICE[name]}") from error
     return _classes(name, split, pad(torch.from_numpy(pixels)[:, None], ((side - 28) // 2,) * 4), classes)
 
 
@@ -69,13 +67,11 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
         raise FileNotFoundError(f"no {path.name}")
     with path.open("rb") if path.exists() else gzip.open(packed) as file:
         content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise ValueError(f"{path.name} is larger than any of these files")
-    axes = content[3] if content.startswith(b"\0\0\x08") else None
-    shape = np.frombuffer(content[4 : 4 + 4 * (axes or 0)], ">u4").tolist()
-    if axes is None or len(shape) != axes or len(content) != 4 + 4 * axes + math.prod(shape):
-        raise ValueError(f"{path.name} is no whole IDX file")
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()
+    if content.startswith(b"\0\0\x08"):
+        with suppress(ValueError, IndexError):
+            shape = np.frombuffer(content, ">u4", content[3], offset=4)
+            return np.frombuffer(content, np.uint8, offset=4 + shape.nbytes).reshape(shape.tolist()).copy()
+    raise ValueError(f"{path.name} is no whole IDX file")
 
 
 def cifar10(side: int, split: str, data_dir: Path, download: bool = False) -> ImageSet:
@@ -90,19 +86,16 @@ def cifar10(side: int, split: str, data_dir: Path, download: bool = False) -> Im
     from torchvision.datasets import CIFAR10
 
     folder, archive = data_dir / CIFAR10.base_folder, data_dir / CIFAR10.filename
-    try:
-        with TemporaryDirectory() as unpacked:
-            if not folder.exists():
-                if download:
-                    fetch([CIFAR10.url], CIFAR10.tgz_md5, archive)
-                with archive.open("rb") as file:
-                    if hashlib.file_digest(file, "md5").hexdigest() != CIFAR10.tgz_md5:
-                        raise ValueError(f"{archive.name} is not the published file")
-                with tarfile.open(archive) as tar:
-                    tar.extractall(unpacked, filter="data")
-            found = CIFAR10(data_dir if folder.exists() else unpacked, train=split == "train")
-    except DAMAGE as error:
-        raise InputError(f"cannot read cifar10 in {folder} ({first_line(error)}): {ADVICE['cifar10']}") from error
+    with reading(f"cifar10 in {folder}", ADVICE["cifar10"], DAMAGE), TemporaryDirectory() as unpacked:
+        if not folder.exists():
+            if download:
+                fetch([CIFAR10.url], CIFAR10.tgz_md5, archive)
+            with archive.open("rb") as file:
+                if hashlib.file_digest(file, "md5").hexdigest() != CIFAR10.tgz_md5:
+                    raise ValueError(f"{archive.name} is not the published file")
+            with tarfile.open(archive) as tar:
+                tar.extractall(unpacked, filter="data")
+        found = CIFAR10(data_dir if folder.exists() else unpacked, train=split == "train")
     pixels = np.ascontiguousarray(found.data.transpose(0, 3, 1, 2))
     return _classes("cifar10", split, torch.from_numpy(pixels), np.array(found.targets))
 

@@ -39,8 +39,8 @@ def check(settings: BetaVAESettings) -> None:
             "faces or another set with labels, or stage 1 or 3"
         )
     shape = checked(settings, settings.dataset, image_side(settings), train=LEAST_SCORED)
-    if known := data.factors(settings.dataset, settings.data_dir or None):
-        parts.check_examined(info.name, known.names, known.values(slice(None)))
+    if info.known:
+        parts.check_examined(info.name, info.known.names, info.known.values(slice(None)))
     with torch.device("meta"):
         VAE(shape, **parts.network(evidence.page_sizes(settings)))
 

@@ -150,7 +150,7 @@ def held_out_bounds(settings: NVAESettings, runs: Mapping[str, Run], test_set: I
     row, rows = sizes(settings), []
     some = test_set.select(slice(0, row["weighted_images"]))
     for name, run in runs.items():
-        weighted = metrics.importance_weighted_bound(run.log_weights(some, row["weights"])).mean()
+        weighted = metrics.importance_weighted_ladder(run.log_weights(some, row["weights"]), [row["weights"]]).mean()
         tight = metrics.bits_per_dim(-weighted, test_set.dims)
         about = {f"bits, K = {row['weights']}": tight, "images seen": run.record["training"]["images_seen"]}
         rows.append({"model": name, **run.bound(test_set), **about, "seconds": run.provenance["seconds"]})

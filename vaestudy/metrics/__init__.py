@@ -2,8 +2,8 @@
 # ruff: noqa: F401 - what is imported here is what the package offers
 
 from vaestudy.metrics.baselines import LinearCode, factor_codes, ica, noise_codes, pca, rotated
-from vaestudy.metrics.bounds import active_units, bits_per_dim, importance_weighted_bound, importance_weighted_ladder
-from vaestudy.metrics.card import METRICS, Metric, Score, known_factors_score, rotation_score, score_card, scores
+from vaestudy.metrics.bounds import active_units, bits_per_dim, importance_weighted_ladder
+from vaestudy.metrics.card import METRICS, Score, known_factors_score, rotation_score, score_card, scores
 from vaestudy.metrics.information import infomec, information_shares, irs, mig, mig_sup, modularity, total_correlation
 from vaestudy.metrics.predict import DCI, DCIES, ReadOut, dci, dci_es, explicitness, knn_r2, read_out, sap
 from vaestudy.metrics.table import Table, correlation, live, mean_correlation, varies, whitened

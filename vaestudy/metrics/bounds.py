@@ -9,22 +9,15 @@ from jaxtyping import Bool, Float
 from vaestudy.errors import InputError
 
 
-def importance_weighted_bound(log_weights: Float[np.ndarray, "n samples"]) -> Float[np.ndarray, " n"]:
-    """L_k of each image in nats, from k samples of log p(x, z) - log q(z|x); L_1 is the ELBO.
-
-    Burda, Grosse & Salakhutdinov (2016), eq. 8: the log of the mean weight, below log p(x) in expectation and rising
-    to it with k. Raises InputError for weights that are NaN or +inf; -inf is a sample of no weight.
-    """
-    return importance_weighted_ladder(log_weights, [log_weights.shape[1]])[0]
-
-
 def importance_weighted_ladder(
     log_weights: Float[np.ndarray, "n samples"], sizes: Sequence[int]
 ) -> Float[np.ndarray, "sizes n"]:
-    """L_k in nats of each image for several k from one set of samples.
+    """L_k of each image in nats for several k, from samples of log p(x, z) - log q(z|x); L_1 is the ELBO.
 
-    The samples are cut into disjoint blocks of k, whose bounds are averaged: as unbiased as k fresh samples, and of
-    less variance. A remainder that fills no block is left out.
+    Burda, Grosse & Salakhutdinov (2016), eq. 8: the log of the mean weight, below log p(x) in expectation and rising
+    to it with k. The samples are cut into disjoint blocks of k, whose bounds are averaged: as unbiased as k fresh
+    samples, and of less variance. A remainder that fills no block is left out. Raises InputError for weights that are
+    NaN or +inf; -inf is a sample of no weight.
     """
     weights = np.asarray(log_weights, dtype=np.float64)
     if weights.ndim != 2 or np.isnan(weights).any() or (weights == np.inf).any():

@@ -13,32 +13,22 @@ from vaestudy.metrics.predict import dci, dci_es, explicitness, sap
 from vaestudy.metrics.table import Codes, Labels, check_columns, whitened
 from vaestudy.metrics.votes import factor_vae_score, higgins_score
 
-
-class Metric(NamedTuple):
-    """A function `(codes, factors, *, seed, ...)` to a float, or to a NamedTuple of several.
-
-    Attributes:
-        expensive: it takes seconds a code, and is left out unless asked for by name.
-    """
-
-    function: Callable
-    expensive: bool = False
-
-
-METRICS = {
-    "higgins": Metric(higgins_score),
-    "factor_vae": Metric(factor_vae_score),
-    "mig": Metric(mig),
-    "mig_sup": Metric(mig_sup),
-    "sap": Metric(sap),
-    "modularity": Metric(modularity),
-    "explicitness": Metric(explicitness),
-    "irs": Metric(irs),
-    "total_correlation": Metric(total_correlation),
-    "dci": Metric(dci),
-    "dci_es": Metric(dci_es, expensive=True),
-    "infomec": Metric(infomec, expensive=True),
+# Functions `(codes, factors, *, seed, ...)` to a float, or to a NamedTuple of several.
+METRICS: dict[str, Callable] = {
+    "higgins": higgins_score,
+    "factor_vae": factor_vae_score,
+    "mig": mig,
+    "mig_sup": mig_sup,
+    "sap": sap,
+    "modularity": modularity,
+    "explicitness": explicitness,
+    "irs": irs,
+    "total_correlation": total_correlation,
+    "dci": dci,
+    "dci_es": dci_es,
+    "infomec": infomec,
 }
+EXPENSIVE = {"dci_es", "infomec"}  # seconds a code: left out unless asked for by name
 
 
 class Score(NamedTuple):
@@ -69,16 +59,16 @@ def scores(
     metric's name before it to that one alone (dci_method=..., sap_method=...). A metric with several parts comes as
     metric_part. Raises InputError for metrics and settings that nobody knows.
     """
-    if unknown := set(only or ()) - set(METRICS):
+    wanted = set(METRICS) - EXPENSIVE if only is None else set(only)
+    if unknown := wanted - set(METRICS):
         raise InputError(f"no metric is called {', '.join(sorted(unknown))}; there are {', '.join(METRICS)}")
     taken = {name: _settings_of(name, settings) for name in METRICS}
     if unused := set(settings) - {key for keys in taken.values() for key in keys}:
         raise InputError(f"no metric has a setting {', '.join(sorted(unused))}")
     card: dict[str, float] = {}
-    for name, metric in METRICS.items():
-        if (name not in only) if only is not None else metric.expensive:
-            continue
-        result = metric.function(codes, factors, seed=seed, **{taken[name][key]: settings[key] for key in taken[name]})
+    for name in filter(wanted.__contains__, METRICS):
+        own = {parameter: settings[key] for key, parameter in taken[name].items()}
+        result = METRICS[name](codes, factors, seed=seed, **own)
         parts = result._asdict() if isinstance(result, tuple) else {}
         card |= {f"{name}_{part}": value for part, value in parts.items()} or {name: result}
     return card
@@ -86,7 +76,7 @@ def scores(
 
 def _settings_of(name: str, settings: dict) -> dict[str, str]:
     """The settings that the metric takes, each with the parameter that it is for."""
-    known = set(signature(METRICS[name].function).parameters) - {"codes", "factors", "seed"}
+    known = set(signature(METRICS[name]).parameters) - {"codes", "factors", "seed"}
     names = {key: key.removeprefix(f"{name}_") for key in settings}
     return {key: parameter for key, parameter in names.items() if parameter in known}
 

@@ -16,9 +16,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from vaestudy.errors import InputError
+from vaestudy.errors import InputError, check_choice
 from vaestudy.metrics.information import mean_gap
-from vaestudy.metrics.table import Codes, Labels, Rows, Table, check_columns, check_one_of, correlation
+from vaestudy.metrics.table import Codes, Labels, Rows, Table, check_columns, correlation
 from vaestudy.metrics.votes import logistic
 
 Importance = Literal["forest", "boosted_trees", "lasso"]
@@ -45,7 +45,7 @@ def dci(
     test accuracy, for "lasso" the mean test R² (not below 0). Completeness counts all latents: a constant one raises
     the number among which a factor could have been spread.
     """
-    check_one_of("method", method, get_args(Importance))
+    check_choice("method", method, get_args(Importance))
     learnt, unseen = Table.split(codes, factors, seed, train, test, live=True)
     fits = [_importance(learnt, unseen, k, method, seed) for k in range(factors.shape[1])]
     parts = dci_from_importance(np.stack([weights for weights, _ in fits], axis=1), codes.shape[1])
@@ -154,7 +154,7 @@ def sap(
     takes them as classes, disentanglement_lib's default for dSprites, and caps even true factors at about 0.25, since
     a linear classifier of one number cannot carve 40 classes. The two do not compare. Constant codes score 0.
     """
-    check_one_of("method", method, get_args(Predictor))
+    check_choice("method", method, get_args(Predictor))
     learnt, unseen = Table.split(codes, factors, seed, train, test)
     width = learnt.codes.shape[1]
     scores = correlation(np.hstack(learnt))[:width, width:] ** 2

@@ -163,12 +163,6 @@ def check_columns(name: str, chosen: Sequence[int], width: int, least: int = 0) 
     return list(chosen)
 
 
-def check_one_of(name: str, value: str, known: Sequence[str]) -> None:
-    """Raises InputError for a setting whose value is none of those known."""
-    if value not in known:
-        raise InputError(f"{name} must be one of {', '.join(known)}, not {value!r}")
-
-
 def _check_shapes(codes: np.ndarray, factors: np.ndarray) -> None:
     if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors) or 0 in codes.shape + factors.shape:
         shapes = f"{codes.shape} and {factors.shape}"

@@ -11,8 +11,8 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from vaestudy.errors import InputError
-from vaestudy.metrics.table import CHUNK, Codes, Labels, Models, Table, check_columns, check_one_of
+from vaestudy.errors import InputError, check_choice
+from vaestudy.metrics.table import CHUNK, Codes, Labels, Models, Table, check_columns
 
 Classifier = Literal["logistic", "adagrad"]  # the default; the paper's
 Problems = Float[np.ndarray, "m n d"]
@@ -175,7 +175,7 @@ def accuracies(
     For m problems with the same labels. Raises InputError for another classifier, and for a class without any point to
     learn from.
     """
-    check_one_of("classifier", classifier, get_args(Classifier))
+    check_choice("classifier", classifier, get_args(Classifier))
     known, truth, learnt, unseen = labels[:train], labels[train:], points[:, :train], points[:, train:]
     if len(np.unique(known)) <= truth.max():
         raise InputError(f"{train} training points leave a class without any: use a larger train")

@@ -26,23 +26,17 @@ class Terms(NamedTuple):
 
 
 @runtime_checkable
-class Trainable(Protocol):
-    """What training needs of a `torch.nn.Module`."""
-
-    shape: tuple[int, int, int]  # (channels, height, width) of its images
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Terms:
-        """The parts of the bound for each image."""
-
-
-@runtime_checkable
-class Model(Trainable, Protocol):
-    """What some figures and scores ask of a trained model as well.
+class Model(Protocol):
+    """What training (`shape` and `forward` alone), figures and scores ask of a `torch.nn.Module`.
 
     Latents come in groups, those sampled first at the front: vectors (n, d) or maps (n, d, h, w).
     """
 
+    shape: tuple[int, int, int]  # (channels, height, width) of its images
     config: Any  # a dataclass or plain JSON: with the class, what a run of the model is known by
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Terms:
+        """The parts of the bound for each image."""
 
     def encode(self, x: Float[Tensor, "n c h w"], draw: bool = False) -> list[Tensor]:
         """The means of q(z|x) for each group, each given the means above it; with `draw`, draws given draws."""

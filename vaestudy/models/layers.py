@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+ITERATIONS = 4  # of the power iteration, a step
+
 
 class Conv(nn.Conv2d):
     """A "same" convolution, weight-normalised unless told otherwise, with an optional fixed mask on its weight.
@@ -176,13 +178,11 @@ class SpectralPenalty(nn.Module):
 
     Args:
         model: whose Conv kernels (as they act, weight normalisation included) and NormAct scales are penalised.
-        iterations: power iterations a step.
         first: power iterations with the first weights.
     """
 
-    def __init__(self, model: nn.Module, iterations: int = 4, first: int = 36):
+    def __init__(self, model: nn.Module, first: int = 36):
         super().__init__()
-        self.iterations = iterations
         self.norms = [m for m in model.modules() if isinstance(m, NormAct) and m.weight is not None]
         self.convs: dict[str, list[Conv]] = {}
         for conv in (module for module in model.modules() if isinstance(module, Conv)):
@@ -199,7 +199,7 @@ class SpectralPenalty(nn.Module):
         total = 0.0
         for name, convs in self.convs.items():
             kernels = _matrices(convs)
-            left, right = _iterate(kernels, getattr(self, name), self.iterations)
+            left, right = _iterate(kernels, getattr(self, name), ITERATIONS)
             getattr(self, name).copy_(left)
             total = total + torch.einsum("no,noi,ni->", left, kernels, right)
         return sum((norm.weight.abs().max() for norm in self.norms), start=total)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vaestudy.errors import InputError, check_bounds, check_choices
+from vaestudy.errors import InputError, check_bounds, check_choice, check_choices
 from vaestudy.models.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
 
 CHOICES = {
@@ -102,8 +102,7 @@ class NVAEConfig:
         Raises:
             InputError: an unknown name, images of another number of channels, or sides that the scales do not divide.
         """
-        if name not in PRESETS:
-            raise InputError(f"preset must be one of {', '.join(PRESETS)}, not {name!r}")
+        check_choice("preset", name, PRESETS)
         config = cls(**PRESETS[name])
         if shape is not None and shape[0] != config.shape[0]:
             raise InputError(

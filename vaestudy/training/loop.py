@@ -194,7 +194,7 @@ class Loop:
         words = "%s: not finite after %s images; back to %s, with half the learning rate"
         logger.warning(words, self.runs[0].path, f"{seen:,}", f"{self.step * self.batch:,}")
         self.take_step.load_state_dict(_copied(self.kept["state"], self.take_step.device))
-        self.take_step.skips.count_on_from(skipped)
+        self.take_step.skips.count.copy_(torch.tensor([skipped, 0]))  # in all, and in a row
         self.truncate_logs()
         self.save()
 

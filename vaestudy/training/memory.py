@@ -1,7 +1,6 @@
 """Memory and cores: what is free, what was used, and what is said where there is too little."""
 
 import ctypes
-import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -22,11 +21,9 @@ def free_bytes(device: torch.device) -> int:
     """Memory that can still be had on the device, in a container within its limit."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    known = Path("/proc/meminfo")
-    if not known.exists():
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    lines = dict(line.split(":") for line in known.read_text().splitlines())
-    free = int(lines["MemAvailable"].split()[0]) * 1024
+    import psutil  # here, since it wants modules of its system
+
+    free = psutil.virtual_memory().available
     limit, used = (_cgroup(name) for name in ("memory.max", "memory.current"))
     if limit is None or used is None:
         return free

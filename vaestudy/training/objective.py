@@ -79,10 +79,6 @@ class Objective:
         depths = [group / max(groups - 1, 1) for group in range(groups)]
         return [share ** (1 - depth) * self.group_kl_anneal ** (depth * (1 - share)) for depth in depths]
 
-    def capacity_target(self, progress: float) -> float:
-        """C in force, nats: `capacity` · min(1, progress / capacity_ramp) (Burgess et al., 2018, eq. 8)."""
-        return self.capacity * min(1.0, progress / self.capacity_ramp)
-
     def spectral_weight(self, progress: float) -> float:
         """λ in force: from `spectral_start` to `spectral`, log-linearly in the share of beta (NVAE, sec. 4)."""
         if not self.spectral_start:
@@ -119,7 +115,8 @@ def coefficients(objectives: Sequence[Objective], progress: float, groups: int =
             weights, gamma = [0.0] * groups, objective.gamma
         else:
             excess = (objective.beta - 1) * objective.kl_weight(progress)
-        rows.append([*weights, gamma, objective.capacity_target(progress), excess])
+        capacity = objective.capacity * min(1.0, progress / objective.capacity_ramp)
+        rows.append([*weights, gamma, capacity, excess])
     table = torch.tensor(rows)
     return Coefficients(table[:, :groups], *table[:, groups:].unbind(1))
 

@@ -40,10 +40,6 @@ class GradientSkips(nn.Module):
         """Steps left out in all, and the last ones in a row; read from the device."""
         return tuple(self.count.tolist())
 
-    def count_on_from(self, skipped: int) -> None:
-        """So many steps in all, and none in a row."""
-        self.count.copy_(torch.tensor([skipped, 0]))
-
 
 @torch.no_grad()
 def put_back(accepted: Tensor, kinds: Sequence[list[Tensor]], before: Sequence[Tensor]) -> None:

@@ -120,7 +120,13 @@ def fit_many(
                 alone(*job)
     while not all(job.run.finished for job in stackable):  # torchrun ends all processes if one is lost
         time.sleep(0.2)
-    _side_by_side(alone, [job for job in jobs if not (stacks(job) or job.run.finished)], device)
+    rest = [job for job in jobs if not (stacks(job) or job.run.finished)]
+    if len(rest) > 1 and memory.usable_cores() > 1 and device.type == "cpu" and distributed.world() == 1:
+        with _watched(rest):
+            side_by_side(alone, rest)
+    else:  # with CUDA, or under torchrun, they take turns
+        for job in rest:
+            alone(*job)
     for run in runs:
         run.model.to(device)
         run.load()
@@ -232,16 +238,6 @@ def _remove(state: Path) -> None:
     """Take a stack's state away; what names its models goes last."""
     checkpoint.remove(state)
     shutil.rmtree(state, ignore_errors=True)
-
-
-def _side_by_side(alone: Callable[..., Run], jobs: Sequence[Job], device: torch.device) -> None:
-    """On the cores of a CPU; with CUDA, or under torchrun, they take turns."""
-    if len(jobs) > 1 and memory.usable_cores() > 1 and device.type == "cpu" and distributed.world() == 1:
-        with _watched(jobs):
-            side_by_side(alone, jobs)
-    else:
-        for job in jobs:
-            alone(*job)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from vaestudy.data.cache import cached_array
 from vaestudy.data.faces.portrait import draw
 from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.data.paths import cache_path
-from vaestudy.errors import InputError
+from vaestudy.errors import InputError, check_choice
 
 FACTORS = {
     "azimuth": 9,  # to the left .. to the right, as we see it
@@ -152,8 +152,7 @@ def render(
     """
     if image_size not in SIDES:
         raise InputError(f"faces are drawn with image_size {SIDES[0]} to {SIDES[-1]}, not {image_size}")
-    if variation not in VARIATIONS:
-        raise InputError(f"faces have the variations {' and '.join(VARIATIONS)}, not {variation!r}")
+    check_choice("variation", variation, VARIATIONS)
     if values.shape[1] != len(SIZES) or (values < 0).any() or (values >= SIZES).any():
         raise InputError(f"factor values must have {len(SIZES)} columns from 0 to below {', '.join(map(str, SIZES))}")
     device = torch.device(device)
