@@ -173,14 +173,10 @@ def codes(context: Context, runs: list[Run]) -> list[dict]:
     """The mutual information gap of a code, and the mean one of random rotations of its whitened live latents."""
     exam = parts.examined(context.images(), context.sizes["grid_images"])
     known = [parts.described(run) | live(run, exam.images.select(slice(0, 5_000))) for run in runs]
-    jobs = [
-        (code, exam.factors, row["kl_by_latent"], row["seed"], context.sizes["rotations"])
-        for code, row in zip(sweeps.codes(runs, exam.images), known, strict=True)
-    ]
-    return [row | scores for row, scores in zip(known, parts.threaded(gap_and_rotations, jobs), strict=True)]
 
+    def scored(means: np.ndarray, row: dict) -> dict:
+        own, alive = {"factors": exam.factors, "seed": row["seed"]}, parts.live_codes(means, row["kl_by_latent"])
+        rotated = parts.rotated_mig(alive, rotations=context.sizes["rotations"], **own)
+        return row | {"mig": metrics.mig(means, **own), "mig_rotated": rotated}
 
-def gap_and_rotations(means: np.ndarray, factors: np.ndarray, kl: list[float], seed: int, rotations: int) -> dict:
-    """MIG of posterior means, and the mean MIG of rotations of the live ones."""
-    rotated = parts.rotated_mig(parts.live_codes(means, kl), factors, seed=seed, rotations=rotations)
-    return {"mig": metrics.mig(means, factors, seed=seed), "mig_rotated": rotated}
+    return parts.threaded(scored, list(zip(sweeps.codes(runs, exam.images), known, strict=True)))
