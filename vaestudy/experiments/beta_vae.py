@@ -15,7 +15,7 @@ from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments import evidence
 from vaestudy.experiments.beta_vae_parts import READ_OUT, Examined, held_out_region  # noqa: F401 (for the page)
-from vaestudy.experiments.common import LEAST_SCORED, checked, image_side, runs_root, seeds_from, sizes
+from vaestudy.experiments.common import LEAST_SCORED, checked, image_side, images, runs_root, seeds_from, sizes
 from vaestudy.models import VAE
 from vaestudy.settings import BetaVAESettings
 from vaestudy.training import Grid, Job, Run, distributed, fit_many
@@ -96,12 +96,7 @@ def grids(settings: BetaVAESettings) -> list[Grid]:
     return [grid(settings), parts.grid(more.sizes, more.seeds)]
 
 
-def images(settings: BetaVAESettings) -> ImageSet:
-    """What the models learn from: all images of the data set, or those of its training split."""
-    return context(settings).images()
-
-
-train_images = images
+train_images = images  # what the models learn from
 
 
 def jobs(settings: BetaVAESettings, whole: ImageSet) -> dict[str, list[Job]]:
