@@ -62,11 +62,6 @@ def train_and_test(context: Context) -> tuple[ImageSet, ImageSet]:
     return data.train_and_test(name, context.sizes["test_images"], image_size=side, data_dir=context.data_dir)
 
 
-def train_images(context: Context) -> ImageSet:
-    """Those to train on."""
-    return train_and_test(context)[0]
-
-
 def pressed(recipe: Training, seed: int, objective: dict[str, Any]) -> Training:
     """A training at another seed, with changes to its objective."""
     return replace(recipe, seed=seed, objective=replace(recipe.objective, **objective))
@@ -91,7 +86,7 @@ def wanted(context: Context) -> list[tuple[Context, dict[str, Any], int]]:
     return [(context, of, seed) for seed in context.seeds for of in settings(context.sizes)]
 
 
-@apart("hierarchy", "nvae", wanted, job, train_images)
+@apart("hierarchy", "nvae", wanted, job, lambda context: train_and_test(context)[0])
 def trained_and_scored(context: Context, of: dict[str, Any], seed: int) -> dict:
     """The row of one model; what was scored once is found in the record of its run."""
     train_set, test_set = train_and_test(context)

@@ -94,11 +94,6 @@ def flat_model(settings: NVAESettings, shape: tuple[int, int, int]) -> VAE:
         return VAE(shape, network="mlp", **same, latent_dim=row["latent_dim"])
 
 
-def train_images(settings: NVAESettings) -> ImageSet:
-    """What the models learn from."""
-    return train_and_test(settings)[0]
-
-
 def jobs(settings: NVAESettings, train_set: ImageSet) -> dict[str, list[Job]]:
     """Every training of the page: an NVAE for each β, and the flat VAE."""
     shape, flat = train_set.shape, replace(sizes(settings)["flat_training"], seed=settings.seed)

@@ -49,7 +49,8 @@ def plan(settings: Settings, experiment: ModuleType) -> dict[str, Any]:
 
 def _page(settings: Settings, experiment: ModuleType, find: Find) -> tuple[dict[str, Any], dict[str, list[Job]]]:
     """What is known of the images of a page, and its trainings."""
-    found, about = find(lambda: experiment.train_images(settings), *_source(settings, experiment))
+    load = getattr(experiment, "train_images", lambda own: experiment.train_and_test(own)[0])
+    found, about = find(functools.partial(load, settings), *_source(settings, experiment))
     with torch.device("meta"):
         return about, experiment.jobs(settings, found)
 

@@ -52,11 +52,6 @@ def model(settings: VAESettings, shape: tuple[int, int, int], latent_dim: int) -
     return VAE(shape, latent_dim=latent_dim, seed=settings.seed, **network)
 
 
-def train_images(settings: VAESettings) -> ImageSet:
-    """What the models learn from."""
-    return train_and_test(settings)[0]
-
-
 def jobs(settings: VAESettings, train_set: ImageSet) -> dict[str, list[Job]]:
     """Every training of the stage: with the latents asked for, as long and half as long, and with two latents."""
     main = training(settings)
