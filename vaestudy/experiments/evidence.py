@@ -88,34 +88,19 @@ def part(name: str, stage: str, jobs: Callable, images: Callable = Context.image
     """Put a function into `PARTS` that makes the rows from a context and its trained runs."""
 
     def register(score: Callable[[Context, list[Run]], list[dict]]) -> Callable:
-        def rows(context: Context) -> list[dict]:
-            return score(context, fit_many(jobs(context, images(context))))
-
-        PARTS[name] = Part(name, stage, rows, jobs, images)
+        PARTS[name] = Part(name, stage, lambda own: score(own, fit_many(jobs(own, images(own)))), jobs, images)
         return score
 
     return register
 
 
-def apart(
-    name: str, stage: str, wanted: Callable[[Context], list[tuple]], job: Callable[..., Job], images: Callable
-) -> Callable[[Callable], Callable]:
-    """The same with a function that trains and scores one model, of those `wanted`: they are made side by side.
+def apart(name: str, row: Callable[..., dict], wanted: Callable, job: Callable, images: Callable) -> Part:
+    """A part of stage 3: `row` trains and scores one model of those `wanted`, which are made side by side.
 
-    Each tuple of `wanted` is what the function takes and, with the images, `job`.
+    Each tuple that `wanted` gives of a context is what `row` takes and, with the images, `job`.
     """
-
-    def register(train_and_score: Callable[..., dict]) -> Callable:
-        def rows(context: Context) -> list[dict]:
-            return side_by_side(train_and_score, wanted(context))
-
-        def jobs(context: Context, images: ImageSet) -> list[Job]:
-            return [job(*of, images) for of in wanted(context)]
-
-        PARTS[name] = Part(name, stage, rows, jobs, images)
-        return train_and_score
-
-    return register
+    jobs = lambda context, seen: [job(*of, seen) for of in wanted(context)]  # noqa: E731
+    return Part(name, "nvae", lambda context: side_by_side(row, wanted(context)), jobs, images)
 
 
 def run_piece(part: Part, context: Context, seeds: Iterable[int], piece: str, folder: Path) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from vaestudy.data import ImageSet
 from vaestudy.experiments import group_scores
 from vaestudy.experiments.beta_vae_parts import classes_of
 from vaestudy.experiments.common import trained
-from vaestudy.experiments.evidence import Context, apart
+from vaestudy.experiments.evidence import PARTS, Context, apart
 from vaestudy.models import NVAE, NVAEConfig
 from vaestudy.training import Job, Run, Training, fit
 
@@ -86,7 +86,6 @@ def wanted(context: Context) -> list[tuple[Context, dict[str, Any], int]]:
     return [(context, of, seed) for seed in context.seeds for of in settings(context.sizes)]
 
 
-@apart("hierarchy", "nvae", wanted, job, lambda context: train_and_test(context)[0])
 def trained_and_scored(context: Context, of: dict[str, Any], seed: int) -> dict:
     """The row of one model; what was scored once is found in the record of its run."""
     train_set, test_set = train_and_test(context)
@@ -98,6 +97,9 @@ def trained_and_scored(context: Context, of: dict[str, Any], seed: int) -> dict:
         known = {"exam": {**exam, "test_images": len(test_set)}, "scores": row}
         run.update_record(groups=known)
     return {**settled(run), **of, **known["scores"]}
+
+
+PARTS["hierarchy"] = apart("hierarchy", trained_and_scored, wanted, job, lambda context: train_and_test(context)[0])
 
 
 def scores(
