@@ -300,12 +300,12 @@ def regions(context: Context) -> dict[str, ImageSet]:
     return dict(zip(("seen", "new"), parts, strict=True)) if min(map(len, parts)) >= LEAST_SCORED else {}
 
 
-def of_region(context: Context, images: ImageSet | None) -> list[Job]:
-    """The sweep on what is left, if anything was held out."""
-    return of_grid(context, images) if images else []
-
-
-@part("combinations", "beta_vae", of_region, lambda context: regions(context).get("seen"))
+@part(
+    "combinations",
+    "beta_vae",
+    lambda context, seen: of_grid(context, seen) if seen else [],
+    lambda context: regions(context).get("seen"),
+)
 def combinations(context: Context, runs: list[Run]) -> list[dict]:
     """The sweep without one region of the factor grid, examined inside of it and on as many images outside."""
     limit, rows = context.sizes["grid_images"], []

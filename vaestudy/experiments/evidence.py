@@ -181,7 +181,8 @@ def of_page(settings: Settings) -> pd.DataFrame:
     Those of all pieces that are there, in a profile that is run in pieces; else the profile's parts are run here.
     """
     if profiles.sizes(settings.stage, settings.profile)["pieces"]:
-        return read(folder(settings.profile if has_records(settings.profile) else f"published/{settings.profile}"))
+        own = folder(settings.profile)
+        return read(own if _files(own) else folder(f"published/{settings.profile}"))
     frames = [part_of_page(settings, name) for name in profiles.parts(settings.stage, settings.profile)]
     return pd.concat(frames, ignore_index=True) if frames else _frame([])
 
@@ -191,14 +192,9 @@ def folder(profile: str) -> Path:
     return project_root() / "reports" / profile
 
 
-def has_records(profile: str) -> bool:
-    """Whether pieces of a profile were made here; without any, its pages are made from the published ones."""
-    return bool(_files(folder(profile)))
-
-
 def adopt_published(jobs: Iterable[Job], profile: str) -> None:
     """Copy the published runs among the trainings of a page that is made from published records."""
-    for job in jobs if not has_records(profile) else ():
+    for job in jobs if not _files(folder(profile)) else ():
         published, own = folder(f"published/{profile}") / "runs" / Path(job.run_dir).name, job.run
         if published.is_dir() and not own.finished:
             own.path.mkdir(parents=True, exist_ok=True)

@@ -115,7 +115,7 @@ def scores(
     classes = classes_of(seen.name, names)
     nats = [of.ravel() for of in run.kl_by_latent(seen)]
     codes, factors = run.codes_by_group(seen, draws=draws, pooled=False, batch=BATCH // draws)
-    labels = names_of(len(codes))
+    labels = [f"{name}_" for name in GROUPS] if len(codes) > 1 else [""]
     row = {"nats": float(sum(of.sum() for of in nats))}
     row |= group_scores.references(factors, seed=seed, classes=classes)
     exam = {"names": names, "seed": seed, "draws": draws, "classes": classes, "rotations": rotations}
@@ -130,18 +130,6 @@ def scores(
             row |= {f"{label}{what}_{name}": float(value) for name, value in zip(names, of, strict=True)}
     # One group is the whole code and the top one in one.
     return row if len(codes) > 1 else row | {"top_nats": row["nats"]}
-
-
-def names_of(groups: int) -> list[str]:
-    """What the columns of each group begin with, top first; those of a single group with nothing."""
-    if groups == 1:
-        return [""]
-    return [f"{name}_" for name in (*GROUPS, *map(str, range(len(GROUPS) + 1, groups + 1)))[:groups]]
-
-
-def hierarchies(found: pd.DataFrame) -> pd.DataFrame:
-    """Of the records of the part `hierarchy` those of models with several groups."""
-    return found[found["network"] == "hierarchy"] if len(found) else found
 
 
 def groups_of(found: pd.DataFrame, betas: tuple[float, ...] = (1.0, 16.0)) -> list[dict]:

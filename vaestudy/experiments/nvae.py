@@ -12,7 +12,7 @@ import pandas as pd
 from vaestudy import data, metrics, published
 from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments import beta_vae_parts, devices, evidence, group_scores, hierarchy
+from vaestudy.experiments import beta_vae_parts, evidence, group_scores, hierarchy
 from vaestudy.experiments.common import checked, runs_root, scorable, sizes, some_rows
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.settings import NVAESettings
@@ -235,11 +235,6 @@ def forms(
         pooled = codes.reshape(len(codes), len(nats), -1).mean(2)
         found["mean over space"] = pooled, nats.sum((1, 2))
     return found
-
-
-def devices_table(settings: NVAESettings, found: pd.DataFrame, shape: tuple[int, int, int]) -> list[dict]:
-    """Which of NVAE's devices the models shown have, and what each gives and costs by the records."""
-    return devices.table(found, config(settings, shape), training(settings, 1.0).objective)
 
 
 def beside_earlier_work(claims: list[dict]) -> list[dict]:
