@@ -260,10 +260,10 @@ def beside_published(settings: NVAESettings) -> list[dict]:
 
 def headline(settings: NVAESettings, bounds: pd.DataFrame, bits: int) -> list[dict]:
     """The stage's rows on the report's first page."""
-    theirs = published.nvae(dataset(settings))
-    by_model = bounds.set_index("model")["bits_per_dim"]
+    name, by_model = dataset(settings), bounds.set_index("model")["bits_per_dim"]
+    theirs = (published.NVAE[name], published.NVAE_SOURCE) if name in published.NVAE else (None, None)
     rows = [
-        (f"NVAE, bits per dimension of {dataset(settings)}, {bits} bits", by_model["NVAE, β = 1"], *theirs),
+        (f"NVAE, bits per dimension of {name}, {bits} bits", by_model["NVAE, β = 1"], *theirs),
         ("flat VAE beside it, bits per dimension", by_model["flat VAE"], None, None),
     ]
     return [dict(zip(("quantity", "ours", "published", "source"), row, strict=True)) for row in rows]
