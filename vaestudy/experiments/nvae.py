@@ -19,7 +19,7 @@ from vaestudy.settings import NVAESettings
 from vaestudy.training import Job, Run, Training, distributed, fit, fit_many
 from vaestudy.training.listing import open_run
 from vaestudy.training.parallel import side_by_side
-from vaestudy.words import label
+from vaestudy.words import known_verdict, label
 
 
 class Runs(NamedTuple):
@@ -239,18 +239,12 @@ def forms(
 
 def beside_earlier_work(claims: list[dict]) -> list[dict]:
     """A row for each earlier work on hierarchies, with our verdicts on what is nearest to it."""
-    verdicts = {claim["id"]: claim for claim in claims}
+    verdicts = {claim["id"]: known_verdict(claim) for claim in claims}
     rows = []
     for work in published.HIERARCHIES:
-        near = [f"{name} {_verdict(verdicts[name])}" for name in work.claims]
-        row = {"work": work.work, "what was done": work.done, "what came out": work.found}
-        rows.append(row | {"here": "; ".join(near)})
+        near = "; ".join(f"{name} {verdicts[name]}" for name in work.claims)
+        rows.append({"work": work.work, "what was done": work.done, "what came out": work.found, "here": near})
     return rows
-
-
-def _verdict(claim: dict) -> str:
-    given = claim["published"] if claim["verdict"] == "not tested" else claim["verdict"]
-    return given or "not tested"
 
 
 def beside_published(settings: NVAESettings) -> list[dict]:
