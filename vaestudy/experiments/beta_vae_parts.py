@@ -132,7 +132,7 @@ def code_scores(codes: Float[np.ndarray, "n d"], exam: Examined, kl: list[float]
     row |= {f"r2_{name}": float(value) for name, value in zip(exam.names, known, strict=True)}
     if count := sizes.get("rotations", 0):
         once = {"seed": seed, "rotations": count}
-        row["mig_rotated"] = rotated_mig(alive, exam.factors, **once)
+        row["mig_rotated"] = metrics.rotation_score(alive, exam.factors, metric=metrics.mig, **once)
         if several:
             exam_of = {"classes": exam.classes, "pairs": 5}
             row["higgins_5_rotated"] = metrics.rotation_score(alive, exam.factors, **once, **exam_of)
@@ -140,16 +140,9 @@ def code_scores(codes: Float[np.ndarray, "n d"], exam: Examined, kl: list[float]
 
 
 def live_codes(codes: Float[np.ndarray, "n d"], kl: Sequence[float] | np.ndarray) -> Float[np.ndarray, "n _"]:
-    """The latents that carry .05 nats or more, and constants to make two columns where there are fewer."""
-    alive = codes[:, metrics.live(np.asarray(kl), LIVE_NATS)]
-    return np.pad(alive, ((0, 0), (0, max(0, 2 - alive.shape[1]))))
-
-
-def rotated_mig(alive: Float[np.ndarray, "n d"], factors: Int[np.ndarray, "n k"], seed: int, rotations: int) -> float:
-    """The mean MIG of random rotations of whitened latents; a single one has none but itself."""
-    if metrics.varies(alive).sum() < 2:
-        return metrics.mig(alive, factors, seed=seed)
-    return metrics.rotation_score(alive, factors, metric=metrics.mig, seed=seed, rotations=rotations)
+    """The latents that carry .05 nats or more, or one that is constant where none does."""
+    alive = metrics.live(np.asarray(kl), LIVE_NATS)
+    return codes[:, alive] if alive.any() else np.zeros_like(codes[:, :1])
 
 
 def weak_higgins(codes: Float[np.ndarray, "n d"], exam: Examined, seed: int, sizes: Any) -> float:

@@ -24,13 +24,7 @@ def scored_metrics(classes: Sequence[int] | None) -> dict[str, Callable[..., flo
     def higgins(codes: Codes, factors: Labels, *, seed: int) -> float:
         return metrics.higgins_score(codes, factors, seed=seed, classes=classes, pairs=5)
 
-    return {"higgins_5": higgins, "mig": gap}
-
-
-def gap(codes: Codes, factors: Labels, *, seed: int) -> float:
-    """`metrics.mig`, where a single latent has a second one beside it that says nothing."""
-    padded = np.pad(codes, ((0, 0), (0, max(0, 2 - codes.shape[1]))))
-    return metrics.mig(padded, factors, seed=seed)
+    return {"higgins_5": higgins, "mig": metrics.mig}
 
 
 def scores(
