@@ -102,13 +102,11 @@ def factors_table(train_set: ImageSet) -> list[dict]:
 
 
 def gradient_variances(run: Run, test_set: ImageSet, seed: int, draws: int = 1000) -> pd.DataFrame:
-    """Variance of each estimator of the bound's gradient, averaged over 1, 10 and 100 noise samples.
+    """Variance of each estimator of the bound's gradient (columns), averaged over 1, 10 and 100 noise samples (rows).
 
-    Columns: estimator, samples, variance (summed over an image's variational parameters, mean over images).
+    Summed over an image's variational parameters, mean over images.
     """
-    found = gradient_spreads(run, test_set, seed, draws, (1, 10, 100))
-    rows = [(*pair, variance) for pair, variance in found.items()]
-    return pd.DataFrame(rows, columns=["estimator", "samples", "variance"])
+    return pd.Series(gradient_spreads(run, test_set, seed, draws, (1, 10, 100))).unstack(level=0)
 
 
 def held_out_bounds(runs: Mapping[str, Run], test_set: ImageSet) -> pd.DataFrame:
