@@ -35,11 +35,11 @@ NVAE = {"mnist": "78.01 nats", "cifar10": "2.91", "celeba": "2.03 (64 x 64, 8 bi
 # Vahdat & Kautz (2020), ablations on CIFAR-10, bits per dimension: with everything, and without the device. Recalled
 # from the tables and not checked against them, which the page says.
 NVAE_ABLATIONS = {
-    "residual": "3.16, without 3.19",
-    "squeeze_excitation": "3.16, without 3.22",
-    "spectral": "3.16, without 3.18",
-    "wn_elu": "BN + Swish 3.16, WN + ELU 3.31",
-    "regular": "depthwise decoder 3.07, regular 3.11",
+    "residual distributions": "3.16, without 3.19",
+    "squeeze-and-excitation": "3.16, without 3.22",
+    "spectral regularisation": "3.16, without 3.18",
+    "batch norm with Swish": "BN + Swish 3.16, WN + ELU 3.31",
+    "depthwise cells": "depthwise decoder 3.07, regular 3.11",
 }
 
 

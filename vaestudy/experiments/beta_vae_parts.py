@@ -134,8 +134,8 @@ def code_scores(codes: Float[np.ndarray, "n d"], exam: Examined, kl: list[float]
         once = {"seed": seed, "rotations": count}
         row["mig_rotated"] = metrics.rotation_score(alive, exam.factors, metric=metrics.mig, **once)
         if several:
-            exam_of = {"classes": exam.classes, "pairs": 5}
-            row["higgins_5_rotated"] = metrics.rotation_score(alive, exam.factors, **once, **exam_of)
+            once |= {"classes": exam.classes, "pairs": 5}
+            row["higgins_5_rotated"] = metrics.rotation_score(alive, exam.factors, **once)
     return row
 
 
@@ -182,11 +182,9 @@ def draw_scores(run: Run, exam: Examined, kl: list[float], seed: int) -> dict[st
     """The scores of posterior draws of the live latents, ten an image."""
     codes, factors = run.codes(exam.images, some_rows(exam.images, DRAWN_IMAGES), draws=DRAWS)
     codes = live_codes(codes, kl)
-    part, one = exam._replace(factors=factors), slice(None, None, DRAWS)
-    if len(exam.classes) < 2:  # what learns from some rows and is tested on others takes one draw an image
-        found = higgins(codes[one], part._replace(factors=factors[one]), seed, ())
-    else:
-        found = higgins(codes, part, seed, (5,))
+    # A read-out, which learns from some rows and is tested on others, takes one draw an image.
+    taken = slice(None, None, 1 if len(exam.classes) > 1 else DRAWS)
+    found = higgins(codes[taken], exam._replace(factors=factors[taken]), seed, (5,))
     found["mig"] = metrics.mig(codes, factors, seed=seed)
     return {f"{name}_draws": value for name, value in found.items()}
 

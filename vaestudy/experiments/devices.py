@@ -14,19 +14,18 @@ from vaestudy.training import Job, Objective, fit
 
 
 class Device(NamedTuple):
-    """Fields of the network and of the objective that leave a device out, and its key among the published ablations."""
+    """Fields of the network and of the objective that leave a device out."""
 
     network: dict[str, Any]
     objective: dict[str, Any]
-    published: str
 
 
 DEVICES = {
-    "residual distributions": Device({"residual": False}, {}, "residual"),
-    "depthwise cells": Device({"decoder_cell": "regular"}, {}, "regular"),
-    "squeeze-and-excitation": Device({"squeeze_excitation": False}, {}, "squeeze_excitation"),
-    "batch norm with Swish": Device({"norm_activation": "wn_elu"}, {}, "wn_elu"),
-    "spectral regularisation": Device({}, {"spectral": 0.0}, "spectral"),
+    "residual distributions": Device({"residual": False}, {}),
+    "depthwise cells": Device({"decoder_cell": "regular"}, {}),
+    "squeeze-and-excitation": Device({"squeeze_excitation": False}, {}),
+    "batch norm with Swish": Device({"norm_activation": "wn_elu"}, {}),
+    "spectral regularisation": Device({}, {"spectral": 0.0}),
 }
 
 
@@ -37,7 +36,7 @@ def wanted(context: Context) -> list[tuple[Context, str, int]]:
 
 def job(context: Context, without: str, seed: int, images: ImageSet) -> Job:
     """The training of one model, on images at the bits of its network."""
-    sizes, own = context.sizes, DEVICES.get(without, Device({}, {}, ""))
+    sizes, own = context.sizes, DEVICES.get(without, Device({}, {}))
     config = NVAEConfig.preset(sizes["architecture"], shape=images.shape, seed=seed, **own.network)
     recipe = pressed(sizes["training"], seed, own.objective)
     return Job.below(context.runs_root, "devices", NVAE(config), images.quantized(config.bits), recipe)
@@ -70,11 +69,9 @@ def table(records: pd.DataFrame, config: NVAEConfig, objective: Objective) -> li
     `records` are those of the part `devices`, or an empty table. Gains are nats per image with a 95 % interval over
     seeds, each model with the device against the one of the same seed without it; costs are ratios of training seconds.
     """
-    found = []
-    by_seed = {}
-    if len(records):
-        by_seed = {name: part.set_index("seed").sort_index() for name, part in records.groupby("without")}
-    for name, device in DEVICES.items():
+    by_device = records.groupby("without") if len(records) else {}
+    found, by_seed = [], {name: models.set_index("seed").sort_index() for name, models in by_device}
+    for name in DEVICES:
         row = {"device": name, "in the models shown": is_on(name, config, objective)}
         if {"nothing", name} <= by_seed.keys():
             whole, without = by_seed["nothing"].align(by_seed[name], join="inner", axis=0)
@@ -82,5 +79,5 @@ def table(records: pd.DataFrame, config: NVAEConfig, objective: Objective) -> li
             mean, reach = gain.mean(), stats.t.ppf(0.975, len(gain) - 1) * gain.sem()  # of one seed not a number
             row |= {"gain, nats": mean, "from": mean - reach, "to": mean + reach, "seeds": len(gain)}
             row["time with it / without"] = float((whole["training_seconds"] / without["training_seconds"]).median())
-        found.append(row | {"published, bits per dimension": published.NVAE_ABLATIONS[device.published]})
+        found.append(row | {"published, bits per dimension": published.NVAE_ABLATIONS[name]})
     return found

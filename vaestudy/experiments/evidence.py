@@ -20,7 +20,7 @@ from vaestudy.claims.records import NAMES
 from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.experiments.common import image_side, runs_root, seeds_from
-from vaestudy.files import canonical, project_root, replacing
+from vaestudy.files import canonical, plain, project_root, replacing
 from vaestudy.settings import STAGES, Settings
 from vaestudy.training import Job, Run, fit_many
 from vaestudy.training.parallel import side_by_side
@@ -257,8 +257,7 @@ def either(records: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def judge(settings: Settings, records: pd.DataFrame) -> list[dict]:
     """The claims of a page as `claims.evaluate` gives them, each with its verdict in the published evidence."""
-    page = {claim.page for claim in claims.CATALOGUE if claim.page.partition("_")[2] == settings.stage}
-    own = [claim for claim in claims.CATALOGUE if claim.page in page]
+    own = [claim for claim in claims.CATALOGUE if claim.page.partition("_")[2] == settings.stage]
     sizes = profiles.sizes(settings.stage, settings.profile)
     exploratory = sizes["exploratory"] or bool(changed(settings)) or settings.seed != 0
     found = claims.evaluate(records, settings.profile, exploratory=exploratory, catalogue=own)
@@ -300,10 +299,10 @@ def _read(path: Path) -> list[dict]:
     return rows
 
 
-def _plain(row: Mapping[str, Any]) -> dict:
+def _plain(row: dict) -> dict:
     """A record as JSON keeps it; a score that is not finite is none."""
-    lost = lambda value: isinstance(value, float) and not math.isfinite(value)  # noqa: E731
-    return {name: None if lost(value) else value for name, value in canonical(dict(row)).items()}
+    text = json.dumps(row, default=plain, sort_keys=True)
+    return json.loads(text, parse_constant=lambda _: None)  # of NaN and ±Infinity
 
 
 def _frame(rows: list[dict]) -> pd.DataFrame:

@@ -49,8 +49,10 @@ def plan(settings: Settings, experiment: ModuleType) -> dict[str, Any]:
 
 def _page(settings: Settings, experiment: ModuleType, find: Find) -> tuple[dict[str, Any], dict[str, list[Job]]]:
     """What is known of the images of a page, and its trainings."""
+    name = getattr(experiment, "dataset", lambda own: own.dataset)(settings)
+    side = getattr(experiment, "image_side", common.image_side)(settings)
     load = getattr(experiment, "train_images", lambda own: experiment.train_and_test(own)[0])
-    found, about = find(functools.partial(load, settings), *_source(settings, experiment))
+    found, about = find(functools.partial(load, settings), name, side, settings.data_dir)
     with torch.device("meta"):
         return about, experiment.jobs(settings, found)
 
@@ -141,13 +143,6 @@ def _step_bytes(alike: list[Job], device: torch.device) -> float:
     first = alike[0]
     fixed, kept = step_memory(first.model, first.training, len(first.images))
     return len(alike) * (fixed + kept / (1 + autocast(first.training, first.model, device)._enabled))
-
-
-def _source(settings: Settings, experiment: ModuleType) -> tuple[str, int | None, str]:
-    """The name, the side and the folder of the images that a stage trains on."""
-    name = getattr(experiment, "dataset", lambda own: own.dataset)(settings)
-    side = getattr(experiment, "image_side", common.image_side)(settings)
-    return name, side, settings.data_dir
 
 
 def _command(name: str, side: int, data_dir: str) -> str:
