@@ -188,17 +188,17 @@ def named(name: str, run: Run, examined: Examined) -> str:
     return f"{name} (β = {run.recipe['objective']['beta']:g}, {live} live)"
 
 
-def best_beta(table: pd.DataFrame, metric: str = "score") -> float:
+def best_beta(table: pd.DataFrame) -> float:
     """The β with the highest mean score, of those with the most seeds."""
-    scores = table.groupby("beta")[metric].agg(["mean", "count"])
+    scores = table.groupby("beta")["score"].agg(["mean", "count"])
     return float(scores.loc[scores["count"] == scores["count"].max(), "mean"].idxmax())
 
 
-def linear_codes(examined: Examined, seed: int, components: int = 10) -> dict[str, list[metrics.LinearCode]]:
+def linear_codes(examined: Examined, seed: int) -> dict[str, list[metrics.LinearCode]]:
     """PCA and three fits of ICA to the pixels of some images."""
-    pixels = pixels_of(examined)
-    fits = [metrics.ica(pixels, components, seed=own) for own in seeds_from(seed, ICA_FITS)]
-    return {"PCA": [metrics.pca(pixels, components, seed=seed)], "ICA": fits}
+    pixels, count = pixels_of(examined), parts.COMPONENTS
+    fits = [metrics.ica(pixels, count, seed=own) for own in seeds_from(seed, ICA_FITS)]
+    return {"PCA": [metrics.pca(pixels, count, seed=seed)], "ICA": fits}
 
 
 def pixels_of(examined: Examined) -> Float[np.ndarray, "m p"]:

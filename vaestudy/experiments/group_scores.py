@@ -5,6 +5,7 @@ the same latents (the information without any alignment), and the true factors t
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,11 +21,7 @@ KNOWN_FROM = 0.5  # R² by nearest neighbours from which a code knows a factor
 
 def scored_metrics(classes: Sequence[int] | None) -> dict[str, Callable[..., float]]:
     """The scores that stand beside their rotations, by the name of their column."""
-
-    def higgins(codes: Codes, factors: Labels, *, seed: int) -> float:
-        return metrics.higgins_score(codes, factors, seed=seed, classes=classes, pairs=5)
-
-    return {"higgins_5": higgins, "mig": metrics.mig}
+    return {"higgins_5": partial(metrics.higgins_score, classes=classes, pairs=5), "mig": metrics.mig}
 
 
 def scores(
@@ -88,9 +85,9 @@ def references(factors: Labels, *, seed: int, classes: Sequence[int] | None = No
     return {"higgins_chance": 1 / len(classes or factors.T)} | {f"{name}_ceiling": v for name, v in ceilings.items()}
 
 
-def known(scores: Mapping[str, float], names: Sequence[str], before: str = "") -> list[str]:
-    """The factors that a group knows, by its row of scores, whose columns begin with `before`."""
-    return [name for name in names if scores[f"{before}r2_{name}"] >= KNOWN_FROM]
+def known(scores: Mapping[str, float], names: Sequence[str]) -> list[str]:
+    """The factors that a group knows, by its row of scores."""
+    return [name for name in names if scores[f"r2_{name}"] >= KNOWN_FROM]
 
 
 def linear_r2(codes: Codes, factors: Labels, classes: Sequence[int] | None = None) -> float:
