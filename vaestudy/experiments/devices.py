@@ -1,5 +1,6 @@
 """NVAE's devices, switched off one at a time: what each does to the bound, and what it costs in time."""
 
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -53,16 +54,6 @@ def trained_and_scored(context: Context, without: str, seed: int) -> dict:
 PARTS["devices"] = apart("devices", trained_and_scored, wanted, job, lambda context: train_and_test(context)[0])
 
 
-def is_on(device: str, config: NVAEConfig, objective: Objective) -> bool:
-    """Whether a network and its objective have a device."""
-    off = DEVICES[device]
-    return all(
-        getattr(owner, name) != value
-        for owner, changes in ((config, off.network), (objective, off.objective))
-        for name, value in changes.items()
-    )
-
-
 def table(records: pd.DataFrame, config: NVAEConfig, objective: Objective) -> list[dict]:
     """A row a device: whether this network has it, what it gives and costs by the records, and what the paper found.
 
@@ -71,8 +62,10 @@ def table(records: pd.DataFrame, config: NVAEConfig, objective: Objective) -> li
     """
     by_device = records.groupby("without") if len(records) else {}
     found, by_seed = [], {name: models.set_index("seed").sort_index() for name, models in by_device}
-    for name in DEVICES:
-        row = {"device": name, "in the models shown": is_on(name, config, objective)}
+    shown = asdict(config) | asdict(objective)
+    for name, off in DEVICES.items():
+        is_on = all(shown[field] != value for field, value in (off.network | off.objective).items())
+        row = {"device": name, "in the models shown": is_on}
         if {"nothing", name} <= by_seed.keys():
             whole, without = by_seed["nothing"].align(by_seed[name], join="inner", axis=0)
             gain = whole["elbo"] - without["elbo"]

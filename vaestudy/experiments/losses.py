@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from scipy import ndimage
 from scipy.stats import kendalltau
 
 from vaestudy import metrics
@@ -94,9 +95,8 @@ def _power(x: Float[torch.Tensor, "n c h w"]) -> Float[torch.Tensor, "h w"]:
 def _by_ring(power: Float[torch.Tensor, "h w"]) -> Float[np.ndarray, " frequencies"]:
     height, width = power.shape
     across, down = np.meshgrid(np.fft.fftfreq(width) * width, np.fft.fftfreq(height) * height)
-    ring = np.hypot(across, down).round().astype(int).ravel()
-    means = np.bincount(ring, power.numpy().ravel()) / np.bincount(ring)
-    return means[1 : min(height, width) // 2 + 1]
+    ring = np.hypot(across, down).round().astype(int)
+    return ndimage.mean(power.numpy(), ring, np.arange(1, min(height, width) // 2 + 1))
 
 
 @part("dropping", "beta_vae", of_ten_latents)
