@@ -107,8 +107,6 @@ def check_memory(settings: Settings, experiment: ModuleType) -> None:
 
     VAEs of one kind share a program, as many as fit; other models are trained side by side on the cores of a CPU.
     """
-    if not hasattr(experiment, "jobs"):  # a stage that trains nothing
-        return
     device = device_of(None)
     free = memory.free_bytes(device)
     needed = [_bytes(jobs, device) for jobs in _together(settings, experiment, _unseen)]
