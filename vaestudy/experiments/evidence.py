@@ -36,11 +36,8 @@ SHOWN = ("profile", "data_dir", "runs_dir", "seed", "temperature")
 class Context(NamedTuple):
     """What a part is made of.
 
-    Attributes:
-        sizes: the profile's row of this part, which says what is trained and how.
-        data_dir: of the data files, None for the project's own.
-        runs_root: folder of the runs.
-        seeds: of the models.
+    `sizes` is the profile's row of this part, which says what is trained and how; `data_dir` that of the data files,
+    None for the project's own; `runs_root` the folder of the runs; `seeds` are those of the models.
     """
 
     sizes: Mapping[str, Any]

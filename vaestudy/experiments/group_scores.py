@@ -104,10 +104,8 @@ def linear_r2(codes: Codes, factors: Labels, classes: Sequence[int] | None = Non
 class Knowledge(NamedTuple):
     """Nats of each factor (columns) that a linear classifier reads from each group (rows), top first.
 
-    Attributes:
-        alone: in the group by itself.
-        given_above: in the group, when the groups above it are known: what it adds.
-        together: in the group and those above it.
+    `alone`: in the group by itself. `given_above`: in the group, when the groups above it are known: what it adds.
+    `together`: in the group and those above it.
     """
 
     alone: Float[np.ndarray, "groups k"]
@@ -120,14 +118,8 @@ def knowledge(
 ) -> Knowledge:
     """What each group knows, by itself, beyond the groups above, and together with them.
 
-    The nats of `metrics.read_out`, from one row an image.
-
-    Args:
-        groups: draws of each group (n, d), top first.
-        factors: true factors (n, k); those of more than `values` values are merged to that many neighbours.
-        seed: of the folds.
-        folds: of the cross-validation.
-        values: most values of a factor.
+    The nats of `metrics.read_out` by cross-validation in `folds`, from one row an image of each group, top first.
+    Factors of more than `values` values are merged to that many neighbours. `seed` is that of the folds.
     """
     above = [np.concatenate(groups[: i + 1], axis=1) for i in range(len(groups))]
     targets = [_merged(column, values) for column in factors.T]

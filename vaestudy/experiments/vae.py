@@ -138,11 +138,10 @@ def importance_ladder(
 
 
 def rotated_codes(settings: VAESettings, run: Run, train_set: ImageSet) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
-    """The VAE's code, the same whitened and rotated, and the true factors where several are known.
+    """The VAE's code, the same whitened and rotated, and the true factors where several are known: the codes by name.
 
-    Returns:
-        the codes by name, and a row a code: mean absolute correlation between latents, and the mutual information gap,
-        or, where one factor alone is known, what a linear read-out tells of it.
+    With them a row a code: mean absolute correlation between latents, and the mutual information gap or, where one
+    factor alone is known, what a linear read-out tells of it.
     """
     seen = train_set if train_set.factors is None else images(settings).subsample(SCORED_IMAGES)
     codes, factors = scored(run, seen)

@@ -20,12 +20,9 @@ CLAIMS, MOST = 3, 4  # sentences about claims, and all of them
 def answer(claims: Sequence[Mapping[str, Any]], models: Sequence[str] = (), seen: Sequence[str] = ()) -> Output:
     """The answer of the page that these claims belong to (rows as for `figures.claims`).
 
-    The data hold the parts: question, sentences, sure and change.
-
-    Args:
-        claims: of one page.
-        models: that the page shows, each with its β and how many of its latents are live.
-        seen: sentences on what models show that no test has judged; they are said where no claim of the page is.
+    The data hold the parts: question, sentences, sure and change. `models` are those that the page shows, each with its
+    β and how many of its latents are live; `seen` are sentences on what models show that no test has judged, which are
+    said where no claim of the page is.
     """
     known = {claim["id"]: claim for claim in claims}
     found = [(known[name], words.known_verdict(known[name])) for name in FORMS if name in known]
