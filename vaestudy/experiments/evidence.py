@@ -26,8 +26,8 @@ from vaestudy.training import Job, Run, fit_many
 from vaestudy.training.parallel import side_by_side
 from vaestudy.training.provenance import provenance
 
-RECORD_VERSION = 2  # of the columns of a record
-METRIC_VERSION = 1  # of the scores: another one where a metric or its protocol changes
+# Of the columns of a record, and of the scores: another one where a metric or its protocol changes.
+VERSIONS = {"record_version": 2, "metric_version": 1}
 ABOUT = ("commit", "cpu", "threads")
 # Parameters that change what a page shows and not what its parts train.
 SHOWN = ("profile", "data_dir", "runs_dir", "seed", "temperature")
@@ -108,9 +108,7 @@ def run_piece(part: Part, context: Context, seeds: Iterable[int], piece: str, fo
     Raises:
         InputError: as `read` does.
     """
-    path, recipe = _path(folder, part.name, piece), _recipe(context.sizes)
-    versions = {"record_version": RECORD_VERSION, "metric_version": METRIC_VERSION}
-    same = {**versions, "recipe": recipe}
+    path, same = _path(folder, part.name, piece), {**VERSIONS, "recipe": _recipe(context.sizes)}
     known = [row for row in _read(path) if same.items() <= row.items()] if path.exists() else []
     missing = tuple(seed for seed in seeds if seed not in {row["seed"] for row in known})
     if missing:
@@ -118,8 +116,7 @@ def run_piece(part: Part, context: Context, seeds: Iterable[int], piece: str, fo
         made = part.rows(context._replace(seeds=missing))
         seconds = round((time.perf_counter() - began) / max(1, len(made)), 1)
         about = {name: about[name] for name in ABOUT} | {"seconds": seconds}
-        named = {"part": part.name, "piece": piece}
-        known += [{**named, **_plain(row), **same, **about} for row in made]
+        known += [{"part": part.name, "piece": piece, **_plain(row), **same, **about} for row in made]
         known.sort(key=lambda row: row["seed"])
     if missing and known:  # a part that these images cannot have has no models
         with replacing(path) as temporary:
@@ -136,7 +133,7 @@ def read(folder: Path) -> pd.DataFrame:
     rows = []
     for path in _files(folder):
         own = _read(path)
-        for name, version in (("record_version", RECORD_VERSION), ("metric_version", METRIC_VERSION)):
+        for name, version in VERSIONS.items():
             others = {row[name] for row in own} - {version}
             if others:
                 raise InputError(f"{path} has {name} {others.pop()} where {version} is read: make it anew")
@@ -144,15 +141,13 @@ def read(folder: Path) -> pd.DataFrame:
     return _frame(rows)
 
 
-def run_all(
-    profile: str, folder: Path, say: Callable[[str], Any] = print, data_dir: str | None = None, stages=tuple(STAGES)
-) -> int:
+def run_all(profile: str, folder: Path, say: Callable[[str], Any] = print) -> int:
     """Make the records of every part that a profile runs in pieces, and say how many files were made.
 
     What is there already is not made again. It can be stopped at any moment: trainings go on where they were, and a
     finished piece has its file. The trained models of a piece are removed with its last record.
     """
-    in_pieces = [stage for stage in stages if profiles.sizes(stage, profile)["pieces"]]
+    in_pieces = [stage for stage in STAGES if profiles.sizes(stage, profile)["pieces"]]
     todo = {name: sizes for stage in in_pieces for name, sizes in plan(stage, profile).items()}
     own = max((profiles.sizes(stage, profile)["pieces"] for stage in in_pieces), default=0)
     files = 0
@@ -164,7 +159,7 @@ def run_all(
             if not seeds:
                 continue
             there, began = _path(folder, name, f"{number:02d}").exists(), time.perf_counter()
-            rows = run_piece(PARTS[name], Context(sizes, data_dir, runs), seeds, f"{number:02d}", folder)
+            rows = run_piece(PARTS[name], Context(sizes, None, runs), seeds, f"{number:02d}", folder)
             files += not there
             state = "there" if there else f"{time.perf_counter() - began:.0f} s"
             say(f"piece {number + 1} of {count}, {name}: {len(rows)} records, {state}")
