@@ -253,17 +253,10 @@ def judge(settings: Settings, records: pd.DataFrame) -> list[dict]:
     sizes = profiles.sizes(settings.stage, settings.profile)
     exploratory = sizes["exploratory"] or bool(changed(settings)) or settings.seed != 0
     found = claims.evaluate(records, settings.profile, exploratory=exploratory, catalogue=own)
-    before = _published_verdicts()
-    return [{**claim, "published": before.get(claim["id"])} for claim in found]
-
-
-def _published_verdicts() -> dict[str, str]:
-    """The verdicts of the published evidence, as far as there are any."""
     path = folder("published/night") / "results.json"
-    if not path.exists():
-        return {}
-    known = json.loads(path.read_text("utf-8"))["claims"]
-    return {claim["id"]: claim["verdict"] for claim in known if claim["verdict"] != "not tested"}
+    published = json.loads(path.read_text("utf-8"))["claims"] if path.exists() else []
+    verdicts = {claim["id"]: claim["verdict"] for claim in published if claim["verdict"] != "not tested"}
+    return [{**claim, "published": verdicts.get(claim["id"])} for claim in found]
 
 
 def _path(folder: Path, part: str, piece: str) -> Path:

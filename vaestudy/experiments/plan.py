@@ -42,9 +42,9 @@ def plan(settings: Settings, experiment: ModuleType) -> dict[str, Any]:
     resolved = {"stage": settings.stage, **given, "sizes": sizes}
     here = {"device": "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)}
     here |= {"free_gb": round(memory.free_bytes(device) / 1e9, 2)}
-    totals = {f"{name}_seconds": round(sum(row[f"{name}_seconds"] for row in rows), 1) for name in ("here", "gpu")}
-    totals["here_seconds"] = round(sum(row["here_seconds"] * (1 - row["trained"] / row["models"]) for row in rows), 1)
-    return resolved | here | {"data": about, "trainings": rows, **totals}
+    left = sum(row["here_seconds"] * (1 - row["trained"] / row["models"]) for row in rows)
+    seconds = {"here_seconds": round(left, 1), "gpu_seconds": round(sum(row["gpu_seconds"] for row in rows), 1)}
+    return resolved | here | {"data": about, "trainings": rows, **seconds}
 
 
 def _page(settings: Settings, experiment: ModuleType, find: Find) -> tuple[dict[str, Any], dict[str, list[Job]]]:
