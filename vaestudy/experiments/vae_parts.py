@@ -160,8 +160,7 @@ def codes(context: Context, runs: list[Run]) -> list[dict]:
 
     def scored(means: np.ndarray, row: dict) -> dict:
         own, alive = {"factors": exam.factors, "seed": row["seed"]}, parts.live_codes(means, row["kl_by_latent"])
-        how = {"metric": metrics.mig, "rotations": context.sizes["rotations"]}
-        rotated = metrics.rotation_score(alive, **how, **own)
+        rotated = metrics.rotation_score(alive, metric=metrics.mig, rotations=context.sizes["rotations"], **own)
         return row | {"mig": metrics.mig(means, **own), "mig_rotated": rotated}
 
     return parts.threaded(scored, list(zip(sweeps.codes(runs, exam.images), known, strict=True)))
