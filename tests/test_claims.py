@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from test_claims_calibration import pilot
 
-from vaestudy.claims import CATALOGUE, Claim, evaluate, measurement
+from vaestudy.claims import CATALOGUE, Claim, evaluate
 from vaestudy.claims.choices import BestOf, Chosen
 from vaestudy.claims.forms import Above, Positive, Slope
 from vaestudy.claims.records import NotTestable, Records, once, setting
@@ -227,16 +227,6 @@ def test_records_that_do_not_fit_together_are_refused_in_one_line(change, messag
     with pytest.raises(InputError, match=message) as error:
         evaluate(change(sweep(10)), "night")
     assert "\n" not in str(error.value)
-
-
-def test_a_measurement_has_an_interval_and_no_verdict():
-    seconds = measurement("seconds", [1.0, 2.0, 3.0, 4.0], "s")
-    assert seconds.mean == 2.5
-    np.testing.assert_allclose(seconds.interval, stats.t.interval(0.95, 3, 2.5, stats.sem([1, 2, 3, 4])))
-    assert not hasattr(seconds, "verdict")
-    assert measurement("seconds", [2.0]).interval is None
-    with pytest.raises(InputError, match="finite"):
-        measurement("seconds", [1.0, np.nan])
 
 
 def test_t_intervals_and_chosen_bests_cover_what_they_should():

@@ -148,7 +148,7 @@ def test_the_folders_are_those_of_the_training(measured_once, dsprites_dir, tmp_
     if not planned["data"]["found"]:  # nothing has asked for 16 pixels yet
         data.load("dsprites", image_size=common.image_side(chosen))
         planned = plan.plan(chosen, STAGES["vae"])
-    jobs = STAGES["vae"].jobs(chosen, STAGES["vae"].train_images(chosen))
+    jobs = STAGES["vae"].jobs(chosen, common.train_and_test(chosen)[0])
     expected = {str(job.run_dir) for alike in jobs.values() for job in alike}
     of_part = evidence.context_of_page(chosen, "gradients")
     part = evidence.PARTS["gradients"]

@@ -260,7 +260,7 @@ def test_as_json_knows_what_notebooks_hold():
     data |= {"scalar": np.float32(0.1), "flag": np.True_, "rows": pd.DataFrame({"a": [1, 2]}), "path": Path("a")}
     plain = as_json(data)
     json.dumps(plain, allow_nan=False)
-    assert plain["1"] == {"pair": {"a": 1.5, "b": 2}, "array": [[1, 2]]}
+    assert plain["1"] == {"pair": [1.5, 2], "array": [[1, 2]]}
     assert plain["tensor"] == [0.5, None]
     assert plain["scalar"] == pytest.approx(0.1)
     assert plain["flag"] is True

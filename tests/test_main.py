@@ -26,6 +26,7 @@ from vaestudy.training.listing import open_run
         (["beta_vae", "--pairs", "0"], "pairs must be 1 to"),
         (["nvae", "--bits", "9"], "bits must be 0 to 8"),
         (["nvae", "--preset", "mnist", "--profile", "smoke"], "images of 1 channels, not 3"),
+        (["nvae", "--preset", "huge", "--profile", "smoke"], "preset must be one of mnist, cifar10"),
         (["nvae", "--image_size", "50", "--profile", "smoke"], "50"),
     ],
 )

@@ -52,7 +52,7 @@ FIGURES = {
         CODES, np.random.default_rng(0).integers(0, 3, (40, 4)), [0, 1], (BAD, OTHER, "c", "d")
     ),
     "factors over beta": lambda: figures.factors_over_beta(
-        {1.0: np.array([0.9, 0.8]), 4.0: np.array([0.1, 0.7])}, (BAD, OTHER)
+        pd.DataFrame({BAD: [0.9, 0.1], OTHER: [0.8, 0.7]}, index=[1.0, 4.0])
     ),
     "correlations": lambda: figures.correlations({BAD: np.eye(3), "b": np.eye(3)}, {BAD: 0.5, "b": 0.1}, BAD),
     "training curves": lambda: figures.training_curves({BAD: history(), "b": history()}),

@@ -48,6 +48,8 @@ def test_gap_of_duplicates_noise_constants_and_circles(grid, truth, noise):
     assert 0 <= m.mig(noise, grid, seed=0) < 0.002
     assert m.mig(np.ones_like(truth), grid, seed=0) == 0
     assert m.mig(m.rotated(truth, seed=2), grid, seed=0) < 0.1
+    single = m.mig(truth[:, :1], grid, seed=0)
+    assert single == m.mig(np.pad(truth[:, :1], ((0, 0), (0, 1))), grid, seed=0) > 0.1
     angle = grid[:, 2] * 2 * np.pi / 40
     circle = np.stack([np.cos(angle), np.cos(angle - np.pi / 2)], axis=1)
     assert m.mig(circle, grid[:, [2, 0]], seed=0, points=None) == pytest.approx(0, abs=0.01)
@@ -211,7 +213,6 @@ def test_order_sign_and_scale_of_the_latents_change_nothing(data):
 @pytest.mark.parametrize(
     ("metric", "table", "wrong", "message"),
     [
-        (m.mig, (slice(1), slice(None)), {}, "two latents"),
         (m.mig_sup, (slice(None), slice(1)), {}, "two factors"),
         (m.modularity, (slice(None), slice(1)), {}, "factors must name 2 or more"),
         (m.infomec, (slice(None), slice(1)), {}, "factors must name 2 or more"),

@@ -22,8 +22,6 @@ SIZES = {
     "likelihood": "bernoulli",
     "training": small(images=400),
     "latent_dim": 4,
-    "latent_dims": (10,),
-    "betas": (1.0, 4.0, 8.0),
     "grid_images": 3_000,
     "test_images": 50,
     "pairs": 5,
@@ -31,12 +29,13 @@ SIZES = {
     "label_subsets": 2,
     "rotations": 2,
 }
+SWEEP = {"latent_dims": (10,), "betas": (1.0, 4.0, 8.0)}
 CHANGES = {
     "gradients": {"gradient_draws": 20},
     "samples": {"batches": (100, 10)},
     "overfitting": {"latent_dims": (10, 50), "train_size": 2_000},
     "latents": {"latent_dims": (20, 50)},
-    "codes": {},
+    "codes": {"betas": (1.0, 4.0, 8.0)},
     "sweep32": {},
     "curve32": {},
     "spectra": {},
@@ -80,7 +79,8 @@ def frames(tmp_path_factory):
 
     def frame(name):
         if name not in made:
-            context = evidence.Context({**SIZES, **CHANGES[name]}, None, folder / "runs")
+            sweep = SWEEP if evidence.PARTS[name].stage == "beta_vae" else {}
+            context = evidence.Context({**SIZES, **sweep, **CHANGES[name]}, None, folder / "runs")
             made[name] = evidence.run_piece(evidence.PARTS[name], context, (0, 1, 2), "00", folder)
         return made[name]
 

@@ -45,16 +45,15 @@ def shows(output):
 
 
 def test_factors_that_are_lost_are_named_with_their_beta():
-    known = {1.0: np.array([0.9, 0.8, 0.01]), 4.0: np.array([0.3, 0.8, 0.0]), 16.0: np.array([0.0, 0.7, 0.0])}
-    said = shows(figures.factors_over_beta(known, ("scale", "x", "orientation")))
+    known = {"scale": [0.9, 0.3, 0.0], "x": [0.8, 0.8, 0.7], "orientation": [0.01, 0.0, 0.0]}
+    said = shows(figures.factors_over_beta(pd.DataFrame(known, index=[1.0, 4.0, 16.0])))
     assert said.alt == "Half of what was known is lost: scale at β = 4; x never. Known at no β: orientation."
 
 
 def test_forty_factors_have_room_for_their_names():
     """CelebA's attributes; a chart too low for them would come with a warning, which fails a test."""
-    known = {beta: np.linspace(0, 1 / beta, 40) for beta in (1.0, 4.0)}
-    names = [f"attribute {k}" for k in range(40)]
-    assert "attribute 39 at β = 4" in shows(figures.factors_over_beta(known, names)).alt
+    known = pd.DataFrame([np.linspace(0, 1 / beta, 40) for beta in (1, 4)], index=[1.0, 4.0])
+    assert "attribute 39 at β = 4" in shows(figures.factors_over_beta(known.add_prefix("attribute "))).alt
 
 
 def hierarchy_rows():

@@ -116,6 +116,11 @@ def verdict(claim: Mapping[str, Any]) -> str:
     return f"{claim['verdict']} (exploratory)" if claim["exploratory"] and decided else claim["verdict"]
 
 
+def known_verdict(claim: Mapping[str, Any]) -> str:
+    """The verdict of this run or, where it did not test, that of the published evidence if there is one."""
+    return claim.get("published") or "not tested" if claim["verdict"] == "not tested" else claim["verdict"]
+
+
 def effect(claim: Mapping[str, Any]) -> str | None:
     """The effect with its interval and unit, None where nothing was tested."""
     return None if claim["effect"] is None else with_interval(claim["effect"], claim["interval"], claim["unit"])

@@ -1,8 +1,7 @@
 """The papers' claims: each with a test fixed before the run, an effect, an interval and a verdict.
 
 A claim is a sentence about what training does that could come out otherwise. Its unit is an independently trained
-model. What mathematics says is tested with the code, and what a machine measures gets an interval and no verdict
-(`measurement`).
+model. What mathematics says is tested with the code, and what a machine measures gets an interval and no verdict.
 
 `evaluate` reads one tidy table (pandas), one row a trained model:
 
@@ -27,7 +26,7 @@ a sweep; `all_linear_r2`, `top_nats` and, for `top` and `second`, `{group}_live`
 """
 
 from vaestudy.claims.catalogue import CATALOGUE, Claim
-from vaestudy.claims.verdicts import Measurement, evaluate, measurement, repeated
+from vaestudy.claims.verdicts import evaluate, repeated
 from vaestudy.claims.verify import VerifyResult, verify
 
-__all__ = ["CATALOGUE", "Claim", "Measurement", "VerifyResult", "evaluate", "measurement", "repeated", "verify"]
+__all__ = ["CATALOGUE", "Claim", "VerifyResult", "evaluate", "repeated", "verify"]

@@ -2,42 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from vaestudy.claims.catalogue import CATALOGUE, Claim
 from vaestudy.claims.forms import Form
 from vaestudy.claims.records import Draw, NotTestable, Records, once, resampled
 from vaestudy.claims.statistics import LEVEL, holm, smallest_visible
-from vaestudy.errors import InputError
 
 REPEATS = 1_000
 REPEATED = 0.95
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A number of this machine or this set-up: the mean with its 95 % interval (none for one value), no verdict."""
-
-    quantity: str
-    mean: float
-    interval: tuple[float, float] | None
-    n: int
-    unit: str
-
-
-def measurement(quantity: str, values: Sequence[float] | np.ndarray, unit: str = "") -> Measurement:
-    """The mean of values, one a model or run, with Student's 95 % interval. InputError for none or one not finite."""
-    values = np.asarray(values, float).ravel()
-    if not len(values) or not np.isfinite(values).all():
-        raise InputError(f"{quantity}: a measurement needs finite values, one at least")
-    mean, n = float(values.mean()), len(values)
-    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
-    return Measurement(quantity, mean, (mean - half, mean + half) if n > 1 else None, n, unit)
 
 
 class _Tested(NamedTuple):

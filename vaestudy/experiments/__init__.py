@@ -3,11 +3,11 @@
 from typing import Any
 
 from vaestudy import settings as _settings
-from vaestudy.experiments import beta_vae, losses, nvae, plan, vae  # noqa: F401 (its parts enter their table)
+from vaestudy.experiments import beta_vae, devices, losses, nvae, plan, vae  # noqa: F401 (parts enter their table)
 from vaestudy.settings import Settings
 
-# Each has `check(settings)`, which refuses what cannot work before any work, `train_images` and `jobs`, which say what
-# would be trained, and `train_and_score(settings)`.
+# Each has `check(settings)`, which refuses what cannot work before any work, `train_images` (or `train_and_test`) and
+# `jobs`, which say what would be trained, and `train_and_score(settings)`.
 STAGES = {"vae": vae, "beta_vae": beta_vae, "nvae": nvae}
 
 

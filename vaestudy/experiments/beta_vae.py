@@ -15,7 +15,7 @@ from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments import evidence
 from vaestudy.experiments.beta_vae_parts import READ_OUT, Examined, held_out_region  # noqa: F401 (for the page)
-from vaestudy.experiments.common import LEAST_SCORED, checked, image_side, runs_root, seeds_from, sizes
+from vaestudy.experiments.common import LEAST_SCORED, checked, image_side, images, runs_root, seeds_from, sizes
 from vaestudy.models import VAE
 from vaestudy.settings import BetaVAESettings
 from vaestudy.training import Grid, Job, Run, distributed, fit_many
@@ -76,13 +76,6 @@ def seeds(settings: BetaVAESettings) -> tuple[int, ...]:
     return seeds_from(settings.seed, settings.seeds or sizes(settings)["seeds"])
 
 
-def context(settings: BetaVAESettings) -> evidence.Context:
-    """What the sweep of the page is made of."""
-    return evidence.Context(
-        evidence.page_sizes(settings), settings.data_dir or None, runs_root(settings), seeds(settings)
-    )
-
-
 def grid(settings: BetaVAESettings) -> Grid:
     """The sweep of β-VAEs that claims are judged by: β = 1 and the β asked for are always in it."""
     return parts.grid(evidence.page_sizes(settings), seeds(settings))
@@ -96,17 +89,13 @@ def grids(settings: BetaVAESettings) -> list[Grid]:
     return [grid(settings), parts.grid(more.sizes, more.seeds)]
 
 
-def images(settings: BetaVAESettings) -> ImageSet:
-    """What the models learn from: all images of the data set, or those of its training split."""
-    return context(settings).images()
-
-
-train_images = images
+train_images = images  # what the models learn from
 
 
 def jobs(settings: BetaVAESettings, whole: ImageSet) -> dict[str, list[Job]]:
     """Every training of the page: those of the sweep."""
-    found = parts.trainings(context(settings), whole, *grids(settings))
+    context = evidence.Context(evidence.page_sizes(settings), settings.data_dir or None, runs_root(settings))
+    found = parts.trainings(context, whole, *grids(settings))
     return {"sweep over β": list({job.run_dir: job for job in found}.values())}
 
 
@@ -137,7 +126,7 @@ def sweep_table(settings: BetaVAESettings, records: pd.DataFrame, whole: ImageSe
     Raises:
         InputError: no record of the sweep, or none with the L asked for.
     """
-    score = f"higgins_{settings.pairs}" if whole.factors is None or len(whole.factors.names) > 1 else READ_OUT
+    score = f"higgins_{settings.pairs}" if several_factors(settings) else READ_OUT
     rows = records[records["part"].isin(SWEEPS)].drop_duplicates(["latent_dim", "beta", "seed"])
     if not len(rows) or score not in rows:
         raise InputError(f"no record of the sweep has {score}, the score at L = {settings.pairs}: run its parts first")
@@ -156,18 +145,15 @@ def members(runs: Sequence[Run], latent_dim: int) -> dict[float, list[int]]:
 
 def by_live_latents(table: pd.DataFrame) -> pd.DataFrame:
     """Scores of models with as many live latents, over β: what a rise owes to latents that switch off."""
-    named = {"live": "live latents", "beta": "β"}
-    groups = table.astype({"live": int}).rename(columns=named).groupby([*named.values()])
-    columns = {"score": "score", "mig": "MIG", "nats": "nats"}
-    means = groups[[*columns]].mean().rename(columns=columns)
-    return groups.size().rename("models").to_frame().join(means).reset_index()
+    named = table.astype({"live": int}).rename(columns={"live": "live latents", "beta": "β", "mig": "MIG"})
+    means = {name: (name, "mean") for name in ("score", "MIG", "nats")}
+    return named.groupby(["live latents", "β"]).agg(models=("seed", "size"), **means).reset_index()
 
 
-def factors_known(table: pd.DataFrame) -> tuple[dict[float, Float[np.ndarray, " k"]], list[str]]:
-    """R² of each factor in the codes of each β, mean over seeds, and the names of the factors."""
+def factors_known(table: pd.DataFrame) -> pd.DataFrame:
+    """R² of each factor (columns) in the codes of each β (rows), mean over seeds."""
     names = [name for name in table if name.startswith("r2_") and table[name].notna().all()]
-    known = table.groupby("beta")[names].mean()
-    return {float(beta): row.to_numpy() for beta, row in known.iterrows()}, [name[3:] for name in names]
+    return table.groupby("beta")[names].mean().rename(columns=lambda name: name.removeprefix("r2_"))
 
 
 def plain_and_pressed(runs: Sequence[Run], table: pd.DataFrame, beta: float) -> tuple[list[Run], list[Run]]:
@@ -202,17 +188,17 @@ def named(name: str, run: Run, examined: Examined) -> str:
     return f"{name} (β = {run.recipe['objective']['beta']:g}, {live} live)"
 
 
-def best_beta(table: pd.DataFrame, metric: str = "score") -> float:
+def best_beta(table: pd.DataFrame) -> float:
     """The β with the highest mean score, of those with the most seeds."""
-    scores = table.groupby("beta")[metric].agg(["mean", "count"])
+    scores = table.groupby("beta")["score"].agg(["mean", "count"])
     return float(scores.loc[scores["count"] == scores["count"].max(), "mean"].idxmax())
 
 
-def linear_codes(examined: Examined, seed: int, components: int = 10) -> dict[str, list[metrics.LinearCode]]:
+def linear_codes(examined: Examined, seed: int) -> dict[str, list[metrics.LinearCode]]:
     """PCA and three fits of ICA to the pixels of some images."""
-    pixels = pixels_of(examined)
-    fits = [metrics.ica(pixels, components, seed=own) for own in seeds_from(seed, ICA_FITS)]
-    return {"PCA": [metrics.pca(pixels, components, seed=seed)], "ICA": fits}
+    pixels, count = pixels_of(examined), parts.COMPONENTS
+    fits = [metrics.ica(pixels, count, seed=own) for own in seeds_from(seed, ICA_FITS)]
+    return {"PCA": [metrics.pca(pixels, count, seed=seed)], "ICA": fits}
 
 
 def pixels_of(examined: Examined) -> Float[np.ndarray, "m p"]:
@@ -321,15 +307,12 @@ def choices_of_beta(
     means = {name: table.groupby("beta")[column].mean().to_dict() for name, column in LABELS.items()}
     seen = examined.images.select(some(examined))
     own = members(runs, int(table["latent_dim"].iloc[0]))
-    some_runs = {beta: [runs[i] for i in numbers[:PAPER_MODELS]] for beta, numbers in own.items()}
-    udr = {beta: agreement(models, seen, settings.seed) for beta, models in some_runs.items()}
-    return means | {"no labels (UDR)": udr}
-
-
-def agreement(runs: Sequence[Run], seen: ImageSet, seed: int) -> float:
-    """How far models that differ by their seed have found the same latents: the median of their UDR scores."""
-    nats = [run.kl_by_latent(seen, np.arange(min(2000, len(seen))))[0] for run in runs]
-    return float(np.median(metrics.udr(sweeps.codes(runs, seen), nats, seed=seed).scores))
+    agreement = {}  # how far models that differ by their seed have found the same latents
+    for beta, numbers in own.items():
+        models = [runs[i] for i in numbers[:PAPER_MODELS]]
+        nats = [run.kl_by_latent(seen, np.arange(min(2000, len(seen))))[0] for run in models]
+        agreement[beta] = float(np.median(metrics.udr(sweeps.codes(models, seen), nats, seed=settings.seed).scores))
+    return means | {"no labels (UDR)": agreement}
 
 
 def cost_of_choice(chosen: Mapping[str, Mapping[float, float]]) -> dict[str, tuple[float, float]]:
@@ -343,10 +326,9 @@ def combinations_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Records of models trained without one region of the factor grid: a row a model and side of it."""
     if not len(rows):
         return rows
-    sides = {"seen": "seen", "new": "never seen"}
     found = [
         rows[["beta", "seed"]].assign(images=words, nll=rows[f"{name}_nll_nats"], higgins=rows[f"{name}_higgins_5"])
-        for name, words in sides.items()
+        for name, words in (("seen", "seen"), ("new", "never seen"))
     ]
     return pd.concat(found, ignore_index=True)
 

@@ -136,24 +136,17 @@ def code_scores(codes: Float[np.ndarray, "n d"], exam: Examined, kl: list[float]
     row |= {f"r2_{name}": float(value) for name, value in zip(exam.names, known, strict=True)}
     if count := sizes.get("rotations", 0):
         once = {"seed": seed, "rotations": count}
-        row["mig_rotated"] = rotated_mig(alive, exam.factors, **once)
+        row["mig_rotated"] = metrics.rotation_score(alive, exam.factors, metric=metrics.mig, **once)
         if several:
-            exam_of = {"classes": exam.classes, "pairs": 5}
-            row["higgins_5_rotated"] = metrics.rotation_score(alive, exam.factors, **once, **exam_of)
+            once |= {"classes": exam.classes, "pairs": 5}
+            row["higgins_5_rotated"] = metrics.rotation_score(alive, exam.factors, **once)
     return row
 
 
 def live_codes(codes: Float[np.ndarray, "n d"], kl: Sequence[float] | np.ndarray) -> Float[np.ndarray, "n _"]:
-    """The latents that carry .05 nats or more, and constants to make two columns where there are fewer."""
-    alive = codes[:, metrics.live(np.asarray(kl), LIVE_NATS)]
-    return np.pad(alive, ((0, 0), (0, max(0, 2 - alive.shape[1]))))
-
-
-def rotated_mig(alive: Float[np.ndarray, "n d"], factors: Int[np.ndarray, "n k"], seed: int, rotations: int) -> float:
-    """The mean MIG of random rotations of whitened latents; a single one has none but itself."""
-    if metrics.varies(alive).sum() < 2:
-        return metrics.mig(alive, factors, seed=seed)
-    return metrics.rotation_score(alive, factors, metric=metrics.mig, seed=seed, rotations=rotations)
+    """The latents that carry .05 nats or more, or one that is constant where none does."""
+    alive = metrics.live(np.asarray(kl), LIVE_NATS)
+    return codes[:, alive] if alive.any() else np.zeros_like(codes[:, :1])
 
 
 def weak_higgins(codes: Float[np.ndarray, "n d"], exam: Examined, seed: int, sizes: Any) -> float:
@@ -191,11 +184,10 @@ def paired(factors: Int[np.ndarray, "n k"], least: int = 2) -> Int[np.ndarray, "
 
 def draw_scores(drawn: Float[np.ndarray, "n d"], exam: Examined, kl: list[float], seed: int) -> dict[str, float]:
     """The scores of posterior draws of the live latents, ten an image; `exam` has the factors of each draw."""
-    codes, one = live_codes(drawn, kl), slice(None, None, DRAWS)
-    if len(exam.classes) < 2:  # what learns from some rows and is tested on others takes one draw an image
-        found = higgins(codes[one], exam._replace(factors=exam.factors[one]), seed, ())
-    else:
-        found = higgins(codes, exam, seed, (5,))
+    codes = live_codes(drawn, kl)
+    # A read-out, which learns from some rows and is tested on others, takes one draw an image.
+    taken = slice(None, None, 1 if len(exam.classes) > 1 else DRAWS)
+    found = higgins(codes[taken], exam._replace(factors=exam.factors[taken]), seed, (5,))
     found["mig"] = metrics.mig(codes, exam.factors, seed=seed)
     return {f"{name}_draws": value for name, value in found.items()}
 
@@ -302,12 +294,12 @@ def regions(context: Context) -> dict[str, ImageSet]:
     return dict(zip(("seen", "new"), parts, strict=True)) if min(map(len, parts)) >= LEAST_SCORED else {}
 
 
-def of_region(context: Context, images: ImageSet | None) -> list[Job]:
-    """The sweep on what is left, if anything was held out."""
-    return of_grid(context, images) if images else []
-
-
-@part("combinations", "beta_vae", of_region, lambda context: regions(context).get("seen"))
+@part(
+    "combinations",
+    "beta_vae",
+    lambda context, seen: of_grid(context, seen) if seen else [],
+    lambda context: regions(context).get("seen"),
+)
 def combinations(context: Context, runs: list[Run]) -> list[dict]:
     """The sweep without one region of the factor grid, examined inside of it and on as many images outside."""
     limit, rows = context.sizes["grid_images"], []

@@ -1,31 +1,32 @@
 """NVAE's devices, switched off one at a time: what each does to the bound, and what it costs in time."""
 
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import pandas as pd
+from scipy import stats
 
-from vaestudy import claims, published
+from vaestudy import published
 from vaestudy.data import ImageSet
-from vaestudy.experiments.evidence import Context, apart
-from vaestudy.experiments.hierarchy import pressed, settled, train_and_test, train_images
+from vaestudy.experiments.evidence import PARTS, Context, apart
+from vaestudy.experiments.hierarchy import pressed, settled, train_and_test
 from vaestudy.models import NVAE, NVAEConfig
 from vaestudy.training import Job, Objective, fit
 
 
 class Device(NamedTuple):
-    """Fields of the network and of the objective that leave a device out, and its key among the published ablations."""
+    """Fields of the network and of the objective that leave a device out."""
 
     network: dict[str, Any]
     objective: dict[str, Any]
-    published: str
 
 
 DEVICES = {
-    "residual distributions": Device({"residual": False}, {}, "residual"),
-    "depthwise cells": Device({"decoder_cell": "regular"}, {}, "regular"),
-    "squeeze-and-excitation": Device({"squeeze_excitation": False}, {}, "squeeze_excitation"),
-    "batch norm with Swish": Device({"norm_activation": "wn_elu"}, {}, "wn_elu"),
-    "spectral regularisation": Device({}, {"spectral": 0.0}, "spectral"),
+    "residual distributions": Device({"residual": False}, {}),
+    "depthwise cells": Device({"decoder_cell": "regular"}, {}),
+    "squeeze-and-excitation": Device({"squeeze_excitation": False}, {}),
+    "batch norm with Swish": Device({"norm_activation": "wn_elu"}, {}),
+    "spectral regularisation": Device({}, {"spectral": 0.0}),
 }
 
 
@@ -36,13 +37,12 @@ def wanted(context: Context) -> list[tuple[Context, str, int]]:
 
 def job(context: Context, without: str, seed: int, images: ImageSet) -> Job:
     """The training of one model, on images at the bits of its network."""
-    sizes, own = context.sizes, DEVICES.get(without, Device({}, {}, ""))
+    sizes, own = context.sizes, DEVICES.get(without, Device({}, {}))
     config = NVAEConfig.preset(sizes["architecture"], shape=images.shape, seed=seed, **own.network)
     recipe = pressed(sizes["training"], seed, own.objective)
     return Job.below(context.runs_root, "devices", NVAE(config), images.quantized(config.bits), recipe)
 
 
-@apart("devices", "nvae", wanted, job, train_images)
 def trained_and_scored(context: Context, without: str, seed: int) -> dict:
     """The row of one model: its bound on held-out images, and the seconds of its training."""
     train_set, test_set = train_and_test(context)
@@ -51,14 +51,7 @@ def trained_and_scored(context: Context, without: str, seed: int) -> dict:
     return settled(run) | {"without": without, "elbo": bound["elbo_nats"]}
 
 
-def is_on(device: str, config: NVAEConfig, objective: Objective) -> bool:
-    """Whether a network and its objective have a device."""
-    off = DEVICES[device]
-    return all(
-        getattr(owner, name) != value
-        for owner, changes in ((config, off.network), (objective, off.objective))
-        for name, value in changes.items()
-    )
+PARTS["devices"] = apart("devices", trained_and_scored, wanted, job, lambda context: train_and_test(context)[0])
 
 
 def table(records: pd.DataFrame, config: NVAEConfig, objective: Objective) -> list[dict]:
@@ -67,17 +60,17 @@ def table(records: pd.DataFrame, config: NVAEConfig, objective: Objective) -> li
     `records` are those of the part `devices`, or an empty table. Gains are nats per image with a 95 % interval over
     seeds, each model with the device against the one of the same seed without it; costs are ratios of training seconds.
     """
-    found = []
-    by_seed = {}
-    if len(records):
-        by_seed = {name: part.set_index("seed").sort_index() for name, part in records.groupby("without")}
-    for name, device in DEVICES.items():
-        row = {"device": name, "in the models shown": is_on(name, config, objective)}
+    by_device = records.groupby("without") if len(records) else {}
+    found, by_seed = [], {name: models.set_index("seed").sort_index() for name, models in by_device}
+    shown = asdict(config) | asdict(objective)
+    for name, off in DEVICES.items():
+        is_on = all(shown[field] != value for field, value in (off.network | off.objective).items())
+        row = {"device": name, "in the models shown": is_on}
         if {"nothing", name} <= by_seed.keys():
             whole, without = by_seed["nothing"].align(by_seed[name], join="inner", axis=0)
-            gain = claims.measurement(name, (whole["elbo"] - without["elbo"]).to_numpy(), "nats")
-            low, high = gain.interval or (None, None)
-            row |= {"gain, nats": gain.mean, "from": low, "to": high, "seeds": gain.n}
+            gain = whole["elbo"] - without["elbo"]
+            mean, reach = gain.mean(), stats.t.ppf(0.975, len(gain) - 1) * gain.sem()  # of one seed not a number
+            row |= {"gain, nats": mean, "from": mean - reach, "to": mean + reach, "seeds": len(gain)}
             row["time with it / without"] = float((whole["training_seconds"] / without["training_seconds"]).median())
-        found.append(row | {"published, bits per dimension": published.NVAE_ABLATIONS[device.published]})
+        found.append(row | {"published, bits per dimension": published.NVAE_ABLATIONS[name]})
     return found

@@ -20,14 +20,14 @@ from vaestudy.claims.records import NAMES
 from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.experiments.common import image_side, runs_root, seeds_from
-from vaestudy.files import canonical, project_root, replacing
+from vaestudy.files import canonical, plain, project_root, replacing
 from vaestudy.settings import STAGES, Settings
 from vaestudy.training import Job, Run, fit_many
 from vaestudy.training.parallel import side_by_side
 from vaestudy.training.provenance import provenance
 
-RECORD_VERSION = 2  # of the columns of a record
-METRIC_VERSION = 1  # of the scores: another one where a metric or its protocol changes
+# Of the columns of a record, and of the scores: another one where a metric or its protocol changes.
+VERSIONS = {"record_version": 2, "metric_version": 1}
 ABOUT = ("commit", "cpu", "threads")
 # Parameters that change what a page shows and not what its parts train.
 SHOWN = ("profile", "data_dir", "runs_dir", "seed", "temperature")
@@ -36,11 +36,8 @@ SHOWN = ("profile", "data_dir", "runs_dir", "seed", "temperature")
 class Context(NamedTuple):
     """What a part is made of.
 
-    Attributes:
-        sizes: the profile's row of this part, which says what is trained and how.
-        data_dir: of the data files, None for the project's own.
-        runs_root: folder of the runs.
-        seeds: of the models.
+    `sizes` is the profile's row of this part, which says what is trained and how; `data_dir` that of the data files,
+    None for the project's own; `runs_root` the folder of the runs; `seeds` are those of the models.
     """
 
     sizes: Mapping[str, Any]
@@ -88,34 +85,19 @@ def part(name: str, stage: str, jobs: Callable, images: Callable = Context.image
     """Put a function into `PARTS` that makes the rows from a context and its trained runs."""
 
     def register(score: Callable[[Context, list[Run]], list[dict]]) -> Callable:
-        def rows(context: Context) -> list[dict]:
-            return score(context, fit_many(jobs(context, images(context))))
-
-        PARTS[name] = Part(name, stage, rows, jobs, images)
+        PARTS[name] = Part(name, stage, lambda own: score(own, fit_many(jobs(own, images(own)))), jobs, images)
         return score
 
     return register
 
 
-def apart(
-    name: str, stage: str, wanted: Callable[[Context], list[tuple]], job: Callable[..., Job], images: Callable
-) -> Callable[[Callable], Callable]:
-    """The same with a function that trains and scores one model, of those `wanted`: they are made side by side.
+def apart(name: str, row: Callable[..., dict], wanted: Callable, job: Callable, images: Callable) -> Part:
+    """A part of stage 3: `row` trains and scores one model of those `wanted`, which are made side by side.
 
-    Each tuple of `wanted` is what the function takes and, with the images, `job`.
+    Each tuple that `wanted` gives of a context is what `row` takes and, with the images, `job`.
     """
-
-    def register(train_and_score: Callable[..., dict]) -> Callable:
-        def rows(context: Context) -> list[dict]:
-            return side_by_side(train_and_score, wanted(context))
-
-        def jobs(context: Context, images: ImageSet) -> list[Job]:
-            return [job(*of, images) for of in wanted(context)]
-
-        PARTS[name] = Part(name, stage, rows, jobs, images)
-        return train_and_score
-
-    return register
+    jobs = lambda context, seen: [job(*of, seen) for of in wanted(context)]  # noqa: E731
+    return Part(name, "nvae", lambda context: side_by_side(row, wanted(context)), jobs, images)
 
 
 def run_piece(part: Part, context: Context, seeds: Iterable[int], piece: str, folder: Path) -> pd.DataFrame:
@@ -126,9 +108,7 @@ def run_piece(part: Part, context: Context, seeds: Iterable[int], piece: str, fo
     Raises:
         InputError: as `read` does.
     """
-    path, recipe = _path(folder, part.name, piece), _recipe(context.sizes)
-    versions = {"record_version": RECORD_VERSION, "metric_version": METRIC_VERSION}
-    same = {**versions, "recipe": recipe}
+    path, same = _path(folder, part.name, piece), {**VERSIONS, "recipe": _recipe(context.sizes)}
     known = [row for row in _read(path) if same.items() <= row.items()] if path.exists() else []
     missing = tuple(seed for seed in seeds if seed not in {row["seed"] for row in known})
     if missing:
@@ -136,8 +116,7 @@ def run_piece(part: Part, context: Context, seeds: Iterable[int], piece: str, fo
         made = part.rows(context._replace(seeds=missing))
         seconds = round((time.perf_counter() - began) / max(1, len(made)), 1)
         about = {name: about[name] for name in ABOUT} | {"seconds": seconds}
-        named = {"part": part.name, "piece": piece}
-        known += [{**named, **_plain(row), **same, **about} for row in made]
+        known += [{"part": part.name, "piece": piece, **_plain(row), **same, **about} for row in made]
         known.sort(key=lambda row: row["seed"])
     if missing and known:  # a part that these images cannot have has no models
         with replacing(path) as temporary:
@@ -154,7 +133,7 @@ def read(folder: Path) -> pd.DataFrame:
     rows = []
     for path in _files(folder):
         own = _read(path)
-        for name, version in (("record_version", RECORD_VERSION), ("metric_version", METRIC_VERSION)):
+        for name, version in VERSIONS.items():
             others = {row[name] for row in own} - {version}
             if others:
                 raise InputError(f"{path} has {name} {others.pop()} where {version} is read: make it anew")
@@ -162,15 +141,13 @@ def read(folder: Path) -> pd.DataFrame:
     return _frame(rows)
 
 
-def run_all(
-    profile: str, folder: Path, say: Callable[[str], Any] = print, data_dir: str | None = None, stages=tuple(STAGES)
-) -> int:
+def run_all(profile: str, folder: Path, say: Callable[[str], Any] = print) -> int:
     """Make the records of every part that a profile runs in pieces, and say how many files were made.
 
     What is there already is not made again. It can be stopped at any moment: trainings go on where they were, and a
     finished piece has its file. The trained models of a piece are removed with its last record.
     """
-    in_pieces = [stage for stage in stages if profiles.sizes(stage, profile)["pieces"]]
+    in_pieces = [stage for stage in STAGES if profiles.sizes(stage, profile)["pieces"]]
     todo = {name: sizes for stage in in_pieces for name, sizes in plan(stage, profile).items()}
     own = max((profiles.sizes(stage, profile)["pieces"] for stage in in_pieces), default=0)
     files = 0
@@ -182,7 +159,7 @@ def run_all(
             if not seeds:
                 continue
             there, began = _path(folder, name, f"{number:02d}").exists(), time.perf_counter()
-            rows = run_piece(PARTS[name], Context(sizes, data_dir, runs), seeds, f"{number:02d}", folder)
+            rows = run_piece(PARTS[name], Context(sizes, None, runs), seeds, f"{number:02d}", folder)
             files += not there
             state = "there" if there else f"{time.perf_counter() - began:.0f} s"
             say(f"piece {number + 1} of {count}, {name}: {len(rows)} records, {state}")
@@ -196,7 +173,8 @@ def of_page(settings: Settings) -> pd.DataFrame:
     Those of all pieces that are there, in a profile that is run in pieces; else the profile's parts are run here.
     """
     if profiles.sizes(settings.stage, settings.profile)["pieces"]:
-        return read(folder(settings.profile if has_records(settings.profile) else f"published/{settings.profile}"))
+        own = folder(settings.profile)
+        return read(own if _files(own) else folder(f"published/{settings.profile}"))
     frames = [part_of_page(settings, name) for name in profiles.parts(settings.stage, settings.profile)]
     return pd.concat(frames, ignore_index=True) if frames else _frame([])
 
@@ -206,14 +184,9 @@ def folder(profile: str) -> Path:
     return project_root() / "reports" / profile
 
 
-def has_records(profile: str) -> bool:
-    """Whether pieces of a profile were made here; without any, its pages are made from the published ones."""
-    return bool(_files(folder(profile)))
-
-
 def adopt_published(jobs: Iterable[Job], profile: str) -> None:
     """Copy the published runs among the trainings of a page that is made from published records."""
-    for job in jobs if not has_records(profile) else ():
+    for job in jobs if not _files(folder(profile)) else ():
         published, own = folder(f"published/{profile}") / "runs" / Path(job.run_dir).name, job.run
         if published.is_dir() and not own.finished:
             own.path.mkdir(parents=True, exist_ok=True)
@@ -276,22 +249,14 @@ def either(records: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def judge(settings: Settings, records: pd.DataFrame) -> list[dict]:
     """The claims of a page as `claims.evaluate` gives them, each with its verdict in the published evidence."""
-    page = {claim.page for claim in claims.CATALOGUE if claim.page.partition("_")[2] == settings.stage}
-    own = [claim for claim in claims.CATALOGUE if claim.page in page]
+    own = [claim for claim in claims.CATALOGUE if claim.page.partition("_")[2] == settings.stage]
     sizes = profiles.sizes(settings.stage, settings.profile)
     exploratory = sizes["exploratory"] or bool(changed(settings)) or settings.seed != 0
     found = claims.evaluate(records, settings.profile, exploratory=exploratory, catalogue=own)
-    before = _published_verdicts()
-    return [{**claim, "published": before.get(claim["id"])} for claim in found]
-
-
-def _published_verdicts() -> dict[str, str]:
-    """The verdicts of the published evidence, as far as there are any."""
     path = folder("published/night") / "results.json"
-    if not path.exists():
-        return {}
-    known = json.loads(path.read_text("utf-8"))["claims"]
-    return {claim["id"]: claim["verdict"] for claim in known if claim["verdict"] != "not tested"}
+    published = json.loads(path.read_text("utf-8"))["claims"] if path.exists() else []
+    verdicts = {claim["id"]: claim["verdict"] for claim in published if claim["verdict"] != "not tested"}
+    return [{**claim, "published": verdicts.get(claim["id"])} for claim in found]
 
 
 def _path(folder: Path, part: str, piece: str) -> Path:
@@ -319,10 +284,10 @@ def _read(path: Path) -> list[dict]:
     return rows
 
 
-def _plain(row: Mapping[str, Any]) -> dict:
+def _plain(row: dict) -> dict:
     """A record as JSON keeps it; a score that is not finite is none."""
-    lost = lambda value: isinstance(value, float) and not math.isfinite(value)  # noqa: E731
-    return {name: None if lost(value) else value for name, value in canonical(dict(row)).items()}
+    text = json.dumps(row, default=plain, sort_keys=True)
+    return json.loads(text, parse_constant=lambda _: None)  # of NaN and ±Infinity
 
 
 def _frame(rows: list[dict]) -> pd.DataFrame:

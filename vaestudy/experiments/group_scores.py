@@ -5,6 +5,7 @@ the same latents (the information without any alignment), and the true factors t
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,17 +21,7 @@ KNOWN_FROM = 0.5  # R² by nearest neighbours from which a code knows a factor
 
 def scored_metrics(classes: Sequence[int] | None) -> dict[str, Callable[..., float]]:
     """The scores that stand beside their rotations, by the name of their column."""
-
-    def higgins(codes: Codes, factors: Labels, *, seed: int) -> float:
-        return metrics.higgins_score(codes, factors, seed=seed, classes=classes, pairs=5)
-
-    return {"higgins_5": higgins, "mig": gap}
-
-
-def gap(codes: Codes, factors: Labels, *, seed: int) -> float:
-    """`metrics.mig`, where a single latent has a second one beside it that says nothing."""
-    padded = np.pad(codes, ((0, 0), (0, max(0, 2 - codes.shape[1]))))
-    return metrics.mig(padded, factors, seed=seed)
+    return {"higgins_5": partial(metrics.higgins_score, classes=classes, pairs=5), "mig": metrics.mig}
 
 
 def scores(
@@ -94,9 +85,9 @@ def references(factors: Labels, *, seed: int, classes: Sequence[int] | None = No
     return {"higgins_chance": 1 / len(classes or factors.T)} | {f"{name}_ceiling": v for name, v in ceilings.items()}
 
 
-def known(scores: Mapping[str, float], names: Sequence[str], before: str = "") -> list[str]:
-    """The factors that a group knows, by its row of scores, whose columns begin with `before`."""
-    return [name for name in names if scores[f"{before}r2_{name}"] >= KNOWN_FROM]
+def known(scores: Mapping[str, float], names: Sequence[str]) -> list[str]:
+    """The factors that a group knows, by its row of scores."""
+    return [name for name in names if scores[f"r2_{name}"] >= KNOWN_FROM]
 
 
 def linear_r2(codes: Codes, factors: Labels, classes: Sequence[int] | None = None) -> float:
@@ -113,10 +104,8 @@ def linear_r2(codes: Codes, factors: Labels, classes: Sequence[int] | None = Non
 class Knowledge(NamedTuple):
     """Nats of each factor (columns) that a linear classifier reads from each group (rows), top first.
 
-    Attributes:
-        alone: in the group by itself.
-        given_above: in the group, when the groups above it are known: what it adds.
-        together: in the group and those above it.
+    `alone`: in the group by itself. `given_above`: in the group, when the groups above it are known: what it adds.
+    `together`: in the group and those above it.
     """
 
     alone: Float[np.ndarray, "groups k"]
@@ -129,14 +118,8 @@ def knowledge(
 ) -> Knowledge:
     """What each group knows, by itself, beyond the groups above, and together with them.
 
-    The nats of `metrics.read_out`, from one row an image.
-
-    Args:
-        groups: draws of each group (n, d), top first.
-        factors: true factors (n, k); those of more than `values` values are merged to that many neighbours.
-        seed: of the folds.
-        folds: of the cross-validation.
-        values: most values of a factor.
+    The nats of `metrics.read_out` by cross-validation in `folds`, from one row an image of each group, top first.
+    Factors of more than `values` values are merged to that many neighbours. `seed` is that of the folds.
     """
     above = [np.concatenate(groups[: i + 1], axis=1) for i in range(len(groups))]
     targets = [_merged(column, values) for column in factors.T]

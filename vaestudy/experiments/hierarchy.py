@@ -11,7 +11,7 @@ from vaestudy.data import ImageSet
 from vaestudy.experiments import group_scores
 from vaestudy.experiments.beta_vae_parts import classes_of
 from vaestudy.experiments.common import trained
-from vaestudy.experiments.evidence import Context, apart
+from vaestudy.experiments.evidence import PARTS, Context, apart
 from vaestudy.models import NVAE, NVAEConfig
 from vaestudy.training import Job, Run, Training, fit
 
@@ -62,11 +62,6 @@ def train_and_test(context: Context) -> tuple[ImageSet, ImageSet]:
     return data.train_and_test(name, context.sizes["test_images"], image_size=side, data_dir=context.data_dir)
 
 
-def train_images(context: Context) -> ImageSet:
-    """Those to train on."""
-    return train_and_test(context)[0]
-
-
 def pressed(recipe: Training, seed: int, objective: dict[str, Any]) -> Training:
     """A training at another seed, with changes to its objective."""
     return replace(recipe, seed=seed, objective=replace(recipe.objective, **objective))
@@ -91,7 +86,6 @@ def wanted(context: Context) -> list[tuple[Context, dict[str, Any], int]]:
     return [(context, of, seed) for seed in context.seeds for of in settings(context.sizes)]
 
 
-@apart("hierarchy", "nvae", wanted, job, train_images)
 def trained_and_scored(context: Context, of: dict[str, Any], seed: int) -> dict:
     """The row of one model; what was scored once is found in the record of its run."""
     train_set, test_set = train_and_test(context)
@@ -103,6 +97,9 @@ def trained_and_scored(context: Context, of: dict[str, Any], seed: int) -> dict:
         known = {"exam": {**exam, "test_images": len(test_set)}, "scores": row}
         run.update_record(groups=known)
     return {**settled(run), **of, **known["scores"]}
+
+
+PARTS["hierarchy"] = apart("hierarchy", trained_and_scored, wanted, job, lambda context: train_and_test(context)[0])
 
 
 def scores(
@@ -118,7 +115,7 @@ def scores(
     classes = classes_of(seen.name, names)
     nats = [of.ravel() for of in run.kl_by_latent(seen)]
     codes, factors = run.codes_by_group(seen, draws=draws, pooled=False, batch=BATCH // draws)
-    labels = names_of(len(codes))
+    labels = [f"{name}_" for name in GROUPS] if len(codes) > 1 else [""]
     row = {"nats": float(sum(of.sum() for of in nats))}
     row |= group_scores.references(factors, seed=seed, classes=classes)
     exam = {"names": names, "seed": seed, "draws": draws, "classes": classes, "rotations": rotations}
@@ -133,18 +130,6 @@ def scores(
             row |= {f"{label}{what}_{name}": float(value) for name, value in zip(names, of, strict=True)}
     # One group is the whole code and the top one in one.
     return row if len(codes) > 1 else row | {"top_nats": row["nats"]}
-
-
-def names_of(groups: int) -> list[str]:
-    """What the columns of each group begin with, top first; those of a single group with nothing."""
-    if groups == 1:
-        return [""]
-    return [f"{name}_" for name in (*GROUPS, *map(str, range(len(GROUPS) + 1, groups + 1)))[:groups]]
-
-
-def hierarchies(found: pd.DataFrame) -> pd.DataFrame:
-    """Of the records of the part `hierarchy` those of models with several groups."""
-    return found[found["network"] == "hierarchy"] if len(found) else found
 
 
 def groups_of(found: pd.DataFrame, betas: tuple[float, ...] = (1.0, 16.0)) -> list[dict]:

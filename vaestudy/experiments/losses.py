@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from scipy import ndimage
 from scipy.stats import kendalltau
 
 from vaestudy import metrics
 from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae_parts as parts
-from vaestudy.experiments.beta_vae_parts import Examined
 from vaestudy.experiments.common import some_rows
 from vaestudy.experiments.evidence import Context, part
 from vaestudy.training import Job, Run
@@ -46,7 +46,8 @@ def spectra(context: Context, runs: list[Run]) -> list[dict]:
     exam = parts.examined(context.images(), context.sizes["grid_images"])
     some = exam.images.select(some_rows(exam.images, parts.BOUND_IMAGES, NUMBERS))
     power, codes = image_spectrum(some), sweeps.codes(runs, exam.images)
-    scores = parts.threaded(_higgins_5, [(c, exam, r.provenance["seed"]) for r, c in zip(runs, codes, strict=True)])
+    score = lambda codes, seed: next(iter(parts.higgins(codes, exam, seed, (5,)).values()))  # noqa: E731
+    scores = parts.threaded(score, [(c, r.provenance["seed"]) for r, c in zip(runs, codes, strict=True)])
     rows = []
     for seed in context.seeds:
         own = by_beta(runs, scores, seed)
@@ -63,13 +64,8 @@ def spectra(context: Context, runs: list[Run]) -> list[dict]:
 def lost_by_frequency(rows: pd.DataFrame) -> pd.DataFrame:
     """Records of `spectra`: the share of each frequency (index: cycles) that codes lose, mean over sweeps."""
     shares = {"β = 1": rows["plain"], "the best β": rows["pressed"]}
-    means = {name: np.mean(of.tolist(), axis=0) for name, of in shares.items()}
-    return pd.DataFrame(means, index=np.arange(1, len(next(iter(means.values()))) + 1))
-
-
-def _higgins_5(codes: Float[np.ndarray, "n d"], exam: Examined, seed: int) -> float:
-    scores = parts.higgins(codes, exam, seed, (5,))
-    return scores.get("higgins_5", scores.get(parts.READ_OUT))
+    means = pd.DataFrame({name: np.mean(of.tolist(), axis=0) for name, of in shares.items()})
+    return means.set_index(means.index + 1)
 
 
 @torch.no_grad()
@@ -99,9 +95,8 @@ def _power(x: Float[torch.Tensor, "n c h w"]) -> Float[torch.Tensor, "h w"]:
 def _by_ring(power: Float[torch.Tensor, "h w"]) -> Float[np.ndarray, " frequencies"]:
     height, width = power.shape
     across, down = np.meshgrid(np.fft.fftfreq(width) * width, np.fft.fftfreq(height) * height)
-    ring = np.hypot(across, down).round().astype(int).ravel()
-    means = np.bincount(ring, power.numpy().ravel()) / np.bincount(ring)
-    return means[1 : min(height, width) // 2 + 1]
+    ring = np.hypot(across, down).round().astype(int)
+    return ndimage.mean(power.numpy(), ring, np.arange(1, min(height, width) // 2 + 1))
 
 
 @part("dropping", "beta_vae", of_ten_latents)
@@ -110,10 +105,10 @@ def dropping(context: Context, runs: list[Run]) -> list[dict]:
     whole = context.images()
     exam, worth = parts.examined(whole, context.sizes["grid_images"]), factor_worth(whole)
     jobs = [
-        (code, run.kl_by_latent(exam.images, range(500))[0], exam, run.provenance["seed"])
+        (parts.live_codes(code, run.kl_by_latent(exam.images, range(500))[0]), run.provenance["seed"])
         for run, code in zip(runs, sweeps.codes(runs, exam.images), strict=True)
     ]
-    known, rows = parts.threaded(_known, jobs), []
+    known, rows = parts.threaded(lambda code, seed: metrics.knn_r2(code, exam.factors, seed=seed), jobs), []
     for seed in context.seeds:
         own = by_beta(runs, known, seed)
         dropped = [dropped_at({beta: r2[k] for beta, (_, r2) in own.items()}) for k in range(len(worth))]
@@ -124,10 +119,6 @@ def dropping(context: Context, runs: list[Run]) -> list[dict]:
         # All factors dropped at one β say nothing of their order.
         rows.append(row | {"worth_tau": 0.0 if np.isnan(tau) else float(tau)})
     return rows
-
-
-def _known(codes: np.ndarray, kl: np.ndarray, exam: Examined, seed: int) -> np.ndarray:
-    return metrics.knn_r2(parts.live_codes(codes, kl), exam.factors, seed=seed)
 
 
 def dropped_at(r2: Mapping[Any, float]) -> float:

@@ -12,14 +12,14 @@ import pandas as pd
 from vaestudy import data, metrics, published
 from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments import beta_vae_parts, devices, evidence, group_scores, hierarchy
+from vaestudy.experiments import beta_vae_parts, evidence, group_scores, hierarchy
 from vaestudy.experiments.common import checked, runs_root, scorable, sizes, some_rows
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.settings import NVAESettings
 from vaestudy.training import Job, Run, Training, distributed, fit, fit_many
 from vaestudy.training.listing import open_run
 from vaestudy.training.parallel import side_by_side
-from vaestudy.words import label
+from vaestudy.words import known_verdict, label
 
 
 class Runs(NamedTuple):
@@ -92,11 +92,6 @@ def flat_model(settings: NVAESettings, shape: tuple[int, int, int]) -> VAE:
         return VAE(shape, network="conv", **same, **row)
     except InputError:  # sides that are no power of two, MNIST's 28 for one
         return VAE(shape, network="mlp", **same, latent_dim=row["latent_dim"])
-
-
-def train_images(settings: NVAESettings) -> ImageSet:
-    """What the models learn from."""
-    return train_and_test(settings)[0]
 
 
 def jobs(settings: NVAESettings, train_set: ImageSet) -> dict[str, list[Job]]:
@@ -242,25 +237,14 @@ def forms(
     return found
 
 
-def devices_table(settings: NVAESettings, found: pd.DataFrame, shape: tuple[int, int, int]) -> list[dict]:
-    """Which of NVAE's devices the models shown have, and what each gives and costs by the records."""
-    return devices.table(found, config(settings, shape), training(settings, 1.0).objective)
-
-
 def beside_earlier_work(claims: list[dict]) -> list[dict]:
     """A row for each earlier work on hierarchies, with our verdicts on what is nearest to it."""
-    verdicts = {claim["id"]: claim for claim in claims}
+    verdicts = {claim["id"]: known_verdict(claim) for claim in claims}
     rows = []
     for work in published.HIERARCHIES:
-        near = [f"{name} {_verdict(verdicts[name])}" for name in work.claims]
-        row = {"work": work.work, "what was done": work.done, "what came out": work.found}
-        rows.append(row | {"here": "; ".join(near)})
+        near = "; ".join(f"{name} {verdicts[name]}" for name in work.claims)
+        rows.append({"work": work.work, "what was done": work.done, "what came out": work.found, "here": near})
     return rows
-
-
-def _verdict(claim: dict) -> str:
-    given = claim["published"] if claim["verdict"] == "not tested" else claim["verdict"]
-    return given or "not tested"
 
 
 def beside_published(settings: NVAESettings) -> list[dict]:
@@ -270,10 +254,10 @@ def beside_published(settings: NVAESettings) -> list[dict]:
 
 def headline(settings: NVAESettings, bounds: pd.DataFrame, bits: int) -> list[dict]:
     """The stage's rows on the report's first page."""
-    theirs = published.nvae(dataset(settings))
-    by_model = bounds.set_index("model")["bits_per_dim"]
+    name, by_model = dataset(settings), bounds.set_index("model")["bits_per_dim"]
+    theirs = (published.NVAE[name], published.NVAE_SOURCE) if name in published.NVAE else (None, None)
     rows = [
-        (f"NVAE, bits per dimension of {dataset(settings)}, {bits} bits", by_model["NVAE, β = 1"], *theirs),
+        (f"NVAE, bits per dimension of {name}, {bits} bits", by_model["NVAE, β = 1"], *theirs),
         ("flat VAE beside it, bits per dimension", by_model["flat VAE"], None, None),
     ]
     return [dict(zip(("quantity", "ours", "published", "source"), row, strict=True)) for row in rows]

@@ -42,14 +42,17 @@ def plan(settings: Settings, experiment: ModuleType) -> dict[str, Any]:
     resolved = {"stage": settings.stage, **given, "sizes": sizes}
     here = {"device": "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)}
     here |= {"free_gb": round(memory.free_bytes(device) / 1e9, 2)}
-    totals = {f"{name}_seconds": round(sum(row[f"{name}_seconds"] for row in rows), 1) for name in ("here", "gpu")}
-    totals["here_seconds"] = round(sum(row["here_seconds"] * (1 - row["trained"] / row["models"]) for row in rows), 1)
-    return resolved | here | {"data": about, "trainings": rows, **totals}
+    left = sum(row["here_seconds"] * (1 - row["trained"] / row["models"]) for row in rows)
+    seconds = {"here_seconds": round(left, 1), "gpu_seconds": round(sum(row["gpu_seconds"] for row in rows), 1)}
+    return resolved | here | {"data": about, "trainings": rows, **seconds}
 
 
 def _page(settings: Settings, experiment: ModuleType, find: Find) -> tuple[dict[str, Any], dict[str, list[Job]]]:
     """What is known of the images of a page, and its trainings."""
-    found, about = find(lambda: experiment.train_images(settings), *_source(settings, experiment))
+    name = getattr(experiment, "dataset", lambda own: own.dataset)(settings)
+    side = getattr(experiment, "image_side", common.image_side)(settings)
+    load = getattr(experiment, "train_images", lambda own: experiment.train_and_test(own)[0])
+    found, about = find(functools.partial(load, settings), name, side, settings.data_dir)
     with torch.device("meta"):
         return about, experiment.jobs(settings, found)
 
@@ -104,8 +107,6 @@ def check_memory(settings: Settings, experiment: ModuleType) -> None:
 
     VAEs of one kind share a program, as many as fit; other models are trained side by side on the cores of a CPU.
     """
-    if not hasattr(experiment, "jobs"):  # a stage that trains nothing
-        return
     device = device_of(None)
     free = memory.free_bytes(device)
     needed = [_bytes(jobs, device) for jobs in _together(settings, experiment, _unseen)]
@@ -140,13 +141,6 @@ def _step_bytes(alike: list[Job], device: torch.device) -> float:
     first = alike[0]
     fixed, kept = step_memory(first.model, first.training, len(first.images))
     return len(alike) * (fixed + kept / (1 + autocast(first.training, first.model, device)._enabled))
-
-
-def _source(settings: Settings, experiment: ModuleType) -> tuple[str, int | None, str]:
-    """The name, the side and the folder of the images that a stage trains on."""
-    name = getattr(experiment, "dataset", lambda own: own.dataset)(settings)
-    side = getattr(experiment, "image_side", common.image_side)(settings)
-    return name, side, settings.data_dir
 
 
 def _command(name: str, side: int, data_dir: str) -> str:

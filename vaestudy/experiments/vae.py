@@ -52,11 +52,6 @@ def model(settings: VAESettings, shape: tuple[int, int, int], latent_dim: int) -
     return VAE(shape, latent_dim=latent_dim, seed=settings.seed, **network)
 
 
-def train_images(settings: VAESettings) -> ImageSet:
-    """What the models learn from."""
-    return train_and_test(settings)[0]
-
-
 def jobs(settings: VAESettings, train_set: ImageSet) -> dict[str, list[Job]]:
     """Every training of the stage: with the latents asked for, as long and half as long, and with two latents."""
     main = training(settings)
@@ -107,13 +102,11 @@ def factors_table(train_set: ImageSet) -> list[dict]:
 
 
 def gradient_variances(run: Run, test_set: ImageSet, seed: int, draws: int = 1000) -> pd.DataFrame:
-    """Variance of each estimator of the bound's gradient, averaged over 1, 10 and 100 noise samples.
+    """Variance of each estimator of the bound's gradient (columns), averaged over 1, 10 and 100 noise samples (rows).
 
-    Columns: estimator, samples, variance (summed over an image's variational parameters, mean over images).
+    Summed over an image's variational parameters, mean over images.
     """
-    found = gradient_spreads(run, test_set, seed, draws, (1, 10, 100))
-    rows = [(*pair, variance) for pair, variance in found.items()]
-    return pd.DataFrame(rows, columns=["estimator", "samples", "variance"])
+    return pd.Series(gradient_spreads(run, test_set, seed, draws, (1, 10, 100))).unstack(level=0)
 
 
 def held_out_bounds(runs: Mapping[str, Run], test_set: ImageSet) -> pd.DataFrame:
@@ -145,11 +138,10 @@ def importance_ladder(
 
 
 def rotated_codes(settings: VAESettings, run: Run, train_set: ImageSet) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
-    """The VAE's code, the same whitened and rotated, and the true factors where several are known.
+    """The VAE's code, the same whitened and rotated, and the true factors where several are known: the codes by name.
 
-    Returns:
-        the codes by name, and a row a code: mean absolute correlation between latents, and the mutual information gap,
-        or, where one factor alone is known, what a linear read-out tells of it.
+    With them a row a code: mean absolute correlation between latents, and the mutual information gap or, where one
+    factor alone is known, what a linear read-out tells of it.
     """
     seen = train_set if train_set.factors is None else images(settings).subsample(SCORED_IMAGES)
     codes, factors = scored(run, seen)
@@ -178,10 +170,11 @@ def headline(
 
     `records` hold a model a row, whose gradient variances are a number by which another run is compared.
     """
-    beside = published.aevb(settings.dataset, settings.latent_dim)
+    theirs = published.AEVB_MNIST.get(settings.latent_dim) if settings.dataset == "mnist" else None
+    beside = (f"{theirs:g} ± 1", published.AEVB_SOURCE) if theirs else (None, None)
     bound, samples = bounds["elbo_nats"].iloc[0], max(sizes(settings)["ladder"])
     rows = [
-        ("ELBO on held-out images, nats per image", f"{bound:.1f}", beside.value, beside.source),
+        ("ELBO on held-out images, nats per image", f"{bound:.1f}", *beside),
         (f"ELBO to the bound of K = {samples}, nats gained", f"{np.mean(ladder[-1] - ladder[0]):.2f}", None, None),
         (f"active latents of {settings.latent_dim}", int(latents["active"].sum()), None, None),
     ]

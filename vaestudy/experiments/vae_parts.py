@@ -1,7 +1,7 @@
 """The parts of stage 1: noise of gradients, noise samples a step, superfluous latents, and rotations of a code."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from vaestudy.data import ImageSet
 from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments.evidence import Context, part
 from vaestudy.models import VAE
-from vaestudy.training import Job, Run, Training
+from vaestudy.training import Job, Run
 from vaestudy.training import sweep as sweeps
 from vaestudy.training.run import noise_from
 
@@ -86,38 +86,23 @@ def few(context: Context) -> ImageSet:
     return seen(context).select(slice(0, count), first=count).compact()
 
 
-def trainings(
-    context: Context, images: ImageSet, latent_dims: Sequence[int], recipes: Iterable[Training] = ()
-) -> list[Job]:
-    """A model for each latent size, recipe (the part's own unless others are given) and seed."""
-    jobs = []
-    for size, recipe, seed in itertools.product(latent_dims, recipes or [context.sizes["training"]], context.seeds):
-        model = VAE(images.shape, latent_dim=size, seed=seed, **parts.network(context.sizes))
-        jobs.append(Job.below(context.runs_root, "vae", model, images, replace(recipe, seed=seed)))
+def trainings(context: Context, images: ImageSet) -> list[Job]:
+    """A model for each seed and, where the part's sizes have several, each latent size, β and batch.
+
+    Each batch is tried with one and with ten noise samples an image.
+    """
+    sizes, jobs = context.sizes, []
+    batches = itertools.product(sizes.get("batches", ()), (1, 10))
+    recipes = [replace(sizes["training"], batch=batch, samples=n) for batch, n in batches] or [sizes["training"]]
+    latent_dims, betas = sizes.get("latent_dims", [sizes["latent_dim"]]), sizes.get("betas", [1.0])
+    for size, recipe, beta, seed in itertools.product(latent_dims, recipes, betas, context.seeds):
+        model = VAE(images.shape, latent_dim=size, seed=seed, **parts.network(sizes))
+        own = replace(recipe, seed=seed, objective=replace(recipe.objective, beta=beta))
+        jobs.append(Job.below(context.runs_root, "vae", model, images, own))
     return jobs
 
 
-def of_one_size(context: Context, images: ImageSet) -> list[Job]:
-    return trainings(context, images, [context.sizes["latent_dim"]])
-
-
-def of_each_size(context: Context, images: ImageSet) -> list[Job]:
-    return trainings(context, images, context.sizes["latent_dims"])
-
-
-def of_each_batch(context: Context, images: ImageSet) -> list[Job]:
-    sizes = context.sizes
-    recipes = [replace(sizes["training"], batch=batch, samples=n) for batch in sizes["batches"] for n in (1, 10)]
-    return trainings(context, images, [sizes["latent_dim"]], recipes)
-
-
-def of_each_beta(context: Context, images: ImageSet) -> list[Job]:
-    recipe = context.sizes["training"]
-    pressed = [replace(recipe, objective=replace(recipe.objective, beta=beta)) for beta in context.sizes["betas"]]
-    return trainings(context, images, [context.sizes["latent_dim"]], pressed)
-
-
-@part("gradients", "vae", of_one_size, seen)
+@part("gradients", "vae", trainings, seen)
 def gradients(context: Context, runs: list[Run]) -> list[dict]:
     """Variance of each gradient estimator of a model after a short training, a noise sample an image.
 
@@ -134,18 +119,17 @@ def gradients(context: Context, runs: list[Run]) -> list[dict]:
     return rows
 
 
-@part("samples", "vae", of_each_batch, seen)
+@part("samples", "vae", trainings, seen)
 def samples(context: Context, runs: list[Run]) -> list[dict]:
     """The bound on held-out images after batches of 100 and 10 with one and ten noise samples, at equal images."""
     _, unseen = split(context)
-    counts = [run.recipe["samples"] for run in runs]
     return [
-        parts.described(run) | {"samples": count, "elbo": run.bound(unseen)["elbo_nats"]}
-        for run, count in zip(runs, counts, strict=True)
+        parts.described(run) | {"samples": run.recipe["samples"], "elbo": run.bound(unseen)["elbo_nats"]}
+        for run in runs
     ]
 
 
-@part("overfitting", "vae", of_each_size, few)
+@part("overfitting", "vae", trainings, few)
 def overfitting(context: Context, runs: list[Run]) -> list[dict]:
     """The bound on few training images after many epochs, and on others, with few latents and with many."""
     (_, unseen), trained = split(context), few(context)
@@ -156,7 +140,7 @@ def overfitting(context: Context, runs: list[Run]) -> list[dict]:
     return rows
 
 
-@part("latents", "vae", of_each_size, seen)
+@part("latents", "vae", trainings, seen)
 def latents(context: Context, runs: list[Run]) -> list[dict]:
     """How many latents carry .05 nats or more, of 20 and of 50."""
     _, unseen = split(context)
@@ -168,19 +152,15 @@ def live(runs: list[Run], images: ImageSet) -> list[dict]:
     return [{name: value for name, value in row.items() if name != "nll_nats"} for row in parts.rates(runs, images)]
 
 
-@part("codes", "vae", of_each_beta)
+@part("codes", "vae", trainings)
 def codes(context: Context, runs: list[Run]) -> list[dict]:
     """The mutual information gap of a code, and the mean one of random rotations of its whitened live latents."""
     exam = parts.examined(context.images(), context.sizes["grid_images"])
     known = live(runs, exam.images.select(slice(0, 5_000)))
-    jobs = [
-        (code, exam.factors, row["kl_by_latent"], row["seed"], context.sizes["rotations"])
-        for code, row in zip(sweeps.codes(runs, exam.images), known, strict=True)
-    ]
-    return [row | scores for row, scores in zip(known, parts.threaded(gap_and_rotations, jobs), strict=True)]
 
+    def scored(means: np.ndarray, row: dict) -> dict:
+        own, alive = {"factors": exam.factors, "seed": row["seed"]}, parts.live_codes(means, row["kl_by_latent"])
+        rotated = metrics.rotation_score(alive, metric=metrics.mig, rotations=context.sizes["rotations"], **own)
+        return row | {"mig": metrics.mig(means, **own), "mig_rotated": rotated}
 
-def gap_and_rotations(means: np.ndarray, factors: np.ndarray, kl: list[float], seed: int, rotations: int) -> dict:
-    """MIG of posterior means, and the mean MIG of rotations of the live ones."""
-    rotated = parts.rotated_mig(parts.live_codes(means, kl), factors, seed=seed, rotations=rotations)
-    return {"mig": metrics.mig(means, factors, seed=seed), "mig_rotated": rotated}
+    return parts.threaded(scored, list(zip(sweeps.codes(runs, exam.images), known, strict=True)))

@@ -20,15 +20,12 @@ CLAIMS, MOST = 3, 4  # sentences about claims, and all of them
 def answer(claims: Sequence[Mapping[str, Any]], models: Sequence[str] = (), seen: Sequence[str] = ()) -> Output:
     """The answer of the page that these claims belong to (rows as for `figures.claims`).
 
-    The data hold the parts: question, sentences, sure and change.
-
-    Args:
-        claims: of one page.
-        models: that the page shows, each with its β and how many of its latents are live.
-        seen: sentences on what models show that no test has judged; they are said where no claim of the page is.
+    The data hold the parts: question, sentences, sure and change. `models` are those that the page shows, each with its
+    β and how many of its latents are live; `seen` are sentences on what models show that no test has judged, which are
+    said where no claim of the page is.
     """
     known = {claim["id"]: claim for claim in claims}
-    found = [(known[name], _verdict(known[name])) for name in FORMS if name in known]
+    found = [(known[name], words.known_verdict(known[name])) for name in FORMS if name in known]
     if not found:
         raise InputError("an answer needs the primary claims of a page, as vaestudy.claims.evaluate gives them")
     told = [pair for pair in found if pair[1] in FORMS[pair[0]["id"]]][:CLAIMS]
@@ -54,11 +51,6 @@ def answer_html(data: Mapping[str, Any], *parts: str) -> str:
     """Some parts of an answer's data as paragraphs, each with its head."""
     texts = [(HEADS[name], [data[name]] if isinstance(data[name], str) else data[name]) for name in parts]
     return render("answer", paragraphs=texts)
-
-
-def _verdict(claim: Mapping[str, Any]) -> str:
-    """The verdict of this run or, where it did not test, that of the published evidence."""
-    return (claim.get("published") or "") if claim["verdict"] == "not tested" else claim["verdict"]
 
 
 def _sentence(claim: Mapping[str, Any], verdict: str) -> str:

@@ -76,9 +76,8 @@ def reconstruction_against_score(rows: Rows, name: str, title: str, chance: floa
     return charts.dots(shown, "nll_nats", name, "β", caption, alt, levels={"chance": chance}, ylabel=title)
 
 
-def factors_over_beta(known: Mapping[float, Float[np.ndarray, " k"]], names: Sequence[str]) -> Figure:
-    """How much of each factor a code still holds (see `metrics.knn_r2`), over β."""
-    r2 = pd.DataFrame(known, index=list(names)).T
+def factors_over_beta(r2: pd.DataFrame) -> Figure:
+    """How much of each factor (columns) a code still holds (see `metrics.knn_r2`), over β (index)."""
     found, halved = r2.max() >= 0.05, r2 < 0.5 * r2.max()
     lost = [f"{n} at β = {halved[n].idxmax():g}" if halved[n].any() else f"{n} never" for n in r2 if found[n]]
     alt = f"Half of what was known is lost: {'; '.join(lost) or 'of no factor'}."

@@ -220,5 +220,4 @@ def image_rows(rows: Mapping[str, Any], caption: str, data: Any = None, alt: str
     """Named rows of images (n, c, h, w), one beneath the other."""
     count = len(next(iter(rows.values())))
     shown = f"{counted(len(rows), 'row')} of {counted(count, 'image')}: {', '.join(rows)}. {alt}".strip()
-    data = {"rows": list(rows)} if data is None else data
-    return image_grid(list(rows.values()), count, caption, shown, data, names=list(rows))
+    return image_grid(list(rows.values()), count, caption, shown, data or {"rows": list(rows)}, names=list(rows))

@@ -9,8 +9,8 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import seaborn as sns
 from einops import rearrange
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
@@ -44,8 +44,7 @@ def colours(count: int) -> list[str]:
 
 def ramp(count: int) -> list[tuple[float, ...]]:
     """Colours for an ordered family (several β): teal to vermilion, legible on light and on dark."""
-    scale = LinearSegmentedColormap.from_list("ramp", ["#00a08a", "#5b7fe0", "#a848c0", "#c03a10"])
-    return [scale(i / max(count - 1, 1)) for i in range(count)]
+    return sns.blend_palette(["#00a08a", "#5b7fe0", "#a848c0", "#c03a10"], count)
 
 
 def rgba(images: Any) -> np.ndarray:

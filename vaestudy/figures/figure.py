@@ -2,10 +2,9 @@
 
 import html
 import io
-import math
+import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from matplotlib.text import Text
 
 from vaestudy.errors import InputError
 from vaestudy.figures.draw import INK, PAPER, STYLE, Canvas
+from vaestudy.files import plain
 from vaestudy.words import readable
 
 __all__ = ["MIME", "Figure", "Output", "statement"]
@@ -145,18 +145,5 @@ def render(name: str, **context: Any) -> str:
 
 def as_json(data: Any) -> Any:
     """`data` as JSON knows it: tables as rows, arrays as lists, floats to eight digits, what is not finite as None."""
-    if isinstance(data, pd.DataFrame):
-        data = data.to_dict("records")
-    elif is_dataclass(data):
-        data = asdict(data)
-    elif hasattr(data, "_asdict"):
-        data = data._asdict()
-    elif hasattr(data, "tolist"):
-        data = data.tolist()
-    if isinstance(data, Mapping):
-        return {str(key): as_json(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [as_json(value) for value in data]
-    if isinstance(data, float):
-        return float(f"{data:.8g}") if math.isfinite(data) else None
-    return data if data is None or isinstance(data, bool | int | str) else str(data)
+    text = json.dumps(data, default=lambda of: of.to_dict("records") if isinstance(of, pd.DataFrame) else plain(of))
+    return json.loads(text, parse_float=lambda number: float(f"{float(number):.8g}"), parse_constant=lambda _: None)

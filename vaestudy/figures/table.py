@@ -38,7 +38,7 @@ def table(rows: Rows, caption: str, alt: str = "", formats: Mapping[str, str] | 
 
 def claims(rows: Sequence[dict[str, Any]], caption: str = "") -> Output:
     """The claims of a page from `vaestudy.claims.evaluate`, and under "published" what the published evidence says."""
-    rows = [dict(row) for row in rows]
+    rows = _dicts(rows)
     if not rows or any(not set(row) >= CLAIM for row in rows):
         raise InputError(f"claims are rows with the keys {', '.join(sorted(CLAIM))}")
     shown = [

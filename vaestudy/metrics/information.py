@@ -28,9 +28,10 @@ def mig(codes: Codes, factors: Labels, *, seed: int, points: int | None = 10_000
     Chen et al. (2018), eq. 6, estimated from counts as in disentanglement_lib: `points` rows (None for all), each
     latent cut into `bins` of equal width over its range. Few bins cap the score: codes that are the 40 orientations
     of dSprites get at most ln 20 / ln 40 for them. `bins=None` takes discrete codes as they are, without a cap.
-    Constant codes score 0. Raises InputError for fewer than two latents.
+    Constant codes score 0; a single latent is ahead of one that says nothing.
     """
-    return mean_gap(information_shares(codes, factors, seed=seed, points=points, bins=bins))
+    shares = information_shares(codes, factors, seed=seed, points=points, bins=bins)
+    return mean_gap(np.pad(shares, ((0, 1), (0, 0))))
 
 
 def mig_sup(codes: Codes, factors: Labels, *, seed: int, points: int | None = 10_000, bins: int | None = 20) -> float:

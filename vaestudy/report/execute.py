@@ -119,11 +119,9 @@ def is_fresh(path: Path | str, given: Mapping[str, Any], output: Path | str) -> 
 
 def require_writable(folder: Path) -> None:
     """Raise InputError unless files can be made in `folder`, which is created."""
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
 
 
 def in_words(value: Any) -> str:
