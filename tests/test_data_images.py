@@ -32,6 +32,15 @@ def test_packed_bits_come_back_in_order():
     np.testing.assert_array_equal(images.batch(slice(2, 9, 3)), pixels[2:9:3])
 
 
+def test_numbers_below_zero_count_from_the_end_and_those_beyond_it_are_refused(pictures):
+    assert (pictures.batch([-1, -24]) == pictures.batch([23, 0])).all()
+    few = pictures.select([4, 7, 20])
+    assert (few.batch([-1]) == pictures.batch([20])).all()
+    for beyond in ([24], [-25]):
+        with pytest.raises(IndexError):
+            pictures.batch(beyond)
+
+
 def test_quantized_sets_keep_the_highest_bits(pictures):
     batch = pictures.quantized(5).batch(slice(None))
     np.testing.assert_array_equal((batch * 31).round(), pictures.storage // 8)

@@ -255,6 +255,19 @@ def test_codes_are_those_of_every_run(images, tmp_path):
         np.testing.assert_allclose(codes, run.codes(images, index)[0], atol=1e-6)
 
 
+def test_draws_and_bounds_of_many_are_those_of_each(images, tmp_path):
+    found = trained(images, tmp_path)
+    index = np.arange(20)
+    drawn, bounds = sweep.codes(found, images, index, draws=3), sweep.bounds(found, images, batch=50)
+    for run, codes, bound in zip(found, drawn, bounds, strict=True):
+        np.testing.assert_allclose(codes, run.codes(images, index, draws=3)[0], atol=1e-5)
+        alone = run.bound(images, batch=50)
+        assert bound["nll_nats"] == pytest.approx(alone["nll_nats"], rel=1e-5)
+        assert bound["kl_nats"] == pytest.approx(alone["kl_nats"], rel=1e-5)
+        assert bound["elbo_nats"] == pytest.approx(alone["elbo_nats"], rel=1e-5)
+        np.testing.assert_allclose(bound["kl_by_latent"], run.kl_by_latent(images)[0], rtol=1e-5)
+
+
 def test_the_jobs_of_a_grid(images, tmp_path):
     grid = Grid(betas=(1, 4), latent_dims=(3,), seeds=(0, 7), objectives=("beta", "capacity"), capacities=(5, 10))
     settings = small(objective=Objective(warmup=0.3, gamma=7.0))

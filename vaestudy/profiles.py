@@ -78,8 +78,8 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "laptop": {
             "image_size": 32, "width": 0,
-            "training": Training(images=1_000_000, **_SETTLES),
-            "plane_images": 300_000, "test_images": 2_000, "ladder": (1, 5, 50, 500),
+            "training": Training(images=800_000, **_SETTLES),
+            "plane_images": 240_000, "test_images": 2_000, "ladder": (1, 5, 50, 500),
             "parts": {"gradients": {"seeds": 10, "gradient_draws": 200, "training": Training(images=10_000)}},
         },
         "gpu": {
@@ -110,7 +110,7 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             # The scores of β > 1 have two humps, codes along the axes and across them, at any length of training: after
             # 720,000 images half of the models lie along them, after 1,600,000 six of ten (β = 8, seeds from 1000 on).
             # Many models of few images tell the humps' means apart in the least time.
-            "seeds": 40, "latent_dims": (10,), "betas": (1.0, 8.0),
+            "seeds": 48, "latent_dims": (10,), "betas": (1.0, 8.0),
             "training": replace(_SWEEP, log_every=60_000, compile=True),
             "grid_images": 30_000,
             "parts": {"sweep32": {}, "curve32": {"betas": (4.0, 32.0), "seeds": 2}, "spectra": {}},
@@ -152,9 +152,9 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
         "laptop": {
             "dataset": "faces_mild", "image_size": 32, "preset": "laptop32_cells", "checkpoint": "none",
             "betas": (),
-            "training": Training(images=48_000, batch=32, learning_rate=4e-3, **_TOP_FIRST),
+            "training": Training(images=40_000, batch=32, learning_rate=4e-3, **_TOP_FIRST),
             "flat": {"width": 16, "latent_dim": 64},
-            "flat_training": Training(images=48_000, batch=32, learning_rate=2e-3, objective=_FLAT, **_LAPTOP),
+            "flat_training": Training(images=40_000, batch=32, learning_rate=2e-3, objective=_FLAT, **_LAPTOP),
             "test_images": 500, "weighted_images": 100, "weights": 20, "scored_images": 2_000,
             "temperatures": (0.5, 0.7, 1.0), "passes": 10,
         },
@@ -183,7 +183,7 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 # fmt: on
-# What the night runs in pieces of two seeds; the pages of stages 1 and 2 show the laptop's models.
+# What the night runs in pieces of two seeds.
 _SHORT = {"training": _SWEEP}
 _SMALL = {"image_size": 32, "width": 128, "training": _SWEEP}
 _FACES = {"dataset": "faces_mild", "image_size": 32, "betas": (1.0, 4.0, 8.0, 16.0, 32.0, 64.0)}
@@ -217,6 +217,7 @@ NIGHT: dict[str, dict[str, dict[str, Any]]] = {
 for _stage, _parts in NIGHT.items():
     OVERRIDES[_stage]["night"] = {**OVERRIDES[_stage]["laptop"], "parts": _parts, "pieces": 2}
 # The models that the pages show.
+OVERRIDES["vae"]["night"] |= {"training": Training(images=1_000_000, **_SETTLES), "plane_images": 300_000}
 OVERRIDES["beta_vae"]["night"] |= {**_LONG, "width": 128, "seeds": 2, "grid_images": 50_000}
 _NVAES = {name: replace(OVERRIDES["nvae"]["laptop"][name], images=240_000) for name in ("training", "flat_training")}
 _NVAES["training"] = replace(_NVAES["training"], images=400_000, ema=0.998)

@@ -106,7 +106,7 @@ def bounds(runs: Sequence[Run], images, batch: int = 500) -> list[dict]:
 
 def by_stack(
     runs: Sequence[Run], function: Callable[[Stack, Tensor], Tensor], images, batch: int, index=None
-) -> list[list[np.ndarray]]:
+) -> list[tuple[np.ndarray, ...]]:
     """What a function of many models and their images (k, n, c, h, w) gives for each model, batch by batch.
 
     Models of one latent size are computed at once, as many as keep a batch within `LARGEST_STACK` numbers. The noise is
