@@ -1,5 +1,7 @@
 """The parts of stages 1 and 2 at toy size: that they give what claims read, and what is known of their numbers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from small_training import small
 from vaestudy import claims
 from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments import beta_vae_parts, evidence, losses
+from vaestudy.experiments import beta_vae, beta_vae_parts, evidence, losses
 from vaestudy.models import VAE
 from vaestudy.training import Run
 
@@ -189,3 +191,21 @@ def test_weak_labels_know_a_perfect_code():
     assert beta_vae_parts.weak_higgins(perfect, exam, 0, sizes) > 0.9
     noise = np.random.default_rng(0).normal(size=perfect.shape)
     assert beta_vae_parts.weak_higgins(noise, exam, 0, sizes) < 0.65
+
+
+def test_the_model_shown_is_the_one_in_the_middle_of_its_ten():
+    def run(beta, seed):
+        recipe = {"objective": {"beta": beta}, "seed": seed}
+        return SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(latent_dim=10)), recipe=recipe)
+
+    rng, seeds = np.random.default_rng(0), range(12)
+    scores = {(beta, seed): score for beta in (1.0, 8.0) for seed, score in zip(seeds, rng.random(12), strict=True)}
+    table = pd.DataFrame([{"latent_dim": 10, "beta": b, "seed": s, "score": value} for (b, s), value in scores.items()])
+    runs = [run(*of) for of in scores]
+    for beta, found in zip((1.0, 8.0), beta_vae.plain_and_pressed(runs, table, 8.0), strict=True):
+        first, *others = [of.recipe["seed"] for of in found]
+        assert {first, *others} == set(range(10))
+        below = sum(scores[beta, seed] < scores[beta, first] for seed in others)
+        assert below == 5
+    with pytest.raises(InputError, match="no model of β = 3"):
+        beta_vae.plain_and_pressed(runs, table, 3.0)
