@@ -70,7 +70,7 @@ OBJECTIVES: dict[str, Callable[[], Any]] = {
     "objectives of the night, 30 models": lambda: sweep(dict.fromkeys(KINDS, 10), 64),
 }
 SWEEPS = OBJECTIVES | {
-    "sweep of the laptop, 84 models": lambda: sweep({"beta": 84}, 64, compile=True),
+    "sweep of the laptop, 100 models": lambda: sweep({"beta": 100}, 64, compile=True),
     "sweep of the night, 14 models": lambda: sweep({"beta": 14}, 128),
 }
 PLAIN_NVAES = {
