@@ -78,8 +78,8 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "laptop": {
             "image_size": 32, "width": 0,
-            "training": Training(images=800_000, **_SETTLES),
-            "plane_images": 240_000, "test_images": 2_000, "ladder": (1, 5, 50, 500),
+            "training": Training(images=650_000, **_SETTLES),
+            "plane_images": 200_000, "test_images": 2_000, "ladder": (1, 5, 50, 500),
             "parts": {"gradients": {"seeds": 10, "gradient_draws": 200, "training": Training(images=10_000)}},
         },
         "gpu": {
@@ -152,10 +152,10 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
         "laptop": {
             "dataset": "faces_mild", "image_size": 32, "preset": "laptop32_cells", "checkpoint": "none",
             "betas": (),
-            "training": Training(images=40_000, batch=32, learning_rate=4e-3, **_TOP_FIRST),
+            "training": Training(images=34_000, batch=32, learning_rate=4e-3, **_TOP_FIRST),
             "flat": {"width": 16, "latent_dim": 64},
-            "flat_training": Training(images=40_000, batch=32, learning_rate=2e-3, objective=_FLAT, **_LAPTOP),
-            "test_images": 500, "weighted_images": 100, "weights": 20, "scored_images": 2_000,
+            "flat_training": Training(images=34_000, batch=32, learning_rate=2e-3, objective=_FLAT, **_LAPTOP),
+            "test_images": 500, "weighted_images": 100, "weights": 20, "scored_images": 2_000, "rotations": 1,
             "temperatures": (0.5, 0.7, 1.0), "passes": 10,
         },
         "gpu": {
@@ -222,7 +222,7 @@ OVERRIDES["beta_vae"]["night"] |= {**_LONG, "width": 128, "seeds": 2, "grid_imag
 _NVAES = {name: replace(OVERRIDES["nvae"]["laptop"][name], images=240_000) for name in ("training", "flat_training")}
 _NVAES["training"] = replace(_NVAES["training"], images=400_000, ema=0.998)
 OVERRIDES["nvae"]["night"] |= {**_NVAES, "test_images": 2_000, "weighted_images": 200, "weights": 50}
-OVERRIDES["nvae"]["night"] |= {"scored_images": 5_000, "passes": 20}
+OVERRIDES["nvae"]["night"] |= {"scored_images": 5_000, "rotations": 2, "passes": 20}
 
 
 def sizes(stage: str, profile: str) -> dict[str, Any]:

@@ -270,8 +270,8 @@ def paper_table(
     if len(examined.classes) < 2:
         return {}
     exam = {"seed": settings.seed, "classes": examined.classes, "classifier": sizes(settings)["classifier"]}
-    wanted = []
-    for codes_of, factors in ((whole_codes, examined.factors), (some_codes, examined.factors[some(examined)])):
+    wanted = []  # that of the pixels first, which takes the longest
+    for codes_of, factors in ((some_codes, examined.factors[some(examined)]), (whole_codes, examined.factors)):
         for name, codes in codes_of.items():
             counts = (settings.pairs,) if codes[0].shape[1] > WIDE else (settings.pairs, 64)
             wanted += [(name, pairs, codes, factors) for pairs in counts]
@@ -279,9 +279,9 @@ def paper_table(
     def report(_name: str, pairs: int, codes: Sequence[np.ndarray], factors: np.ndarray) -> metrics.HigginsReport:
         return metrics.higgins_report(codes, factors, pairs=pairs, **exam)
 
-    reports: dict[str, dict[int, metrics.HigginsReport]] = {}
+    reports: dict[str, dict[int, metrics.HigginsReport]] = {name: {} for name in (*whole_codes, *some_codes)}
     for (name, pairs, *_), found in zip(wanted, parts.threaded(report, wanted), strict=True):
-        reports.setdefault(name, {})[pairs] = found
+        reports[name][pairs] = found
     return reports
 
 

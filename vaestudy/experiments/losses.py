@@ -48,8 +48,8 @@ def spectra(context: Context, runs: list[Run]) -> list[dict]:
     power, codes = image_spectrum(some), sweeps.codes(runs, exam.images)
     score = lambda codes, seed: next(iter(parts.higgins(codes, exam, seed, (5,)).values()))  # noqa: E731
     scores = parts.threaded(score, [(c, r.provenance["seed"]) for r, c in zip(runs, codes, strict=True)])
-    rows = []
-    for seed in context.seeds:
+
+    def slopes(seed: int) -> dict:
         own = by_beta(runs, scores, seed)
         best = max((beta for beta in own if beta > 1), key=lambda beta: own[beta][1])
         plain, pressed = (error_spectrum(own[beta][0], some) for beta in (1.0, best))
@@ -57,8 +57,9 @@ def spectra(context: Context, runs: list[Run]) -> list[dict]:
         row = parts.described(own[1.0][0]) | {"beta": None, "best_beta": best, "best_score": own[best][1]}
         for name, cost in (("error", np.log(pressed / plain)), ("lost", (pressed - plain) / power)):
             row[f"{name}_slope"] = float(np.polyfit(frequency, cost, 1)[0])
-        rows.append(row | {"plain": (plain / power).tolist(), "pressed": (pressed / power).tolist()})
-    return rows
+        return row | {"plain": (plain / power).tolist(), "pressed": (pressed / power).tolist()}
+
+    return parts.threaded(slopes, [(seed,) for seed in context.seeds])
 
 
 def lost_by_frequency(rows: pd.DataFrame) -> pd.DataFrame:
