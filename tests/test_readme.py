@@ -57,6 +57,24 @@ def test_what_a_piece_of_the_night_takes_is_what_its_records_say():
     assert float(shown[-1][-1]) == pytest.approx(hours, abs=0.051)
 
 
+def in_short(claim):
+    tendency = claim["verdict"] != "undecided" and not claim["decidable"]
+    return f"{words.effect(claim)}, {claim['verdict']}{' (a tendency)' * tendency}"
+
+
+def test_the_claims_from_other_seeds_are_those_of_their_runs():
+    runs = [json.loads(RESULTS.read_text()), *json.loads((PUBLISHED / "seeds.json").read_text())]
+    by_id = [{claim["id"]: claim for claim in run["claims"]} for run in runs]
+    section = (ROOT / "README.md").read_text().split("### Other seeds")[1].split("\n## ")[0]
+    names, _, *rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
+    assert names[2:] == [f"from {run['first']}" for run in runs[1:]]
+    tested = [name for name, claim in by_id[1].items() if claim["verdict"] != "not tested"]
+    assert [row[0].split()[0] for row in rows] == tested
+    for name, *cells in rows:
+        for cell, claims in zip(cells, by_id, strict=True):
+            assert cell == in_short(claims[name.split()[0]])
+
+
 def test_the_speeds_are_those_of_the_published_benchmark():
     measured = {row["name"]: row for row in json.loads((PUBLISHED / "bench-cpu.json").read_text())["rows"]}
     section = (ROOT / "README.md").read_text().split("## How fast")[1].split("\n## ")[0]
