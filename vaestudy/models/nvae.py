@@ -123,9 +123,9 @@ class NVAE(nn.Module):
 
         The KL is analytic for a normal posterior; behind flows it is log q(z|x) - log p(z) at the draw.
         """
-        params, codes = self._infer(self._encoder_features(x))
+        state, codes = self._infer(self._encoder_features(x))
         kl = torch.stack([code.kl().sum((1, 2, 3)) for code in codes])
-        return Terms(-self.likelihood.log_prob(params, x), kl)
+        return Terms(-self.likelihood.log_prob(self._params(state), x), kl)
 
     def kl_per_latent(self, x: Float[Tensor, "n c h w"]) -> list[Tensor]:
         """The terms that `forward` sums: nats of each latent variable, (n, z, h, w) for each group."""
@@ -139,7 +139,7 @@ class NVAE(nn.Module):
         """The mean image in [0, 1] of latents for every group, top first."""
         if len(latents) != len(self.groups):
             raise InputError(f"latents are needed for {len(self.groups)} groups, not {len(latents)}")
-        return self.likelihood.mean(self._generate(len(latents[0]), lambda index, state: latents[index]))
+        return self._mean_image(len(latents[0]), lambda index, state: latents[index])
 
     def sample(
         self, n: int, temperature: float = 1.0, *, fixed_top: list[Tensor] | None = None, keep: int = 0
@@ -162,7 +162,7 @@ class NVAE(nn.Module):
                 return fixed_top[index].expand(n, -1, -1, -1)
             return self.groups[index].prior(state)[1].sample(temperature)
 
-        return self.likelihood.mean(self._generate(n, choose))
+        return self._mean_image(n, choose)
 
     def reconstruct(self, x: Float[Tensor, "n c h w"], groups: int | None = None) -> Float[Tensor, "n c h w"]:
         """Mean images in [0, 1] when the top `groups` groups (None: all) are read from x, the others set by the prior.
@@ -179,9 +179,9 @@ class NVAE(nn.Module):
         """
         features, weights = self._encoder_features(x), []
         for _ in range(samples):
-            params, codes = self._infer(features)
+            state, codes = self._infer(features)
             ratios = torch.stack([code.log_ratio().sum((1, 2, 3)) for code in codes])
-            weights.append(self.likelihood.log_prob(params, x) - ratios.sum(0))
+            weights.append(self.likelihood.log_prob(self._params(state), x) - ratios.sum(0))
         return torch.stack(weights, dim=1)
 
     @contextmanager
@@ -224,11 +224,19 @@ class NVAE(nn.Module):
         return [self.summary(x), *features[-2::-1]]
 
     def _generate(self, n: int, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """The top-down tower: the likelihood's parameters, with latents that `choose` gives for (group, state)."""
+        """The top-down tower: its last state, with latents that `choose` gives for (group, state)."""
         state = self._like_weights(self.start.expand(n, -1, -1, -1))
         for index, group in enumerate(self.groups):
             state = group.cells(state)
             state = group.merge(state, choose(index, state))
+        return state
+
+    def _mean_image(self, n: int, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """The mean image in [0, 1] of n choices of latents."""
+        return self.likelihood.mean(self._params(self._generate(n, choose)))
+
+    def _params(self, state: Tensor) -> Tensor:
+        """The likelihood's parameters of every pixel, which are most of the work and which a code does not need."""
         state = self.postprocess(state).to(self.start.dtype)
         # bf16 would round a mean near 1 to about half a level of 8 bits. Meta tensors, without data, know no autocast.
         with torch.autocast("cpu" if state.is_meta else state.device.type, enabled=False):
@@ -238,7 +246,7 @@ class NVAE(nn.Module):
         return F.pad(params, [-self.config.border] * 4)
 
     def _infer(self, features: list[Tensor], draw: bool = True) -> tuple[Tensor, list[Code]]:
-        """The likelihood's parameters at a draw from the posterior (or at its means), and the code of each group."""
+        """The last state at a draw from the posterior (or at its means), and the code of each group."""
         codes = []
 
         def choose(index: int, state: Tensor) -> Tensor:
