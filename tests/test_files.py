@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import os
 import threading
 
 import pytest
@@ -34,10 +33,10 @@ def download(folder):
 @pytest.mark.parametrize("work", [train, draw, download])
 def test_a_file_system_without_locks_is_one_line_before_any_work(work, number, tmp_path, monkeypatch):
     def flock(*_):
-        raise OSError(number, os.strerror(number))
+        raise OSError(number, "no")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(InputError, match=os.strerror(number)) as caught:
+    with pytest.raises(InputError, match="no locks") as caught:
         work(tmp_path)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)

@@ -1,6 +1,7 @@
 """Files written whole or not at all, and what JSON holds of the study's objects."""
 
 import dataclasses
+import errno
 import json
 import os
 import tempfile
@@ -12,6 +13,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from vaestudy.errors import InputError, first_line
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def project_root() -> Path:
@@ -39,10 +42,17 @@ def locked(path: Path, work: str) -> Iterator[None]:
     """
     lock = FileLock(path, fallback_to_soft=False)  # a soft lock would outlive a process that was killed
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"waiting for the process that {work}", flush=True)  # noqa: T201
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for the process that {work}", flush=True)  # noqa: T201
+            lock.acquire()
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise OSError(
+                error.errno, "the file system has no locks, and two processes could not be told apart"
+            ) from error
+        raise
     try:
         yield
     finally:

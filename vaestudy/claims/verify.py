@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 from scipy import stats
@@ -91,29 +90,39 @@ def _name(entry: dict) -> str:
     return entry["id"] if "id" in entry else entry["quantity"]
 
 
-def _check(results: Any, name: str) -> None:
-    """Raises InputError for what is no results.json, or where an entry cannot be compared or is there twice."""
-    kinds = {"profile": str, "version": str, "claims": list, "headline": list, "checksums": dict}
-    for part, kind in kinds.items():
+def _finite(value) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+_PARTS = {"profile": str, "version": str, "claims": list, "headline": list, "checksums": dict}
+_FIELDS = {
+    "claims": {
+        "id": lambda value, _: isinstance(value, str),
+        "verdict": lambda value, _: isinstance(value, str) and value in _SIDES,
+        "decidable": lambda value, _: isinstance(value, bool),
+    },
+    "headline": {
+        "quantity": lambda value, _: isinstance(value, str),
+        "n": lambda value, _: isinstance(value, int) and value > 0,
+        "digits": lambda value, _: isinstance(value, int) and value >= 0,
+        "mean": lambda value, _: _finite(value),
+        "std": lambda value, entry: entry["n"] < 3 or _finite(value),
+    },
+}
+
+
+def _check(results: dict, name: str) -> None:
+    """Raises InputError for what is no results.json, or where an entry lacks a value that can be read."""
+    for part, kind in _PARTS.items():
         if not isinstance(results, dict) or not isinstance(results.get(part), kind):
             raise InputError(f"the {name} is damaged or no results.json: {part!r} is missing or no {kind.__name__}")
-    for part in ("claims", "headline"):
+    for part, form in _FIELDS.items():
         for place, entry in enumerate(results[part]):
-            if not _is_readable(entry):
-                raise InputError(f"the {name} is damaged: entry {place} of {part!r} cannot be read")
+            for key, fits in form.items():
+                if not isinstance(entry, dict) or not fits(entry.get(key), entry):
+                    raise InputError(f"the {name} is damaged: entry {place} of {part!r} has no readable {key!r}")
         if len(set(map(_name, results[part]))) < len(results[part]):
             raise InputError(f"the {name} is damaged: {part!r} names one entry twice")
-
-
-def _is_readable(entry: Any) -> bool:
-    try:
-        if "id" in entry:
-            return entry["verdict"] in _SIDES and isinstance(entry["decidable"], bool)
-        spread = [entry["std"]] if entry["n"] >= 3 else []
-        known = entry["quantity"] and entry["n"] > 0 and entry["digits"] >= 0
-        return bool(known) and all(map(math.isfinite, [entry["mean"], *spread]))
-    except (KeyError, TypeError):
-        return False
 
 
 def _check_complete(report: dict, published: dict) -> None:
