@@ -211,3 +211,7 @@ def test_the_model_shown_is_the_one_in_the_middle_of_its_ten(tmp_path):
         assert below == 5
     with pytest.raises(InputError, match="no model of β = 3"):
         beta_vae.plain_and_pressed(runs, table, 3.0)
+    # Records made elsewhere, of which only one seed at β = 1 is among the runs.
+    elsewhere = table[(table["beta"] == 1) & (table["seed"] == 7)]
+    plain, pressed = beta_vae.plain_and_pressed(runs, elsewhere, 8.0)
+    assert (plain[0].recipe["seed"], pressed[0].recipe["seed"]) == (7, 0)

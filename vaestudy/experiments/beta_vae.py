@@ -160,20 +160,21 @@ def plain_and_pressed(runs: Sequence[Run], table: pd.DataFrame, beta: float) -> 
     """Models of β = 1 and of another β, the first ten seeds of each: as many as the paper's table has.
 
     `table` holds the records of one latent size. The model that figures show comes first: the one whose score is in the
-    middle of the ten.
+    middle of those that have one there. Published records may know neither the seeds nor the β of this page.
     """
     own = members(runs, int(table["latent_dim"].iloc[0]))
     if beta not in own:
         raise InputError(f"the page has no model of β = {beta:g}, which its records find best: name one in beta")
-    scores = {each: of.set_index("seed")["score"] for each, of in table.groupby("beta")}
-    plain, pressed = (_middle_first([runs[i] for i in own[each][:PAPER_MODELS]], scores[each]) for each in (1.0, beta))
+    scores = table.set_index(["beta", "seed"])["score"].to_dict()
+    plain, pressed = (_middle_first([runs[i] for i in own[each][:PAPER_MODELS]], scores) for each in (1.0, beta))
     return plain, pressed
 
 
-def _middle_first(runs: list[Run], scores: pd.Series) -> list[Run]:
-    """The run whose seed's score is in the middle, and then the others."""
-    by_score = sorted(runs, key=lambda run: scores[run.recipe["seed"]])
-    shown = by_score[len(runs) // 2]
+def _middle_first(runs: list[Run], scores: Mapping[tuple[float, int], float]) -> list[Run]:
+    """The run whose score, by β and seed, is in the middle of those known, and then the others."""
+    known = {run: scores.get((run.recipe["objective"]["beta"], run.recipe["seed"])) for run in runs}
+    by_score = sorted((run for run in runs if known[run] is not None), key=known.get)
+    shown = by_score[len(by_score) // 2] if by_score else runs[0]
     return [shown, *(run for run in runs if run is not shown)]
 
 
