@@ -215,3 +215,4 @@ def test_the_model_shown_is_the_one_in_the_middle_of_its_ten(tmp_path):
     elsewhere = table[(table["beta"] == 1) & (table["seed"] == 7)]
     plain, pressed = beta_vae.plain_and_pressed(runs, elsewhere, 8.0)
     assert (plain[0].recipe["seed"], pressed[0].recipe["seed"]) == (7, 0)
+    assert beta_vae.beside_small_runs(elsewhere, 8.0) == []

@@ -287,9 +287,14 @@ def paper_table(
 
 
 def beside_small_runs(table: pd.DataFrame, beta: float) -> list[dict]:
-    """A row a score: ours at one β of the sweep, mean and spread over seeds in percent, beside published runs."""
+    """A row a score: ours at one β of the sweep, mean and spread over seeds in percent, beside published runs.
+
+    None for a β of which the records have no model.
+    """
     models, tried = table[table["beta"] == beta], table["beta"].nunique()
     rows = []
+    if models.empty:
+        return rows
     for name, title in (("higgins", "Higgins score"), ("factor_vae", "FactorVAE score"), ("mig", "MIG")):
         scores = 100 * models["score" if name == "higgins" else name]
         ours = spread(scores.mean(), scores.std())
