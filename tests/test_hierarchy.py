@@ -162,6 +162,26 @@ def toy(dsprites_dir, tmp_path_factory):
     return root, found
 
 
+def test_the_experiment_is_made_on_faces_and_with_own_cells_too(toy, tmp_path):
+    night, jobs = evidence.plan("nvae", "night"), {}
+    for name in hierarchy.VARIANTS:
+        context = evidence.Context(night[name], None, tmp_path, (0,))
+        side = 3 if name == "hierarchy_faces" else 1
+        jobs[name] = evidence.PARTS[name].jobs(
+            context, ImageSet.from_array(torch.zeros(4, side, 32, 32, dtype=torch.uint8))
+        )
+        assert context.source == ({3: "faces_mild", 1: "dsprites"}[side], 32)
+    for name, models in jobs.items():
+        assert {job.model.config.group_shapes[0] for job in models} == {(8, 1, 1)}
+        assert {job.model.config.decoder_cell == "depthwise" for job in models} == {name == "hierarchy_cells"}
+        assert {1.0, 16.0} == {job.training.objective.beta for job in models}
+    own = pd.concat(toy[1].values())
+    found = hierarchy.variants(own)
+    assert list(found) == list(hierarchy.VARIANTS.values())
+    assert {len(hierarchy.groups_of(of)) for of in found.values()} == {4 * 4, 2 * 4}
+    assert {"top_alone_azimuth", "top_r2_glasses"} <= set(found["on rendered faces"])
+
+
 def test_a_record_has_every_column_that_the_claims_read(toy):
     records, on_devices = toy[1]["hierarchy"], toy[1]["devices"]
     hierarchies = records[records["network"] == "hierarchy"].dropna(axis=1, how="all")

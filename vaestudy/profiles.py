@@ -29,6 +29,22 @@ _HIERARCHY = {
     "training": Training(images=100_000, batch=32, learning_rate=3e-3, objective=Objective(warmup=0.3), **_LAPTOP),
     "test_images": 15_000, "scored_images": 5_000, "draws": 10, "rotations": 20,
 }
+# The same on rendered faces, and with NVAE's own cells.
+_OWN_CELLS = {"decoder_cell": "depthwise", "squeeze_excitation": True, "weight_norm": True}
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "hierarchy_faces": {
+        "data": "faces_mild", "betas": (1.0, 16.0), "flat_betas": (1.0, 16.0), "schedules": ("none", "top_first"),
+        "seeds": 4, "test_images": 5_000,
+    },
+    "hierarchy_cells": {
+        "network": _OWN_CELLS, "betas": (1.0, 16.0), "flat_betas": (), "schedules": ("top_first",), "seeds": 4,
+    },
+}
+_SMOKE = {
+    "seeds": 1, "side": 16, "network": {"unshuffle": 2, "channels": 8},
+    "training": Training(images=320, batch=16, learning_rate=3e-3, objective=Objective(warmup=0.3)),
+    "test_images": 300, "scored_images": 300, "draws": 2, "rotations": 1,
+}
 _TOP_FIRST = {"grad_skip_factor": 10.0, "objective": Objective(warmup=0.3, group_kl_anneal=4.0), **_LAPTOP}
 _DEVICES = {
     "seeds": 8, "data": "faces_mild", "side": 32, "architecture": "laptop32_cells",
@@ -136,10 +152,13 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "draws": 2, "exploratory": True,
             "parts": {
                 "hierarchy": {
-                    **_HIERARCHY, "seeds": 1, "side": 16, "network": {"unshuffle": 2, "channels": 8},
-                    "betas": (1.0, 16.0), "schedules": ("none", "top_first"), "flat_betas": (1.0,),
-                    "training": Training(images=320, batch=16, learning_rate=3e-3, objective=Objective(warmup=0.3)),
-                    "test_images": 300, "scored_images": 300, "draws": 2, "rotations": 1,
+                    **_HIERARCHY, **_SMOKE, "betas": (1.0, 16.0), "schedules": ("none", "top_first"),
+                    "flat_betas": (1.0,),
+                },
+                "hierarchy_faces": {**_HIERARCHY, **_VARIANTS["hierarchy_faces"], **_SMOKE, "flat_betas": ()},
+                "hierarchy_cells": {
+                    **_HIERARCHY, **_VARIANTS["hierarchy_cells"], **_SMOKE,
+                    "network": _SMOKE["network"] | _OWN_CELLS,
                 },
                 "devices": {
                     **_DEVICES, "seeds": 1, "side": 16, "architecture": "smoke",
@@ -212,7 +231,7 @@ NIGHT: dict[str, dict[str, dict[str, Any]]] = {
         "paper64": {**_SHORT, "image_size": 64, "width": 512, "betas": (1.0, 4.0, 16.0, 32.0, 64.0), "seeds": 20},
         "ica64": {**_SHORT, "image_size": 64, "seeds": 20},
     },
-    "nvae": {"hierarchy": _HIERARCHY, "devices": _DEVICES},
+    "nvae": {"hierarchy": _HIERARCHY, **{name: _HIERARCHY | of for name, of in _VARIANTS.items()}, "devices": _DEVICES},
 }
 for _stage, _parts in NIGHT.items():
     OVERRIDES[_stage]["night"] = {**OVERRIDES[_stage]["laptop"], "parts": _parts, "pieces": 2}

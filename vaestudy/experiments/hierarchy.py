@@ -11,7 +11,7 @@ from vaestudy.data import ImageSet
 from vaestudy.experiments import group_scores
 from vaestudy.experiments.beta_vae_parts import classes_of
 from vaestudy.experiments.common import trained
-from vaestudy.experiments.evidence import PARTS, Context, apart
+from vaestudy.experiments.evidence import PARTS, Context, apart, either
 from vaestudy.models import NVAE, NVAEConfig
 from vaestudy.training import Job, Run, Training, fit
 
@@ -36,6 +36,8 @@ REFERENCES = {
 GROUPS = ("top", "second", "third")
 BATCH = 1_000  # images encoded at a time, their draws counted: larger ones leave a core's cache
 PRESETS = {"hierarchy": "hierarchy32", "one group": "hierarchy32_top"}
+# The experiment once more, in fewer settings and seeds: the part and what is different.
+VARIANTS = {"hierarchy_faces": "on rendered faces", "hierarchy_cells": "on dSprites with NVAE's own cells"}
 # What is charged while the KL terms warm up: every group alike, by NVAE's balancing, or the lower groups up to four
 # times more, so that the top group is used first.
 SCHEDULES: dict[str, dict[str, Any]] = {
@@ -75,7 +77,7 @@ def settled(run: Run) -> dict[str, Any]:
 def job(context: Context, of: dict[str, Any], seed: int, images: ImageSet) -> Job:
     """The training of one setting and seed."""
     changes = {"shape": images.shape, "seed": seed, **context.sizes["network"]}
-    model = NVAE(NVAEConfig.preset(PRESETS[of["network"]], **changes))
+    model = NVAE(replace(NVAEConfig.preset(PRESETS[of["network"]]), **changes))
     pressure = {"beta": of["beta"], **SCHEDULES[of["schedule"] or "none"]}
     recipe = pressed(context.sizes["training"], seed, pressure)
     return Job.below(context.runs_root, "hierarchy", model, images, recipe)
@@ -99,7 +101,8 @@ def trained_and_scored(context: Context, of: dict[str, Any], seed: int) -> dict:
     return {**settled(run), **of, **known["scores"]}
 
 
-PARTS["hierarchy"] = apart("hierarchy", trained_and_scored, wanted, job, lambda context: train_and_test(context)[0])
+for _name in ("hierarchy", *VARIANTS):
+    PARTS[_name] = apart(_name, trained_and_scored, wanted, job, lambda context: train_and_test(context)[0])
 
 
 def scores(
@@ -159,6 +162,12 @@ def groups_of(found: pd.DataFrame, betas: tuple[float, ...] = (1.0, 16.0)) -> li
                 row[title] = (filled if "{}" in name else means)[name.format(label)]
             rows.append(row | {"seeds": models["seed"].nunique()})
     return rows
+
+
+def variants(own: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The records of each of `VARIANTS` that there are any of, by what is different: a page's own or published ones."""
+    found = {what: either(own, name) for name, what in VARIANTS.items()}
+    return {what: records for what, records in found.items() if len(records)}
 
 
 def _in_nats(means: pd.Series, before: str) -> str:
