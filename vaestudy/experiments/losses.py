@@ -39,22 +39,25 @@ def by_beta(runs: list[Run], values: Iterable[Any], seed: int) -> dict[float, tu
 def spectra(context: Context, runs: list[Run]) -> list[dict]:
     """A row a sweep: the slope of log(error at its best β > 1 / at β = 1) on log spatial frequency.
 
-    The best β is the one whose code scores highest (Higgins, L = 5) in the sweep itself, at 10 latents. Beside it the
-    same another way, `lost_slope`: the slope of the variance of a frequency that is lost on top, as a share of it all.
-    The ratio says how much worse a frequency became; the share says how much of it that was.
+    The best β is the one whose code scores highest (Higgins, L = 5) in the sweep itself, at 10 latents; where one
+    alone is above 1, nothing is scored. Beside it the same another way, `lost_slope`: the slope of the variance of a frequency
+    that is lost on top, as a share of it all. The ratio says how much worse a frequency became; the share says how much
+    of it that was.
     """
     exam = parts.examined(context.images(), context.sizes["grid_images"])
     some = exam.images.select(some_rows(exam.images, parts.BOUND_IMAGES, NUMBERS))
-    power, codes = image_spectrum(some), sweeps.codes(runs, exam.images)
-    score = lambda codes, seed: next(iter(parts.higgins(codes, exam, seed, (5,)).values()))  # noqa: E731
-    scores = parts.threaded(score, [(c, r.provenance["seed"]) for r, c in zip(runs, codes, strict=True)])
+    power, scores = image_spectrum(some), [0.0] * len(runs)
+    if sum(beta > 1 for beta in {run.recipe["objective"]["beta"] for run in runs}) > 1:
+        score = lambda codes, seed: next(iter(parts.higgins(codes, exam, seed, (5,)).values()))  # noqa: E731
+        jobs = [(c, r.provenance["seed"]) for r, c in zip(runs, sweeps.codes(runs, exam.images), strict=True)]
+        scores = parts.threaded(score, jobs)
 
     def slopes(seed: int) -> dict:
         own = by_beta(runs, scores, seed)
         best = max((beta for beta in own if beta > 1), key=lambda beta: own[beta][1])
         plain, pressed = (error_spectrum(own[beta][0], some) for beta in (1.0, best))
         frequency = np.log(np.arange(1, len(plain) + 1))
-        row = parts.described(own[1.0][0]) | {"beta": None, "best_beta": best, "best_score": own[best][1]}
+        row = parts.described(own[1.0][0]) | {"beta": None, "best_beta": best}
         for name, cost in (("error", np.log(pressed / plain)), ("lost", (pressed - plain) / power)):
             row[f"{name}_slope"] = float(np.polyfit(frequency, cost, 1)[0])
         return row | {"plain": (plain / power).tolist(), "pressed": (pressed / power).tolist()}

@@ -202,7 +202,7 @@ def groups_drawn(runs: Mapping[str, Run], seen: ImageSet, draws: int) -> Iterato
     """Each group of each model: which it is, draws from its posterior, the factors of each, and nats of each latent."""
     for name, run in runs.items():
         nats = run.kl_by_latent(seen)
-        codes, factors = run.codes_by_group(seen, draws=draws, pooled=False, batch=hierarchy.BATCH)
+        codes, factors = run.codes_by_group(seen, draws=draws, pooled=False, batch=hierarchy.BATCH // draws)
         for group, (code, of) in enumerate(zip(codes, nats, strict=True), 1):
             yield {"model": name, "group": group}, code, factors, of
 

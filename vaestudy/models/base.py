@@ -38,8 +38,9 @@ class Model(Protocol):
     def forward(self, x: Float[Tensor, "n c h w"]) -> Terms:
         """The parts of the bound for each image."""
 
-    def encode(self, x: Float[Tensor, "n c h w"], draw: bool = False) -> list[Tensor]:
-        """The means of q(z|x) for each group, each given the means above it; with `draw`, draws given draws."""
+    def encode(self, x: Float[Tensor, "n c h w"], draw: int = 0) -> list[Tensor]:
+        """The means of q(z|x) for each group, each given the means above it, or so many draws for each image, one after
+        another, each given the draws above it."""
 
     def decode(self, latents: list[Tensor]) -> Float[Tensor, "n c h w"]:
         """The mean images of p(x|z), within [0, 1]."""

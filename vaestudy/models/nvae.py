@@ -131,9 +131,13 @@ class NVAE(nn.Module):
         """The terms that `forward` sums: nats of each latent variable, (n, z, h, w) for each group."""
         return [code.kl() for code in self._infer(self._encoder_features(x))[1]]
 
-    def encode(self, x: Float[Tensor, "n c h w"], draw: bool = False) -> list[Tensor]:
-        """Posterior means, each given the means above it, or draws, each given those: (n, z, h, w) for each group."""
-        return [code.z for code in self._infer(self._encoder_features(x), draw)[1]]
+    def encode(self, x: Float[Tensor, "n c h w"], draw: int = 0) -> list[Tensor]:
+        """Posterior means, each given the means above it, or draws, each given those: (n, z, h, w) for each group.
+
+        The bottom-up tower runs once for all draws of an image.
+        """
+        features = [of.repeat_interleave(draw or 1, 0) for of in self._encoder_features(x)]
+        return [code.z for code in self._infer(features, bool(draw))[1]]
 
     def decode(self, latents: list[Tensor]) -> Float[Tensor, "n c h w"]:
         """The mean image in [0, 1] of latents for every group, top first."""

@@ -98,9 +98,10 @@ class VAE(nn.Module):
         nll = -self._log_likelihood(z, x).mean(0)
         return Terms(nll, gaussian_kl(mean, log_std).sum(1)[None], Posterior(mean, log_std, z[0]))
 
-    def encode(self, x: Float[Tensor, "n c h w"], draw: bool = False) -> list[Tensor]:
-        """Posterior means or, with `draw`, one draw from each posterior; a single group: [(n, d)]."""
-        return [self._draw(x, 1)[3][0] if draw else self.posterior(x)[0]]
+    def encode(self, x: Float[Tensor, "n c h w"], draw: int = 0) -> list[Tensor]:
+        """Posterior means or so many draws from each posterior, one after another; a single group: [(n, d)]."""
+        mean, log_std = (part.repeat_interleave(draw or 1, 0) for part in self.posterior(x))
+        return [mean + log_std.exp() * torch.randn_like(mean) if draw else mean]
 
     def decode(self, latents: list[Tensor]) -> Float[Tensor, "n c h w"]:
         """The mean image of p(x|z), in [0, 1]."""

@@ -163,7 +163,7 @@ class Run:
         """
 
         def encode(x: torch.Tensor) -> list[np.ndarray]:
-            latents = self.model.encode(x.repeat_interleave(draws, 0), draw=True) if draws else self.model.encode(x)
+            latents = self.model.encode(x, draw=draws) if draws else self.model.encode(x)
             return [_code(group, pooled).cpu().numpy() for group in latents]
 
         index = np.arange(len(images)) if index is None else np.asarray(index)
