@@ -139,7 +139,7 @@ def test_an_answer_says_what_a_claim_came_to(name, place):
     text = said._repr_html_()
     for part in ("The question.", "The answer.", "How sure.", "What would change it."):
         assert f"<b>{part}</b>" in text
-    assert f"1 {verdict}; none of the verdicts" in text
+    assert f"1 {verdict}{'; none of the verdicts for or against' if place < 2 else '.'}" in text
 
 
 def test_an_answer_has_four_sentences_at_most_and_says_what_was_not_tested():
@@ -150,7 +150,7 @@ def test_an_answer_has_four_sentences_at_most_and_says_what_was_not_tested():
     ]
     said = figures.answer(rows)
     assert len(said.data["sentences"]) == 4
-    assert "by the published evidence: not tested in this run" in said.data["sentences"][1]
+    assert "by the published evidence, not tested here" in said.data["sentences"][1]
     assert said.data["sentences"][-1] == "Not tested here: claim 2.4."
     assert "More seeds or another machine would not change 2.1 and 2.2" in said.data["change"][0]
     assert said.data["change"][-1] == "The night profile trains the models for 2.4."
@@ -173,4 +173,5 @@ def test_an_answer_has_four_sentences_at_most_and_says_what_was_not_tested():
 
 def test_where_nothing_was_tested_no_verdict_is_counted():
     assert words.verdicts([claim("3.1", "not tested"), claim("3.2", "not tested")]) == "Of 2 claims: 2 not tested."
-    assert words.verdicts([claim("3.1", "not tested"), claim("3.2", "undecided")]).endswith("on another machine.")
+    assert words.verdicts([claim("3.1", "not tested"), claim("3.2", "undecided")]).endswith("1 undecided.")
+    assert words.verdicts([claim("3.1", "undecided"), claim("3.2", "supported")]).endswith("on another machine.")

@@ -137,11 +137,11 @@ def how_sure(claim: Mapping[str, Any]) -> str:
 
 
 def verdicts(claims: Iterable[Mapping[str, Any]]) -> str:
-    """How many claims came out how, and how many of the verdicts another machine would repeat."""
+    """How many claims came out how, and how many of those for or against another machine would repeat."""
     claims = list(claims)
     counts = Counter(claim["verdict"] for claim in claims)
     sure = sum(claim["decidable"] for claim in claims)
     said = f"Of {counted(len(claims), 'claim')}: {', '.join(f'{count} {name}' for name, count in counts.most_common())}"
-    if not set(counts) - {"not tested"}:
+    if not counts["supported"] + counts["contradicted"]:
         return f"{said}."
-    return f"{said}; {sure or 'none'} of the verdicts would come out the same on another machine."
+    return f"{said}; {sure or 'none'} of the verdicts for or against would come out the same on another machine."

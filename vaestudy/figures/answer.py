@@ -56,7 +56,7 @@ def answer_html(data: Mapping[str, Any], *parts: str) -> str:
 def _sentence(claim: Mapping[str, Any], verdict: str) -> str:
     about = [f"claim {claim['id']}"]
     if claim["verdict"] == "not tested":
-        about.append("by the published evidence: not tested in this run")
+        about.append("by the published evidence, not tested here")
     else:
         about += [words.effect(claim), f"{claim['n']} models a setting"]
         about += ["a tendency"] if verdict != "undecided" and not claim["decidable"] else []
