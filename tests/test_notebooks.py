@@ -104,7 +104,7 @@ def test_help_notebook_lists_every_parameter(path):
 def test_its_formulas_have_a_form_without_network(path):
     for cell in read(path).cells:
         if cell.cell_type == "markdown":
-            text = pages.prose(cell.source)
+            text = prose.prose(cell.source)
             for math in re.findall(r"<math.*?</math>", text, re.S):
                 shown = unescape(re.sub(r"<[^>]+>", "", math))
                 assert not set("\\&") & set(shown), (shown, cell.source)

@@ -9,7 +9,7 @@ from small_training import small
 from vaestudy import claims
 from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments import beta_vae, beta_vae_parts, evidence, losses
+from vaestudy.experiments import beta_vae, evidence, losses, scores
 from vaestudy.models import VAE
 from vaestudy.training import Run
 
@@ -183,12 +183,12 @@ def test_a_code_that_knows_the_mean_image_alone_loses_all_of_every_frequency():
 
 
 def test_weak_labels_know_a_perfect_code():
-    exam = beta_vae_parts.examined(squares(), 3_000)
+    exam = scores.examined(squares(), 3_000)
     sizes = {"labels": 100, "label_subsets": 3}
     perfect = exam.factors.astype(float)
-    assert beta_vae_parts.weak_higgins(perfect, exam, 0, sizes) > 0.9
+    assert scores.weak_higgins(perfect, exam, 0, sizes) > 0.9
     noise = np.random.default_rng(0).normal(size=perfect.shape)
-    assert beta_vae_parts.weak_higgins(noise, exam, 0, sizes) < 0.65
+    assert scores.weak_higgins(noise, exam, 0, sizes) < 0.65
 
 
 def test_the_model_shown_is_the_one_in_the_middle_of_its_ten(tmp_path):

@@ -14,7 +14,7 @@ from test_figure import Balanced
 
 import vaestudy
 from vaestudy.errors import InputError
-from vaestudy.report import execute, site
+from vaestudy.report import execute, prose, site
 from vaestudy.report import html as pages
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -395,7 +395,7 @@ def test_a_name_that_papermill_injected_unchecked_stops_the_notebook(tmp_path):
 def test_formulas_become_mathml(latex, symbols):
     from html import unescape
 
-    math = pages.formula(latex)
+    math = prose.formula(latex)
     Balanced(math)
     shown = unescape(re.sub(r"<[^>]+>", "", math))
     assert set(symbols) <= set(shown)
@@ -403,7 +403,7 @@ def test_formulas_become_mathml(latex, symbols):
 
 
 def test_formulas_leave_code_and_prices_alone():
-    text = pages.prose("`$a$` and ``$b`$`` cost \\$5 or $x_1 * y_2 * z$.\n\n```\n$c$\n```\n\n| a |\n|---|\n| $|x|$ |\n")
+    text = prose.prose("`$a$` and ``$b`$`` cost \\$5 or $x_1 * y_2 * z$.\n\n```\n$c$\n```\n\n| a |\n|---|\n| $|x|$ |\n")
     assert "<code>$a$</code>" in text
     assert "<code>$b`$</code>" in text
     assert "$c$" in text
@@ -414,8 +414,8 @@ def test_formulas_leave_code_and_prices_alone():
 
 
 def test_links_to_notebooks_become_links_to_pages():
-    assert 'href="02_beta_vae.html"' in pages.prose("the [next](02_beta_vae.ipynb)")
-    assert 'href="https://example.org/a.ipynb"' in pages.prose("[theirs](https://example.org/a.ipynb)")
+    assert 'href="02_beta_vae.html"' in prose.prose("the [next](02_beta_vae.ipynb)")
+    assert 'href="https://example.org/a.ipynb"' in prose.prose("[theirs](https://example.org/a.ipynb)")
 
 
 def test_outputs_that_need_a_kernel_stay_out():

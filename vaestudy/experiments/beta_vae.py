@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from scipy.stats import spearmanr
 
 from vaestudy import data, metrics, published
@@ -14,16 +14,16 @@ from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments import evidence
-from vaestudy.experiments.beta_vae_parts import READ_OUT, Examined, held_out_region  # noqa: F401 (for the page)
+from vaestudy.experiments.beta_vae_parts import held_out_region  # noqa: F401 (for the page)
 from vaestudy.experiments.common import LEAST_SCORED, checked, image_side, images, runs_root, seeds_from, sizes
+from vaestudy.experiments.scores import READ_OUT, Examined, check_examined
+from vaestudy.experiments.scores import examined as examined_of
 from vaestudy.models import VAE
 from vaestudy.settings import BetaVAESettings
 from vaestudy.training import Grid, Job, Run, distributed, fit_many
 from vaestudy.training import sweep as sweeps
 from vaestudy.words import spread
 
-ICA_FITS = 3
-WIDE = 200  # columns of a code
 PAPER_MODELS = 10
 SWEEPS = ("sweep32", "curve32")
 LABELS = {"all labels": "score", "weak labels": "weak_higgins_5"}
@@ -40,7 +40,7 @@ def check(settings: BetaVAESettings) -> None:
         )
     shape = checked(settings, settings.dataset, image_side(settings), train=LEAST_SCORED)
     if info.known:
-        parts.check_examined(info.name, info.known.names, info.known.values(slice(None)))
+        check_examined(info.name, info.known.names, info.known.values(slice(None)))
     with torch.device("meta"):
         VAE(shape, **parts.network(evidence.page_sizes(settings)))
 
@@ -62,13 +62,6 @@ def shown_scores(settings: BetaVAESettings) -> dict[str, str]:
     if several_factors(settings):
         return {"score": score_title(settings), "factor_vae": "FactorVAE", "mig": "MIG"}
     return {"score": score_title(settings), f"{READ_OUT}_nats": "information, nats"}
-
-
-def scores_of(settings: BetaVAESettings, examined: Examined, codes: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The score of the page for each of some codes of `some`."""
-    part = examined._replace(factors=examined.factors[some(examined)])
-    found = {name: parts.higgins(code, part, settings.seed, (settings.pairs,)) for name, code in codes.items()}
-    return {name: next(iter(scores.values())) for name, scores in found.items()}
 
 
 def seeds(settings: BetaVAESettings) -> tuple[int, ...]:
@@ -117,7 +110,7 @@ def train_and_score(settings: BetaVAESettings) -> list[Run]:
 
 def examine(settings: BetaVAESettings, whole: ImageSet) -> Examined:
     """The images that the scores are taken on."""
-    return parts.examined(whole, sizes(settings)["grid_images"])
+    return examined_of(whole, sizes(settings)["grid_images"])
 
 
 def sweep_table(settings: BetaVAESettings, records: pd.DataFrame, whole: ImageSet) -> pd.DataFrame:
@@ -195,53 +188,6 @@ def best_beta(table: pd.DataFrame) -> float:
     return float(scores.loc[scores["count"] == scores["count"].max(), "mean"].idxmax())
 
 
-def linear_codes(examined: Examined, seed: int) -> dict[str, list[metrics.LinearCode]]:
-    """PCA and three fits of ICA to the pixels of some images."""
-    pixels, count = pixels_of(examined), parts.COMPONENTS
-    fits = [metrics.ica(pixels, count, seed=own) for own in seeds_from(seed, ICA_FITS)]
-    return {"PCA": [metrics.pca(pixels, count, seed=seed)], "ICA": fits}
-
-
-def pixels_of(examined: Examined) -> Float[np.ndarray, "m p"]:
-    """The images of `some`, flat."""
-    return examined.images.batch(some(examined)).flatten(1).numpy()
-
-
-def some(examined: Examined) -> Int[np.ndarray, " m"]:
-    """Those of the images examined that linear codes are fitted to."""
-    return parts.pixel_rows(examined.images)
-
-
-def untrained_codes(settings: BetaVAESettings, examined: Examined, latent_dim: int) -> list[np.ndarray]:
-    """What the same networks give before training, one code a seed, of as many as the paper's table has."""
-    shape, layers = examined.images.shape, parts.network(evidence.page_sizes(settings))
-    fresh = [VAE(shape, latent_dim=latent_dim, seed=seed, **layers) for seed in seeds(settings)[:PAPER_MODELS]]
-    return sweeps.codes([Run("", vae) for vae in fresh], examined.images)
-
-
-def control_codes(examined: Examined, seed: int, latent_dim: int) -> dict[str, np.ndarray]:
-    """Codes that are known to be good or bad: the factors, all but one of them, a rotation of them, and noise."""
-    truth, left_out = metrics.factor_codes(examined.factors), examined.classes[0]
-    return {
-        "true factors": truth,
-        f"without {examined.names[left_out]}": metrics.factor_codes(examined.factors, without=left_out),
-        "rotated factors": metrics.rotated(truth, seed=seed),
-        "noise": metrics.noise_codes(len(examined.images), latent_dim, seed=seed),
-    }
-
-
-def score_curves(
-    settings: BetaVAESettings, examined: Examined, codes: Mapping[str, np.ndarray], linear: Mapping[str, np.ndarray]
-) -> dict[str, Float[np.ndarray, " pairs"]]:
-    """The Higgins score of several codes for every L, none for one factor; `linear` are codes of `some` alone."""
-    if len(examined.classes) < 2:
-        return {}
-    exam = {"seed": settings.seed, "pairs": sizes(settings)["curve_pairs"], "classes": examined.classes}
-    whole = metrics.higgins_curve(list(codes.values()), examined.factors, **exam)
-    part = metrics.higgins_curve(list(linear.values()), examined.factors[some(examined)], **exam)
-    return dict(zip((*codes, *linear), (*whole, *part), strict=True))
-
-
 def reconstruction_and_score(table: pd.DataFrame) -> dict[str, float | int]:
     """How reconstruction and score go together over the models of one latent size."""
     sharp, good = table.loc[table["nll_nats"].idxmin()], table.loc[table["score"].idxmax()]
@@ -256,34 +202,6 @@ def reconstruction_and_score(table: pd.DataFrame) -> dict[str, float | int]:
         "best_live": int(good["live"]),
         "paid": float(good["nll_nats"] - sharp["nll_nats"]),
     }
-
-
-def paper_table(
-    settings: BetaVAESettings,
-    examined: Examined,
-    whole_codes: Mapping[str, Sequence[np.ndarray]],
-    some_codes: Mapping[str, Sequence[np.ndarray]],
-) -> dict[str, dict[int, metrics.HigginsReport]]:
-    """Scores over model and classifier seeds at two values of L; `some_codes` are of `some` alone.
-
-    Codes as wide as pixels get the first L alone: 64 pairs of them cost minutes. Empty where one factor alone is known.
-    """
-    if len(examined.classes) < 2:
-        return {}
-    exam = {"seed": settings.seed, "classes": examined.classes, "classifier": sizes(settings)["classifier"]}
-    wanted = []  # that of the pixels first, which takes the longest
-    for codes_of, factors in ((some_codes, examined.factors[some(examined)]), (whole_codes, examined.factors)):
-        for name, codes in codes_of.items():
-            counts = (settings.pairs,) if codes[0].shape[1] > WIDE else (settings.pairs, 64)
-            wanted += [(name, pairs, codes, factors) for pairs in counts]
-
-    def report(_name: str, pairs: int, codes: Sequence[np.ndarray], factors: np.ndarray) -> metrics.HigginsReport:
-        return metrics.higgins_report(codes, factors, pairs=pairs, **exam)
-
-    reports: dict[str, dict[int, metrics.HigginsReport]] = {name: {} for name in (*whole_codes, *some_codes)}
-    for (name, pairs, *_), found in zip(wanted, parts.threaded(report, wanted), strict=True):
-        reports[name][pairs] = found
-    return reports
 
 
 def beside_small_runs(table: pd.DataFrame, beta: float) -> list[dict]:
@@ -376,3 +294,8 @@ def headline(
     normed = beta * int(table["latent_dim"].iloc[0]) / whole.dims
     rows.append({"quantity": "β of the β-VAE, as β_norm", "ours": normed, "published": "0.0098", "source": "the same"})
     return rows
+
+
+def some(examined: Examined) -> Int[np.ndarray, " m"]:
+    """Those of the images examined that linear codes are fitted to."""
+    return parts.pixel_rows(examined.images)

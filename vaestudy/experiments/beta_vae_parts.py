@@ -1,77 +1,34 @@
 """The parts of stage 2: sweeps over β and what their codes score, beside linear codes and other objectives."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
-from joblib import Parallel, delayed
+from jaxtyping import Int
 
 from vaestudy import metrics
 from vaestudy.data import Factors, ImageSet
-from vaestudy.errors import InputError
-from vaestudy.experiments.common import LEAST_SCORED, some_rows, trained, unscorable
+from vaestudy.experiments.common import LEAST_SCORED, some_rows, trained
 from vaestudy.experiments.evidence import Context, part
-from vaestudy.training import Grid, Job, Run, memory
+from vaestudy.experiments.scores import (
+    DRAWS,
+    LIVE_NATS,
+    Examined,
+    code_scores,
+    draw_scores,
+    examined,
+    higgins,
+    paired,
+    region_examined,
+    threaded,
+)
+from vaestudy.training import Grid, Job, Run
 from vaestudy.training import sweep as sweeps
 
-LIVE_NATS = 0.05
-DRAWS, DRAWN_IMAGES = 10, 5_000
+DRAWN_IMAGES = 5_000
 BOUND_IMAGES = 5_000
 LINEAR_IMAGES, LINEAR_NUMBERS = 20_000, 2**28  # what is fitted on pixels takes so many images, and 1 GiB at most
 COMPONENTS = 10
-READ_OUT = "read_out"  # the column of a record in place of the Higgins scores where one factor alone is known
-
-
-class Examined(NamedTuple):
-    """What scores are taken on: some or all images of a set, their factors, and the columns that are classes."""
-
-    images: ImageSet
-    factors: Int[np.ndarray, "n k"]
-    classes: list[int]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.images.factors.names
-
-    @property
-    def chance(self) -> float:
-        """What guessing scores: of several classes any, of the values of a single one the most frequent."""
-        if len(self.classes) > 1:
-            return 1 / len(self.classes)
-        return float(np.bincount(self.factors[:, self.classes[0]]).max() / len(self.factors))
-
-
-def examined(whole: ImageSet, limit: int) -> Examined:
-    """At most `limit` images, of a full grid of factors an even part.
-
-    Raises:
-        InputError: too few images for the scores, or a factor of which some value is shared by too few of them.
-    """
-    found = region_examined(whole, limit)
-    check_examined(whole.name, found.names, found.factors)
-    return found
-
-
-def region_examined(whole: ImageSet, limit: int) -> Examined:
-    """The same of a region of a grid, in which factors may be constant."""
-    seen = whole.subsample(limit)
-    if len(seen) > limit:
-        seen = seen.select(np.random.default_rng(0).choice(len(seen), limit, replace=False), some=limit)
-    return Examined(seen, seen.factors.values(slice(None)), classes_of(whole.name, seen.factors.names))
-
-
-def classes_of(name: str, factors: Sequence[str]) -> list[int]:
-    """The factors of a data set that the Higgins score names: all, but the paper leaves the shape of dSprites out."""
-    return [k for k, factor in enumerate(factors) if (name, factor) != ("dsprites", "shape")]
-
-
-def check_examined(name: str, names: Sequence[str], values: Int[np.ndarray, "n k"]) -> None:
-    """Raise InputError unless codes of images with these factors can be scored."""
-    if len(values) < LEAST_SCORED:
-        raise InputError(f"{name} has {len(values)} labelled images to score codes by: {LEAST_SCORED} are the least")
-    for factor, few in unscorable(names, values).items():
-        raise InputError(f"the factor {factor} of {name} has {few}: merge values, or leave it out of labels.csv")
 
 
 def network(sizes: Any) -> dict[str, Any]:
@@ -112,89 +69,6 @@ def rates(runs: Sequence[Run], images: ImageSet) -> list[dict[str, Any]]:
         row |= {"live": int(metrics.live(np.array(kl), LIVE_NATS).sum()), "kl_by_latent": kl}
         rows.append(described(run) | row)
     return rows
-
-
-def higgins(codes: Float[np.ndarray, "n d"], exam: Examined, seed: int, pairs: Sequence[int]) -> dict[str, float]:
-    """The Higgins score for several L or, where one factor alone is known, what a linear read-out tells of it."""
-    if len(exam.classes) < 2:
-        found = metrics.read_out(codes, exam.factors[:, exam.classes[0]], seed=seed)
-        return {READ_OUT: found.accuracy, f"{READ_OUT}_nats": found.nats}
-    (curve,) = metrics.higgins_curve([codes], exam.factors, seed=seed, pairs=pairs, classes=exam.classes)
-    return {f"higgins_{count}": float(score) for count, score in zip(pairs, curve, strict=True)}
-
-
-def code_scores(codes: Float[np.ndarray, "n d"], exam: Examined, kl: list[float], seed: int, sizes: Any) -> dict:
-    """The scores of a model's posterior means, as the paper takes them, and what its live latents know."""
-    alive = live_codes(codes, kl)
-    row = higgins(codes, exam, seed, sorted({1, 5, 64, sizes.get("pairs", 5)}))
-    row["mig"] = metrics.mig(codes, exam.factors, seed=seed)
-    several = len(exam.classes) > 1
-    if several:
-        row["factor_vae"] = metrics.factor_vae_score(codes, exam.factors, seed=seed)
-    row["weak_higgins_5"] = weak_higgins(codes, exam, seed, sizes)
-    known = metrics.knn_r2(alive, exam.factors, seed=seed)
-    row |= {f"r2_{name}": float(value) for name, value in zip(exam.names, known, strict=True)}
-    if count := sizes.get("rotations", 0):
-        once = {"seed": seed, "rotations": count}
-        row["mig_rotated"] = metrics.rotation_score(alive, exam.factors, metric=metrics.mig, **once)
-        if several:
-            once |= {"classes": exam.classes, "pairs": 5}
-            row["higgins_5_rotated"] = metrics.rotation_score(alive, exam.factors, **once)
-    return row
-
-
-def live_codes(codes: Float[np.ndarray, "n d"], kl: Sequence[float] | np.ndarray) -> Float[np.ndarray, "n _"]:
-    """The latents that carry .05 nats or more, or one that is constant where none does."""
-    alive = metrics.live(np.asarray(kl), LIVE_NATS)
-    return codes[:, alive] if alive.any() else np.zeros_like(codes[:, :1])
-
-
-def weak_higgins(codes: Float[np.ndarray, "n d"], exam: Examined, seed: int, sizes: Any) -> float:
-    """The Higgins score, L = 5, when `labels` images have labels of two factors: the mean over subsets of labels.
-
-    Images whose labels no other of the subset has make no pair and are left out; without any left it is a guess.
-    Where one factor alone is known, the accuracy of a linear read-out from so many labels.
-    """
-    scores, two = [], exam.classes[-2:]
-    for subset in range(sizes.get("label_subsets", 0)):
-        rows = np.random.default_rng([seed, subset]).choice(len(codes), min(sizes["labels"], len(codes)), replace=False)
-        part = {"seed": subset, "pairs": 5, "train": 1_000, "test": 1_000}
-        kept = rows[paired(exam.factors[rows][:, two], 3 if len(two) < 2 else 2)]
-        if not len(kept) or (np.ptp(exam.factors[kept][:, two], axis=0) == 0).any():
-            scores.append(exam.chance if len(two) < 2 else 0.5)
-        elif len(two) < 2:
-            scores.append(metrics.read_out(codes[kept], exam.factors[kept, two[0]], seed=subset).accuracy)
-        else:
-            scores.append(metrics.higgins_score(codes[kept], exam.factors[kept][:, two], **part))
-    return float(np.mean(scores)) if scores else float("nan")
-
-
-def paired(factors: Int[np.ndarray, "n k"], least: int = 2) -> Int[np.ndarray, " m"]:
-    """The rows whose value of each factor `least` rows or more share."""
-    rows = np.arange(len(factors))
-    while True:
-        often = np.ones(len(rows), bool)
-        for column in factors[rows].T:
-            _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
-            often &= counts[place] >= least
-        if often.all():
-            return rows
-        rows = rows[often]
-
-
-def draw_scores(drawn: Float[np.ndarray, "n d"], exam: Examined, kl: list[float], seed: int) -> dict[str, float]:
-    """The scores of posterior draws of the live latents, ten an image; `exam` has the factors of each draw."""
-    codes = live_codes(drawn, kl)
-    # A read-out, which learns from some rows and is tested on others, takes one draw an image.
-    taken = slice(None, None, 1 if len(exam.classes) > 1 else DRAWS)
-    found = higgins(codes[taken], exam._replace(factors=exam.factors[taken]), seed, (5,))
-    found["mig"] = metrics.mig(codes, exam.factors, seed=seed)
-    return {f"{name}_draws": value for name, value in found.items()}
-
-
-def threaded(function: Any, jobs: Sequence[tuple]) -> list:
-    """A function of each of some arguments, on every core: what takes long in the metrics is NumPy's, which shares."""
-    return Parallel(memory.usable_cores(), prefer="threads")(delayed(function)(*job) for job in jobs)
 
 
 def scored(context: Context, runs: Sequence[Run]) -> list[dict]:

@@ -9,9 +9,9 @@ import pandas as pd
 from vaestudy import data
 from vaestudy.data import ImageSet
 from vaestudy.experiments import group_scores
-from vaestudy.experiments.beta_vae_parts import classes_of
 from vaestudy.experiments.common import trained
 from vaestudy.experiments.evidence import PARTS, Context, apart, either
+from vaestudy.experiments.scores import classes_of
 from vaestudy.models import NVAE, NVAEConfig
 from vaestudy.training import Job, Run, Training, fit
 

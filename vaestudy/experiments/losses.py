@@ -16,6 +16,7 @@ from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments.common import some_rows
 from vaestudy.experiments.evidence import Context, part
+from vaestudy.experiments.scores import examined, higgins, live_codes, threaded
 from vaestudy.training import Job, Run
 from vaestudy.training import sweep as sweeps
 
@@ -44,13 +45,13 @@ def spectra(context: Context, runs: list[Run]) -> list[dict]:
     frequency that is lost on top, as a share of it all. The ratio says how much worse a frequency became; the share
     says how much of it that was.
     """
-    exam = parts.examined(context.images(), context.sizes["grid_images"])
+    exam = examined(context.images(), context.sizes["grid_images"])
     some = exam.images.select(some_rows(exam.images, parts.BOUND_IMAGES, NUMBERS))
     power, scores = image_spectrum(some), [0.0] * len(runs)
     if sum(beta > 1 for beta in {run.recipe["objective"]["beta"] for run in runs}) > 1:
-        score = lambda codes, seed: next(iter(parts.higgins(codes, exam, seed, (5,)).values()))  # noqa: E731
+        score = lambda codes, seed: next(iter(higgins(codes, exam, seed, (5,)).values()))  # noqa: E731
         jobs = [(c, r.provenance["seed"]) for r, c in zip(runs, sweeps.codes(runs, exam.images), strict=True)]
-        scores = parts.threaded(score, jobs)
+        scores = threaded(score, jobs)
 
     def slopes(seed: int) -> dict:
         own = by_beta(runs, scores, seed)
@@ -62,7 +63,7 @@ def spectra(context: Context, runs: list[Run]) -> list[dict]:
             row[f"{name}_slope"] = float(np.polyfit(frequency, cost, 1)[0])
         return row | {"plain": (plain / power).tolist(), "pressed": (pressed / power).tolist()}
 
-    return parts.threaded(slopes, [(seed,) for seed in context.seeds])
+    return threaded(slopes, [(seed,) for seed in context.seeds])
 
 
 def lost_by_frequency(rows: pd.DataFrame) -> pd.DataFrame:
@@ -107,12 +108,12 @@ def _by_ring(power: Float[torch.Tensor, "h w"]) -> Float[np.ndarray, " frequenci
 def dropping(context: Context, runs: list[Run]) -> list[dict]:
     """A row a sweep: Kendall's tau of each factor's worth in nats and the β at which the code drops it."""
     whole = context.images()
-    exam, worth = parts.examined(whole, context.sizes["grid_images"]), factor_worth(whole)
+    exam, worth = examined(whole, context.sizes["grid_images"]), factor_worth(whole)
     jobs = [
-        (parts.live_codes(code, run.kl_by_latent(exam.images, range(500))[0]), run.provenance["seed"])
+        (live_codes(code, run.kl_by_latent(exam.images, range(500))[0]), run.provenance["seed"])
         for run, code in zip(runs, sweeps.codes(runs, exam.images), strict=True)
     ]
-    known, rows = parts.threaded(lambda code, seed: metrics.knn_r2(code, exam.factors, seed=seed), jobs), []
+    known, rows = threaded(lambda code, seed: metrics.knn_r2(code, exam.factors, seed=seed), jobs), []
     for seed in context.seeds:
         own = by_beta(runs, known, seed)
         dropped = [dropped_at({beta: r2[k] for beta, (_, r2) in own.items()}) for k in range(len(worth))]

@@ -12,8 +12,9 @@ import pandas as pd
 from vaestudy import data, metrics, published
 from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments import beta_vae_parts, evidence, group_scores, hierarchy
+from vaestudy.experiments import evidence, group_scores, hierarchy
 from vaestudy.experiments.common import checked, runs_root, scorable, sizes, some_rows
+from vaestudy.experiments.scores import classes_of
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.settings import NVAESettings
 from vaestudy.training import Job, Run, Training, distributed, fit, fit_many
@@ -169,7 +170,7 @@ def group_table(settings: NVAESettings, runs: Mapping[str, Run], images: ImageSe
     if len(kept) < 2:
         return label_table(settings, runs, seen, kept)
     names = [seen.factors.names[k] for k in kept]
-    common = {"seed": settings.seed, "classes": beta_vae_parts.classes_of(images.name, names)}
+    common = {"seed": settings.seed, "classes": classes_of(images.name, names)}
     exam = {**common, "names": names, "draws": row["draws"], "rotations": row["rotations"]}
     ends = group_scores.references(seen.factors.values(slice(None))[:, kept], **common)
     found = side_by_side(scored_groups, [(name, run, seen, kept, exam) for name, run in runs.items()])

@@ -13,6 +13,7 @@ from vaestudy import metrics
 from vaestudy.data import ImageSet
 from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments.evidence import Context, part
+from vaestudy.experiments.scores import examined, live_codes, threaded
 from vaestudy.models import VAE
 from vaestudy.training import Job, Run
 from vaestudy.training import sweep as sweeps
@@ -155,12 +156,12 @@ def live(runs: list[Run], images: ImageSet) -> list[dict]:
 @part("codes", "vae", trainings)
 def codes(context: Context, runs: list[Run]) -> list[dict]:
     """The mutual information gap of a code, and the mean one of random rotations of its whitened live latents."""
-    exam = parts.examined(context.images(), context.sizes["grid_images"])
+    exam = examined(context.images(), context.sizes["grid_images"])
     known = live(runs, exam.images.select(slice(0, 5_000)))
 
     def scored(means: np.ndarray, row: dict) -> dict:
-        own, alive = {"factors": exam.factors, "seed": row["seed"]}, parts.live_codes(means, row["kl_by_latent"])
+        own, alive = {"factors": exam.factors, "seed": row["seed"]}, live_codes(means, row["kl_by_latent"])
         rotated = metrics.rotation_score(alive, metric=metrics.mig, rotations=context.sizes["rotations"], **own)
         return row | {"mig": metrics.mig(means, **own), "mig_rotated": rotated}
 
-    return parts.threaded(scored, list(zip(sweeps.codes(runs, exam.images), known, strict=True)))
+    return threaded(scored, list(zip(sweeps.codes(runs, exam.images), known, strict=True)))

@@ -1,0 +1,97 @@
+"""What scores of stage 2 stand beside: linear codes of pixels, untrained networks, codes known to be good or bad."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from vaestudy import metrics
+from vaestudy.experiments import beta_vae_parts as parts
+from vaestudy.experiments import evidence
+from vaestudy.experiments.beta_vae import PAPER_MODELS, seeds, some
+from vaestudy.experiments.common import seeds_from, sizes
+from vaestudy.experiments.scores import Examined, higgins, threaded
+from vaestudy.models import VAE
+from vaestudy.settings import BetaVAESettings
+from vaestudy.training import Run
+from vaestudy.training import sweep as sweeps
+
+ICA_FITS = 3
+WIDE = 200  # columns of a code
+
+
+def scores_of(settings: BetaVAESettings, examined: Examined, codes: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The score of the page for each of some codes of `some`."""
+    part = examined._replace(factors=examined.factors[some(examined)])
+    found = {name: higgins(code, part, settings.seed, (settings.pairs,)) for name, code in codes.items()}
+    return {name: next(iter(scores.values())) for name, scores in found.items()}
+
+
+def linear_codes(examined: Examined, seed: int) -> dict[str, list[metrics.LinearCode]]:
+    """PCA and three fits of ICA to the pixels of some images."""
+    pixels, count = pixels_of(examined), parts.COMPONENTS
+    fits = [metrics.ica(pixels, count, seed=own) for own in seeds_from(seed, ICA_FITS)]
+    return {"PCA": [metrics.pca(pixels, count, seed=seed)], "ICA": fits}
+
+
+def pixels_of(examined: Examined) -> Float[np.ndarray, "m p"]:
+    """The images of `some`, flat."""
+    return examined.images.batch(some(examined)).flatten(1).numpy()
+
+
+def untrained_codes(settings: BetaVAESettings, examined: Examined, latent_dim: int) -> list[np.ndarray]:
+    """What the same networks give before training, one code a seed, of as many as the paper's table has."""
+    shape, layers = examined.images.shape, parts.network(evidence.page_sizes(settings))
+    fresh = [VAE(shape, latent_dim=latent_dim, seed=seed, **layers) for seed in seeds(settings)[:PAPER_MODELS]]
+    return sweeps.codes([Run("", vae) for vae in fresh], examined.images)
+
+
+def control_codes(examined: Examined, seed: int, latent_dim: int) -> dict[str, np.ndarray]:
+    """Codes that are known to be good or bad: the factors, all but one of them, a rotation of them, and noise."""
+    truth, left_out = metrics.factor_codes(examined.factors), examined.classes[0]
+    return {
+        "true factors": truth,
+        f"without {examined.names[left_out]}": metrics.factor_codes(examined.factors, without=left_out),
+        "rotated factors": metrics.rotated(truth, seed=seed),
+        "noise": metrics.noise_codes(len(examined.images), latent_dim, seed=seed),
+    }
+
+
+def score_curves(
+    settings: BetaVAESettings, examined: Examined, codes: Mapping[str, np.ndarray], linear: Mapping[str, np.ndarray]
+) -> dict[str, Float[np.ndarray, " pairs"]]:
+    """The Higgins score of several codes for every L, none for one factor; `linear` are codes of `some` alone."""
+    if len(examined.classes) < 2:
+        return {}
+    exam = {"seed": settings.seed, "pairs": sizes(settings)["curve_pairs"], "classes": examined.classes}
+    whole = metrics.higgins_curve(list(codes.values()), examined.factors, **exam)
+    part = metrics.higgins_curve(list(linear.values()), examined.factors[some(examined)], **exam)
+    return dict(zip((*codes, *linear), (*whole, *part), strict=True))
+
+
+def paper_table(
+    settings: BetaVAESettings,
+    examined: Examined,
+    whole_codes: Mapping[str, Sequence[np.ndarray]],
+    some_codes: Mapping[str, Sequence[np.ndarray]],
+) -> dict[str, dict[int, metrics.HigginsReport]]:
+    """Scores over model and classifier seeds at two values of L; `some_codes` are of `some` alone.
+
+    Codes as wide as pixels get the first L alone: 64 pairs of them cost minutes. Empty where one factor alone is known.
+    """
+    if len(examined.classes) < 2:
+        return {}
+    exam = {"seed": settings.seed, "classes": examined.classes, "classifier": sizes(settings)["classifier"]}
+    wanted = []  # that of the pixels first, which takes the longest
+    for codes_of, factors in ((some_codes, examined.factors[some(examined)]), (whole_codes, examined.factors)):
+        for name, codes in codes_of.items():
+            counts = (settings.pairs,) if codes[0].shape[1] > WIDE else (settings.pairs, 64)
+            wanted += [(name, pairs, codes, factors) for pairs in counts]
+
+    def report(_name: str, pairs: int, codes: Sequence[np.ndarray], factors: np.ndarray) -> metrics.HigginsReport:
+        return metrics.higgins_report(codes, factors, pairs=pairs, **exam)
+
+    reports: dict[str, dict[int, metrics.HigginsReport]] = {name: {} for name in (*whole_codes, *some_codes)}
+    for (name, pairs, *_), found in zip(wanted, threaded(report, wanted), strict=True):
+        reports[name][pairs] = found
+    return reports
