@@ -49,7 +49,7 @@ def test_the_table_shows_every_claim_with_its_verdict_and_keeps_the_rows(page):
     kept = bundle[figures.MIME]
     assert kept["kind"] == "claims"
     assert [row["id"] for row in kept["data"]] == [row["id"] for row in page]
-    assert "the same on every machine" in bundle["text/html"]
+    assert "repeated in 95 % of resamples" in bundle["text/html"]
     assert "no model of the experiment “sweep on 64 × 64 pixels”" in bundle["text/html"]
     assert " supported" in shown.alt
 
@@ -74,7 +74,7 @@ def test_the_published_verdict_stands_beside(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("claim", "said"),
     [
-        ({"verdict": "supported", "decidable": True}, "the same on every machine"),
+        ({"verdict": "supported", "decidable": True}, "repeated in 95 % of resamples"),
         ({"verdict": "contradicted", "decidable": False}, "a tendency"),
         ({"verdict": "undecided", "decidable": False, "reason": None, "smallest_visible": 0.25}, "an effect of 0.25"),
         ({"verdict": "not tested", "decidable": False, "reason": "laptop: no model"}, "laptop: no model"),

@@ -298,5 +298,5 @@ def test_the_laptop_shows_the_records_of_the_published_night(toy, monkeypatch, t
     assert len(records) == len(toy[1]["hierarchy"])
     assert len(evidence.either(own, "devices")) == 1 + len(devices.DEVICES)
     groups = hierarchy.groups_of(records)
-    assert {row["group"] for row in groups} == {"top", "second", "third", "all"}
+    assert {row["group"] for row in groups} == {"top", "second", "third", "all", "the only one"}
     assert {row["schedule"] for row in groups} == {"no schedule", "top first", "one group"}

@@ -78,7 +78,7 @@ def test_the_rotation_score_is_the_mean_of_single_ones_and_set_by_its_seed():
     once = [m.rotation_score(TRUTH, FACTORS, seed=s, rotations=3, metric=HIGGINS) for s in (0, 0, 1)]
     assert once[0] == once[1] != once[2]
     seeds = [int(s) for s in np.random.SeedSequence(0).generate_state(3)]
-    white = m.whitened(TRUTH, FACTORS)
+    white = m.whitened(TRUTH)
     assert once[0] == np.mean([HIGGINS(m.rotated(white, seed=s), FACTORS, seed=0) for s in seeds])
     constant = m.rotation_score(np.ones_like(TRUTH), FACTORS, seed=0, rotations=2, metric=HIGGINS)
     assert constant == pytest.approx(1 / 4, abs=0.05)

@@ -12,6 +12,7 @@ import pytest
 
 from vaestudy import settings
 from vaestudy.report import html as pages
+from vaestudy.report import prose
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 LONGEST_CELL = 15

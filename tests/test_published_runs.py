@@ -104,7 +104,7 @@ def test_the_published_nvae_stands_beside_one_that_saw_fewer_of_the_same_images(
     assert nvae.published_run(runs) == {}
     long, _ = published(project, ("nvae", model, images, replace(recipe, images=32)))
     ((name, run),) = nvae.published_run(runs).items()
-    assert name == "NVAE, β = 1, published, 32 images"
+    assert name == "NVAE, β = 1, of this study's night, 32 images"
     assert run.recipe["images"] == 32
     assert nvae.published_run(nvae.Runs({1.0: long}, long)) == {}
     other = fit(model, replace(images, name="cats"), recipe, project / "runs" / "nvae-cats")

@@ -210,7 +210,7 @@ def test_the_index_answers_with_the_claims_and_a_picture_of_each_stage(tmp_path)
     index = site.study("smoke", tmp_path, tmp_path / "notebooks", say=lambda line: None)
     text, results = index.read_text(), json.loads((index.parent / "results.json").read_text())
     assert re.findall(r"<figcaption[^>]*>(Marked|Last|First|Second)", text) == ["Marked", "Second"]
-    for part in ("2.0 [1.0, 3.0]", "the same on every machine", "an effect of 0.50"):
+    for part in ("2.0 [1.0, 3.0]", "repeated in 95 % of resamples", "an effect of 0.50"):
         assert part in text
     assert text.count('row">1 It helps<') == text.count('row">2 Not shown<') == 1
     assert text.index("It helps") < text.index("arithmetic")

@@ -92,14 +92,17 @@ def test_where_the_code_gathers_under_pressure():
         "0.80 (0.00) top first and 0.00 (0.00) no schedule while training begins."
     )
     assert how == (
-        "Where it holds most, its draws score 0.70 (Higgins score, L = 5; chance 0.25; live latents: 1.0), above "
-        "random rotations of themselves, 0.65, in 2 of 3 models."
+        "Where it holds most, its draws score 0.70 (Higgins score, L = 5; chance 0.25; live latents: 1.0) and "
+        "random rotations of them 0.65: 2 of 3 models are above theirs."
     )
     alone = {"network": "one group", "beta": 16.0, "higgins_5_draws": 0.9, "nats": 2.0, "top_nats": 2.0}
     beside = pd.concat([hierarchy_rows(), pd.DataFrame([{**alone, "seed": seed} for seed in range(2)])])
     where, how = figures.where_the_code_gathers(beside, titles, "our night").data["sentences"]
     assert "2 seeds a setting" in where
-    assert how.endswith("in 2 of 3 models; one group alone scores 0.90 at this β.")
+    assert how.endswith("2 of 3 models are above theirs; one group alone scores 0.90 at this β.")
+    better = pd.concat([beside, pd.DataFrame([{**alone, "seed": 0, "beta": 4.0, "higgins_5_draws": 0.95}])])
+    where, how = figures.where_the_code_gathers(better, titles, "our night").data["sentences"]
+    assert how.endswith("one group alone scores 0.90 at this β and 0.95 at its best, β = 4.")
     none = hierarchy_rows()[lambda rows: rows["schedule"] == "none"]
     assert "in use in none of these" in figures.where_the_code_gathers(none, titles, "our night").caption
 

@@ -127,21 +127,24 @@ def effect(claim: Mapping[str, Any]) -> str | None:
 
 
 def how_sure(claim: Mapping[str, Any]) -> str:
-    """Whether another machine would say the same; else the smallest effect that would have shown, or the reason."""
+    """Whether a repetition would say the same; else the smallest effect that would have shown, or the reason."""
     if claim["decidable"]:
-        return "the same on every machine"
+        return "repeated in 95 % of resamples"
     if claim["verdict"] in ("supported", "contradicted"):
-        return "a tendency: another machine may not repeat it"
+        return "a tendency: resamples repeat it less often than 95 %"
     least = claim.get("smallest_visible")
     return reason(claim["reason"] or ("" if least is None else f"an effect of {number(least, 2)} would have shown"))
 
 
 def verdicts(claims: Iterable[Mapping[str, Any]]) -> str:
-    """How many claims came out how, and how many of those for or against another machine would repeat."""
+    """How many claims came out how, and how many of the verdicts for or against a repetition would give again."""
     claims = list(claims)
     counts = Counter(claim["verdict"] for claim in claims)
     sure = sum(claim["decidable"] for claim in claims)
     said = f"Of {counted(len(claims), 'claim')}: {', '.join(f'{count} {name}' for name, count in counts.most_common())}"
     if not counts["supported"] + counts["contradicted"]:
         return f"{said}."
-    return f"{said}; {sure or 'none'} of the verdicts for or against would come out the same on another machine."
+    verb = "is" if sure < 2 else "are"
+    return (
+        f"{said}; {sure or 'none'} of the verdicts for or against {verb} repeated in 95 % of resamples of the models."
+    )

@@ -38,8 +38,10 @@ class BestOf(Form):
     def units(self, records: Records) -> Units:
         values = records.grid(self.where, self.over)
         grid = [value for value in values if value == self.base or (value > self.base and value >= self.least)]
-        if self.base not in grid or len(grid) < (2 if self.held is None else 3):
-            raise NotTestable(f"too few values of {self.over}: {', '.join(map(str, grid)) or 'none'}")
+        least = 2 if self.held is None else 3
+        if self.base not in grid or len(grid) < least:
+            own = ", ".join(map("{:g}".format, grid)) or "none"
+            raise NotTestable(f"too few values of {self.over} have models enough for a test, {least} at least: {own}")
         keys = [(*self.where, (self.over, value)) for value in grid]
         return dict(zip(keys, records.sweep(self.where, self.over, grid).T, strict=True))
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from vaestudy import metrics
+from vaestudy import metrics, published
 from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments import evidence
 from vaestudy.experiments.beta_vae import PAPER_MODELS, seeds, some
 from vaestudy.experiments.common import seeds_from, sizes
-from vaestudy.experiments.scores import Examined, higgins, threaded
+from vaestudy.experiments.scores import Examined, higgins, live_codes, threaded
 from vaestudy.models import VAE
 from vaestudy.settings import BetaVAESettings
 from vaestudy.training import Run
@@ -67,6 +67,21 @@ def score_curves(
     whole = metrics.higgins_curve(list(codes.values()), examined.factors, **exam)
     part = metrics.higgins_curve(list(linear.values()), examined.factors[some(examined)], **exam)
     return dict(zip((*codes, *linear), (*whole, *part), strict=True))
+
+
+def beside_paper(reports: Mapping[str, Mapping[int, metrics.HigginsReport]], pairs: int) -> dict[str, float]:
+    """How far β-VAE and VAE are apart in percent: in the paper, and in the table at two values of L."""
+    theirs = [float(published.HIGGINS[name].split()[0]) for name in ("β-VAE", "VAE")]
+    ours = {
+        f"at_{name}": 100 * (reports["β-VAE"][of].mean - reports["VAE"][of].mean)
+        for name, of in (("few", pairs), ("many", 64))
+    }
+    return {"paper_beta_vae": theirs[0], "paper_vae": theirs[1], "paper_apart": theirs[0] - theirs[1], **ours}
+
+
+def of_live(run: Run, codes: np.ndarray, examined: Examined) -> np.ndarray:
+    """The live latents of a model's code."""
+    return live_codes(codes, run.kl_by_latent(examined.images, some(examined)[:2_000])[0])
 
 
 def paper_table(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vaestudy import data
+from vaestudy import data, words
 from vaestudy.data import ImageSet
 from vaestudy.experiments import group_scores
 from vaestudy.experiments.common import trained
@@ -152,7 +152,7 @@ def groups_of(found: pd.DataFrame, betas: tuple[float, ...] = (1.0, 16.0)) -> li
         means, one = models.mean(numeric_only=True), network == "one group"
         setting = network if one else SCHEDULE_TITLES[schedule]
         for label in [""] if one else ["top_", "second_", "third_", "all_"]:
-            row = {"schedule": setting, "β": beta, "group": "top" if one else label[:-1]}
+            row = {"schedule": setting, "β": beta, "group": "the only one" if one else label[:-1]}
             row |= {"nats": means[f"{label}nats"], "live latents": means[f"{label}live"]}
             # All groups together know what the last one knows with those above it.
             knows = "third_together_" if label == "all_" else f"{label}alone_"
@@ -174,4 +174,4 @@ def _in_nats(means: pd.Series, before: str) -> str:
     """The factors in the columns that begin so, with their nats: those of a tenth or more."""
     known = {name.removeprefix(before): value for name, value in means.items() if name.startswith(before)}
     worth = sorted(((value, name) for name, value in known.items() if value >= WORTH), reverse=True)
-    return ", ".join(f"{name} {value:.1f}" for value, name in worth) or ("nothing" if known else "–")
+    return ", ".join(f"{words.label(name)} {value:.1f}" for value, name in worth) or ("nothing" if known else "–")

@@ -85,6 +85,14 @@ def training(settings: NVAESettings, beta: float) -> Training:
     return replace(recipe, seed=settings.seed, objective=replace(recipe.objective, beta=beta))
 
 
+def schedule(settings: NVAESettings) -> str:
+    """What is charged for the groups of these NVAEs while their KL terms warm up, in words."""
+    objective = training(settings, 1.0).objective
+    return hierarchy.SCHEDULE_WORDS[
+        "balance" if objective.balance else "top_first" if objective.group_kl_anneal else "none"
+    ]
+
+
 def flat_model(settings: NVAESettings, shape: tuple[int, int, int]) -> VAE:
     """A plain VAE with the likelihood of the NVAE: convolutional, or fully connected where no convolutions fit."""
     like, row = config(settings, shape), sizes(settings)["flat"]
@@ -121,7 +129,7 @@ def published_run(runs: Runs) -> dict[str, Run]:
         model, images, recipe = json.loads((path / "config.json").read_text())
         same = all(images["ImageSet"][name] == own["ImageSet"][name] for name in ("name", "shape", "bits"))
         if same and "NVAE" in model and recipe["objective"]["beta"] == 1.0 and recipe["images"] > seen:
-            return {f"NVAE, β = 1, published, {recipe['images']:,} images": open_run(path)}
+            return {f"NVAE, β = 1, of this study's night, {recipe['images']:,} images": open_run(path)}
     return {}
 
 
@@ -142,14 +150,16 @@ def train_and_score(settings: NVAESettings) -> list[Run]:
 
 
 def held_out_bounds(settings: NVAESettings, runs: Mapping[str, Run], test_set: ImageSet) -> pd.DataFrame:
-    """A row a model: nats per image and bits per dimension, the latter also importance-weighted; its training."""
+    """A row a model: nats per image, bits per dimension (importance-weighted, too), its weights and its training."""
     row, rows = sizes(settings), []
     some = test_set.select(slice(0, row["weighted_images"]))
     for name, run in runs.items():
         weighted = metrics.importance_weighted_ladder(run.log_weights(some, row["weights"]), [row["weights"]]).mean()
         tight = metrics.bits_per_dim(-weighted, test_set.dims)
         about = {f"bits, K = {row['weights']}": tight, "images seen": run.record["training"]["images_seen"]}
-        rows.append({"model": name, **run.bound(test_set), **about, "seconds": run.provenance["seconds"]})
+        weights = sum(parameter.numel() for parameter in run.model.parameters())
+        about |= {"weights": weights, "seconds": run.provenance["seconds"]}
+        rows.append({"model": name, **run.bound(test_set), **about})
     return pd.DataFrame(rows)
 
 
@@ -230,7 +240,7 @@ def forms(
     live = metrics.live(nats.ravel())
     found = {"whole map": (codes, nats.ravel())}
     if live.sum() > 1:
-        white = metrics.whitened(codes[:, live], factors).astype(np.float32)
+        white = metrics.whitened(codes[:, live]).astype(np.float32)
         found["principal components"] = white, np.full(white.shape[1], nats.sum() / white.shape[1])
     if nats.ndim == 3 and nats[0].size > 1:
         pooled = codes.reshape(len(codes), len(nats), -1).mean(2)

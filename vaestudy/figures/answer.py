@@ -1,4 +1,4 @@
-"""The answer of a page: its question, at most four sentences that follow from claims, and what would change them."""
+"""The answer of a page: its question, sentences that follow from claims and models, and what would change them."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,14 @@ __all__ = ["answer", "answer_html"]
 TEXTS = tomllib.loads(Path(__file__).with_name("answers.toml").read_text(encoding="utf-8"))
 HEADS, CHANGES, UNTESTED, PAGES = TEXTS.values()
 FORMS = {name: forms for page in PAGES.values() for name, forms in page.items() if name != "question"}
-CLAIMS, MOST = 3, 4  # sentences about claims, and all of them
+CLAIMS = 3  # sentences about claims
 
 
 def answer(claims: Sequence[Mapping[str, Any]], models: Sequence[str] = (), seen: Sequence[str] = ()) -> Output:
     """The answer of the page that these claims belong to (rows as for `figures.claims`).
 
     The data hold the parts: question, sentences, sure and change. `models` are those that the page shows, each with its
-    β and how many of its latents are live; `seen` are sentences on what models show that no test has judged, which are
-    said where no claim of the page is.
+    β and how many of its latents are live; `seen` are sentences on what models show that no test has judged.
     """
     known = {claim["id"]: claim for claim in claims}
     found = [(known[name], words.known_verdict(known[name])) for name in FORMS if name in known]
@@ -31,7 +30,7 @@ def answer(claims: Sequence[Mapping[str, Any]], models: Sequence[str] = (), seen
     told = [pair for pair in found if pair[1] in FORMS[pair[0]["id"]]][:CLAIMS]
     untold = [claim["id"] for claim, verdict in found if verdict not in FORMS[claim["id"]]]
     untold.sort(key=lambda name: list(map(int, name.split("."))))
-    sentences = [_sentence(*pair) for pair in told] or list(seen)
+    sentences = [*(_sentence(*pair) for pair in told), *seen]
     if models:
         sentences.append(f"Shown: {words.listed(models)}; a latent of 0.05 nats or more is live.")
     if untold:
@@ -42,7 +41,7 @@ def answer(claims: Sequence[Mapping[str, Any]], models: Sequence[str] = (), seen
     if any(claim["exploratory"] for claim, _ in found):
         sure += " The run has changed parameters or toy sizes, so that its verdicts are exploratory."
     question = PAGES[found[0][0]["id"].partition(".")[0]]["question"]
-    data = {"question": question, "sentences": sentences[:MOST], "sure": sure, "change": change}
+    data = {"question": question, "sentences": sentences, "sure": sure, "change": change}
     caption = " ".join(data["sentences"])
     return Output("answer", answer_html(data, *HEADS), caption, f"{question} {caption} {sure}", data)
 

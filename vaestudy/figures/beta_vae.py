@@ -224,7 +224,7 @@ def score_table(reports: Mapping[str, Mapping[int, Any]], published: Mapping[str
     """Higgins scores in percent: all scores and the paper's best half, for each L, beside the published column."""
     if not reports:
         return statement(ONE_FACTOR, what="The paper's table of scores")
-    rows = []
+    rows, most = [], np.max([of.scores.shape for own in reports.values() for of in own.values()], axis=0)
     for name in dict.fromkeys([*reports, *published]):
         row = {"code": name}
         for pairs, report in reports.get(name, {}).items():
@@ -232,7 +232,8 @@ def score_table(reports: Mapping[str, Mapping[int, Any]], published: Mapping[str
             row[f"L = {pairs}, best half"] = spread(100 * report.best_mean, 100 * report.best_std)
         rows.append(row | {"published": published.get(name)})
     caption = (
-        "Higgins score in percent, mean and standard deviation over model and classifier seeds. The published column "
+        f"Higgins score in percent, mean and standard deviation over up to {most[0]} models and {most[1]} classifier "
+        "seeds each. The published column "
         "(Higgins et al., 2017, table 2) keeps the best half and does not state its L; no score here: not trained."
     )
     return table(rows, caption)

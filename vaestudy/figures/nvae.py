@@ -180,20 +180,24 @@ def where_the_code_gathers(records: pd.DataFrame, schedules: Mapping[str, str], 
     said = [f"{fixed(of[high], 2)} ({fixed(of[low], 2)}) {schedules[name]}" for name, of in shares.iterrows()]
     most, there = shares.index[0], records[records["beta"] == high]
     top = there[(there["schedule"] == most) & (there["top_live"] > 0)]
-    alone = there[there["network"] == "one group"]
-    flat = alone["higgins_5_draws"].mean() if len(alone) else None
+    own = records[records["network"] == "one group"]
+    flat = own.groupby("beta")["higgins_5_draws"].mean() if len(own) else {}
+    beside = ""
+    if high in flat:
+        beside = f"; one group alone scores {fixed(flat[high], 2)} at this β"
+        beside += f" and {fixed(flat.max(), 2)} at its best, β = {flat.idxmax():g}" if flat.idxmax() != high else ""
     draws, rotated = top["top_higgins_5_draws"], top["top_higgins_5_rotated"]
     models = f"{counted(len(records), 'model')} of {whose}, {counted(int(seeds), 'seed')} a setting"
     sentences = [
         f"In {models}, the top group's share of the nats at β = {high:g} (and at β = {low:g}) is {listed(said)} while "
         "training begins.",
         f"Where it holds most, its draws score {fixed(draws.mean(), 2)} (Higgins score, L = 5; chance "
-        f"{fixed(top['higgins_chance'].mean(), 2)}; live latents: {fixed(top['top_live'].mean(), 1)}), above random "
-        f"rotations of themselves, {fixed(rotated.mean(), 2)}, in {(draws > rotated).sum()} of {len(top)} models"
-        + ("." if flat is None else f"; one group alone scores {fixed(flat, 2)} at this β.")
+        f"{fixed(top['higgins_chance'].mean(), 2)}; live latents: {fixed(top['top_live'].mean(), 1)}) and random "
+        f"rotations of them {fixed(rotated.mean(), 2)}: {(draws > rotated).sum()} of {len(top)} models are above "
+        f"theirs{beside}."
         if len(top)
         else "Even where it holds most, the top group is in use in none of these models.",
     ]
-    scores = {"draws": draws.mean(), "rotated": rotated.mean(), "alone": flat}
+    scores = {"draws": draws.mean(), "rotated": rotated.mean(), "alone": flat.get(high)}
     data = {"text": " ".join(sentences), "sentences": sentences, "share": shares.T.to_dict(), "scores": scores}
     return statement("{text}", **data)

@@ -130,7 +130,7 @@ def correlations(matrices: Mapping[str, np.ndarray], scores: Mapping[str, float]
     rows, shown, said = [], {}, []
     for name, matrix in matrices.items():
         mean = mean_correlation(matrix)
-        rows.append({"code": name, "mean correlation": mean, metric: scores.get(name)})
+        rows.append({"code": name, "mean |correlation|": mean, metric: scores.get(name)})
         score = fixed(scores[name], 2) if name in scores else ""
         shown[f"{name}\n{metric}: {score}" if score else name] = pd.DataFrame(np.abs(matrix))
         said.append(f"{name}: mean {fixed(mean, 2)}" + (f", score {score}" if score else ""))

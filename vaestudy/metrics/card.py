@@ -10,7 +10,7 @@ from vaestudy.errors import InputError
 from vaestudy.metrics.baselines import factor_codes, noise_codes, rotated
 from vaestudy.metrics.information import infomec, irs, mig, mig_sup, modularity, total_correlation
 from vaestudy.metrics.predict import dci, dci_es, explicitness, sap
-from vaestudy.metrics.table import Codes, Labels, check_columns, whitened
+from vaestudy.metrics.table import Codes, Labels, Table, check_columns, whitened
 from vaestudy.metrics.votes import factor_vae_score, higgins_score
 
 # Functions `(codes, factors, *, seed, ...)` to a float, or to a NamedTuple of several.
@@ -94,7 +94,7 @@ def rotation_score(
     """
     if rotations < 1:
         raise InputError(f"rotations must be 1 or more, not {rotations}")
-    white = whitened(codes, factors)
+    white = whitened(Table(codes, factors).codes)
     seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(rotations)]
     return float(np.mean([metric(rotated(white, seed=s), factors, seed=seed, **settings) for s in seeds]))
 

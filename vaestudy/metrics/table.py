@@ -134,10 +134,12 @@ class Table:
         return order[starts[column[rows]] + rng.integers(counts[column[rows]])]
 
 
-def whitened(codes: Codes, factors: Labels) -> Float[np.ndarray, "n _"]:
+def whitened(codes: Codes) -> Float[np.ndarray, "n _"]:
     """The principal components of the codes that vary, in float64 with variance 1 over the rows, the largest first."""
-    z = Table(codes, factors).live_codes.astype(np.float64)
+    z = codes[:, varies(codes)].astype(np.float64)
     z -= z.mean(axis=0)
+    if not z.shape[1]:
+        return np.zeros((len(codes), 1))
     variances, axes = np.linalg.eigh(z.T @ z / len(z))
     kept = np.flatnonzero(variances > SMALLEST**2 * variances[-1])[::-1]
     return z @ (axes[:, kept] / np.sqrt(variances[kept])) if kept.size else z
@@ -152,8 +154,9 @@ def correlation(codes: Codes) -> Float[np.ndarray, "d d"]:
 
 
 def mean_correlation(matrix: Float[np.ndarray, "d d"]) -> float:
-    """The mean absolute correlation between different latents."""
-    return float(np.abs(matrix[~np.eye(len(matrix), dtype=bool)]).mean())
+    """The mean absolute correlation between different latents; 0 of a single one."""
+    others = np.abs(matrix[~np.eye(len(matrix), dtype=bool)])
+    return float(others.mean()) if others.size else 0.0
 
 
 def check_columns(name: str, chosen: Sequence[int], width: int, least: int = 0) -> list[int]:
