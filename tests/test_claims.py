@@ -208,7 +208,7 @@ def test_what_cannot_be_tested_says_why():
     assert "'nothing'" in one(Positive(setting(beta=1), "nothing - mig"), frame)["reason"]
     assert "sign-flips need ten" in one(Positive(setting(beta=1), "mig"), sweep(9))["reason"]
     (three,) = (row for row in evaluate(sweep(3), "laptop") if row["id"] == "2.1")
-    assert "3 models a setting cannot reach" in three["reason"]
+    assert "the least p of 3 models a setting is 0.5" in three["reason"]
     frame.loc[frame["seed"] == 3, "mig"] = np.nan
     assert "1 of 10 models have no 'mig'" in one(Positive(setting(beta=1), "mig"), frame)["reason"]
 

@@ -169,8 +169,9 @@ def test_tables_of_a_sweep_give_mean_and_deviation():
         (4.0, "never", "20.00 ± 0.00"),
     ]
     assert "shape 2 and y 3 to 4" in shown.caption
-    report = SimpleNamespace(mean=0.5, std=0.01, best_mean=0.6, best_std=0.02)
+    report = SimpleNamespace(mean=0.5, std=0.01, best_mean=0.6, best_std=0.02, scores=np.zeros((10, 3)))
     shown = figures.score_table({"VAE": {5: report}}, {"VAE": "61.58", "InfoGAN": "73.5"})
+    assert "over up to 10 models and 3 classifier seeds each" in shown.caption
     assert shown.data[0] == {
         "code": "VAE",
         "L = 5, all": "50.0 ± 1.0",

@@ -85,12 +85,11 @@ def training(settings: NVAESettings, beta: float) -> Training:
     return replace(recipe, seed=settings.seed, objective=replace(recipe.objective, beta=beta))
 
 
-def schedule(settings: NVAESettings) -> str:
-    """What is charged for the groups of these NVAEs while their KL terms warm up, in words."""
-    objective = training(settings, 1.0).objective
-    return hierarchy.SCHEDULE_WORDS[
-        "balance" if objective.balance else "top_first" if objective.group_kl_anneal else "none"
-    ]
+def trained_how(settings: NVAESettings) -> str:
+    """The optimiser of these NVAEs, and what is charged for their groups while the KL terms warm up, in words."""
+    recipe = training(settings, 1.0)
+    own = "balance" if recipe.objective.balance else "top_first" if recipe.objective.group_kl_anneal else "none"
+    return f"{label(recipe.optimizer)}, {hierarchy.SCHEDULE_WORDS[own]} while the KL terms warm up"
 
 
 def flat_model(settings: NVAESettings, shape: tuple[int, int, int]) -> VAE:
