@@ -160,15 +160,19 @@ def _responses_to_few(known: pd.DataFrame, codes: Codes, latents: Any, shown: Se
     return charts.curves(tidy, "value", "mean", caption, alt, hue="latent", panel="factor", log=False, share=True)
 
 
-def weak_labels(chosen: Mapping[str, Mapping[float, float]], chance: float | None = None) -> Figure:
-    """The score of each β as judged by all labels and by few, on one axis."""
+def weak_labels(
+    chosen: Mapping[str, Mapping[float, float]], chance: float | None = None, weak: float | None = None
+) -> Figure:
+    """The score of each β as judged by all labels, by few and by none; `chance` and `weak` are what guessing scores."""
     scores = pd.DataFrame(chosen)
+    levels = {"all labels": {"chance": chance}, "weak labels": {"chance": weak}}
+    tidy = charts.wide(scores, "beta", "judged by", "score")
     alt = "; ".join(f"{name} choose β = {beta:g}" for name, beta in scores.idxmax().items()) + "."
     caption = (
         "The same sweep judged with every label, with a few and with none, each time by a score of its own (UDR: how "
-        "far seeds agree): means over seeds. Chance is that of all labels."
+        "far seeds agree): means over seeds."
     )
-    return charts.lines(scores, "beta", "judged by", "score", caption, alt, levels={"chance": chance})
+    return charts.curves(tidy, "beta", "score", caption, alt, panel="judged by", levels=levels)
 
 
 def objectives(rows: Rows, name: str, title: str, chance: float | None = None) -> Output:
