@@ -15,7 +15,7 @@ from vaestudy.claims.statistics import mean_estimate
 from vaestudy.errors import InputError
 
 KEYS = {"id", "claim", "source", "test", "n", "effect", "interval", "p", "p_adjusted", "family", "margin", "verdict"}
-KEYS |= {"smallest_visible", "decidable", "exploratory", "reason", "unit"}
+KEYS |= {"smallest_visible", "decidable", "exploratory", "reason", "unit", "interim"}
 BY_ID = {claim.id: claim for claim in CATALOGUE}
 EVERY = setting(part="sweep")
 
@@ -84,6 +84,13 @@ def test_a_difference_has_the_effect_interval_and_p_of_scipy():
     assert row["p"] >= welch.pvalue
     # With one setting above the base there is nothing to choose, and the interval is the same.
     assert one(BestOf(setting(), "score"), frame)["interval"] == row["interval"]
+
+
+def test_a_verdict_is_interim_until_every_planned_seed_is_there():
+    found = {seeds: {row["id"]: row["interim"] for row in evaluate(sweep(seeds), "night")} for seeds in (10, 20)}
+    assert found[10]["2.1"] == found[10]["2.12"] == "10 of 20 seeds"
+    assert found[20]["2.1"] is None
+    assert found[10]["1.1"] is None  # not tested
 
 
 def test_a_margin_shifts_the_test_and_not_the_effect():

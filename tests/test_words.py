@@ -172,6 +172,14 @@ def test_an_answer_says_three_claims_at_most_and_what_was_not_tested():
         figures.answer([claim("9.9", "supported")])
 
 
+def test_a_verdict_says_whether_it_is_exploratory_or_interim():
+    assert words.verdict(claim("2.1", "supported")) == "supported"
+    assert words.verdict(claim("2.1", "supported", interim="4 of 20 seeds")) == "supported (interim, 4 of 20 seeds)"
+    both = claim("2.1", "undecided", interim="4 of 20 seeds", exploratory=True)
+    assert words.verdict(both) == "undecided (exploratory; interim, 4 of 20 seeds)"
+    assert words.verdict(claim("2.1", "not tested", exploratory=True)) == "not tested"
+
+
 def test_where_nothing_was_tested_no_verdict_is_counted():
     assert words.verdicts([claim("3.1", "not tested"), claim("3.2", "not tested")]) == "Of 2 claims: 2 not tested."
     assert words.verdicts([claim("3.1", "not tested"), claim("3.2", "undecided")]).endswith("1 undecided.")

@@ -111,9 +111,11 @@ def span(values: Iterable[int]) -> str:
 
 
 def verdict(claim: Mapping[str, Any]) -> str:
-    """The verdict; that of a run with changed parameters or toy sizes is exploratory."""
-    decided = claim["verdict"] != "not tested"
-    return f"{claim['verdict']} (exploratory)" if claim["exploratory"] and decided else claim["verdict"]
+    """The verdict: exploratory where a run has changed parameters or toy sizes, interim before all seeds are there."""
+    notes = ["exploratory"] if claim["exploratory"] else []
+    notes += [f"interim, {claim['interim']}"] if claim.get("interim") else []
+    tested = claim["verdict"] != "not tested"
+    return f"{claim['verdict']} ({'; '.join(notes)})" if notes and tested else claim["verdict"]
 
 
 def known_verdict(claim: Mapping[str, Any]) -> str:

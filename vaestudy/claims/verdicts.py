@@ -33,7 +33,8 @@ def evaluate(
     `records`: the table that `vaestudy.claims` describes. `profile` names the run in the reasons. `exploratory` marks
     the verdicts of a run with changed parameters or other data. Verdicts are "supported", "contradicted", "undecided"
     or, with a `reason`, "not tested"; a family keeps its size whatever could be tested. `effect` is the difference (of
-    an IUT: of the part nearest to its bound, less the bound). Raises InputError for records that do not fit together.
+    an IUT: of the part nearest to its bound, less the bound); `interim` says of how many of the planned seeds. Raises
+    InputError for records that do not fit together.
     """
     table, tested, rows = Records(records), {}, {}
     for claim in catalogue:
@@ -75,6 +76,9 @@ def _judged(claim: Claim, one: _Tested, adjusted: float, level: float) -> dict:
     decidable = verdict != "undecided" and repeated(test, draw, level, verdict) >= REPEATED
     numbers = {"n": _models(draw), "effect": effect - test.margin, "interval": np.ravel(test.interval(draw)).tolist()}
     numbers |= {"p": one.p, "p_adjusted": adjusted, "smallest_visible": visible}
+    places = np.concatenate([rows.ravel() for rows in draw.units.values()])
+    seeds = draw.records.frame["seed"].iloc[places].nunique()
+    numbers |= {"interim": f"{seeds} of {claim.models} seeds"} if seeds < claim.models else {}
     return numbers | {"verdict": verdict, "decidable": decidable, "reason": reason}
 
 
@@ -102,6 +106,6 @@ def _models(draw: Draw) -> int:
 
 def _row(claim: Claim, exploratory: bool, found: dict) -> dict:
     about = {"id": claim.id, "claim": claim.sentence, "source": claim.source, "test": claim.test.text}
-    empty = dict.fromkeys(("n", "effect", "interval", "p", "p_adjusted", "smallest_visible"))
+    empty = dict.fromkeys(("n", "effect", "interval", "p", "p_adjusted", "smallest_visible", "interim"))
     empty |= {"family": claim.family, "margin": claim.margin, "verdict": None, "decidable": False}
     return about | empty | {"unit": claim.unit, "exploratory": exploratory, "reason": None} | found

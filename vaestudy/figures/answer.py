@@ -59,6 +59,7 @@ def _sentence(claim: Mapping[str, Any], verdict: str) -> str:
     else:
         about += [words.effect(claim), f"{claim['n']} models a setting"]
         about += ["a tendency"] if verdict != "undecided" and not claim["decidable"] else []
+        about += [f"interim, {claim['interim']}"] if claim.get("interim") else []
     return f"{FORMS[claim['id']][verdict]} ({'; '.join(about)})."
 
 
