@@ -9,7 +9,7 @@ from small_training import small
 from vaestudy import claims
 from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments import beta_vae, evidence, losses, scores
+from vaestudy.experiments import beta_vae, evidence, losses, scores, vae
 from vaestudy.models import VAE
 from vaestudy.training import Run
 
@@ -216,3 +216,32 @@ def test_the_model_shown_is_the_one_in_the_middle_of_its_ten(tmp_path):
     plain, pressed = beta_vae.plain_and_pressed(runs, elsewhere, 8.0)
     assert (plain[0].recipe["seed"], pressed[0].recipe["seed"]) == (7, 0)
     assert beta_vae.beside_small_runs(elsewhere, 8.0) == []
+
+
+def test_a_sentence_says_what_a_code_knows():
+    factors = pd.DataFrame(np.random.default_rng(0).integers(0, 8, (1_000, 3)), columns=["x", "y", "shape"])
+    codes = factors[["x", "y"]].to_numpy(float)
+    (said,) = vae.knowledge(codes, factors, 0)
+    assert said.startswith("The code of the VAE shown knows x (1.00) and y (1.00), but not shape (")
+    (said,) = vae.knowledge(codes, factors[["x", "y"]], 0)
+    assert "but not" not in said
+    (said,) = vae.knowledge(np.zeros((1_000, 1)), factors, 0)
+    assert "knows none of the factors (" in said
+    assert vae.knowledge(codes, factors[["x"]], 0) == []
+
+
+def test_beside_a_rise_stand_its_live_latents():
+    rows = [{"beta": 1.0, "live": live, "score": 0.6, "factor_vae": 0.5} for live in (4, 4, 5)]
+    rows += [
+        {"beta": 8.0, "live": live, "score": score, "factor_vae": 0.4} for live, score in ((3, 0.8), (3, 0.8), (4, 0.7))
+    ]
+    first, second = beta_vae.beside_the_rise(pd.DataFrame(rows), 8.0)
+    assert first == (
+        "2 of 3 models of β = 1 have 4 live latents, 2 of 3 models of β = 8 have 3; "
+        "with 4 live the scores are 0.60 (2 models) and 0.70 (1 model)."
+    )
+    assert second == "FactorVAE's score, which no claim is about, is 0.50 at β = 1 and 0.40 at β = 8."
+    apart = pd.DataFrame(rows).drop(columns="factor_vae").query("live != 4 or beta == 1")
+    (alone,) = beta_vae.beside_the_rise(apart, 8.0)
+    assert alone.endswith("no model of the one has as many as one of the other.")
+    assert beta_vae.beside_the_rise(apart, 2.0) == beta_vae.beside_the_rise(apart, 1.0) == []

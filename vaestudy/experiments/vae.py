@@ -175,8 +175,11 @@ def rotated_codes(
 
 
 def knowledge(codes: Float[np.ndarray, "n d"], factors: pd.DataFrame, seed: int) -> list[str]:
-    """A sentence on the factors that nearest neighbours read from a code, and those that they do not; none without."""
-    if not factors.shape[1]:
+    """A sentence on the factors that nearest neighbours read from a code, and those that they do not.
+
+    None where fewer than two are known: a single one is a class, whose numbers mean nothing.
+    """
+    if factors.shape[1] < 2:
         return []
     r2 = pd.Series(metrics.knn_r2(codes, factors.to_numpy(), seed=seed), map(label, factors))
     known, unknown = r2[r2 >= KNOWN_FROM], r2[r2 < KNOWN_FROM]
