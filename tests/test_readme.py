@@ -57,6 +57,43 @@ def test_what_a_piece_of_the_night_takes_is_what_its_records_say():
     assert float(shown[-1][-1]) == pytest.approx(hours, abs=0.051)
 
 
+@pytest.mark.parametrize("profile", ["laptop", "night"])
+def test_every_verdict_stands_in_the_readme_as_it_came_out(profile):
+    readme = (ROOT / "README.md").read_text()
+    claims = json.loads((PUBLISHED / profile / "results.json").read_text())["claims"]
+    tested = [claim for claim in claims if claim["verdict"] != "not tested"]
+    section = readme.split(f"<!-- {profile} -->\n")[1].split("\n\n")[0]
+    assert len(section.splitlines()) == 2 + len(tested)
+    for claim in tested:
+        tendency = ", a tendency" * (claim["verdict"] != "undecided" and not claim["decidable"])
+        interim = f", interim: {claim['interim']}" if claim["interim"] else ""
+        result = f"{claim['n']} | {words.effect(claim)} | {claim['verdict']}{tendency}{interim}"
+        assert f"| {claim['id']} {claim['claim']} ({claim['source']}) | {result} |" in section
+
+
+def test_what_stands_beside_the_rise_stands_in_the_readme_too():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    shown = json.loads(RESULTS.read_text())["notebooks"]["02_beta_vae"]["shown"]
+    said = [item["caption"] for item in shown if item["kind"] == "statement"]
+    for part in ("live latents, ", "The paper's β-VAE is"):
+        (sentences,) = [text for text in said if part in text and "Rank correlation" not in text]
+        assert sentences in readme
+    shown = json.loads(RESULTS.read_text())["notebooks"]["01_vae"]["shown"]
+    answer = next(item["data"]["sentences"] for item in shown if item["kind"] == "answer")
+    assert next(text for text in answer if text.startswith("The code of the VAE shown")) in readme
+
+
+def test_what_the_night_found_of_hierarchies_stands_in_the_readme():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    results = json.loads((PUBLISHED / "night" / "results.json").read_text())
+    said = [item["data"] for item in results["notebooks"]["03_nvae"]["shown"] if item["kind"] == "statement"]
+    sentences = next(data["sentences"] for data in said if "sentences" in data)
+    assert sentences[1] in readme
+    by_id = {claim["id"]: claim for claim in results["claims"]}
+    for name in ("3.2", "3.6", "3.7"):
+        assert f"{words.verdict(by_id[name])}, claim {name}" in readme
+
+
 def in_short(claim):
     tendency = claim["verdict"] != "undecided" and not claim["decidable"]
     return f"{words.effect(claim)}, {claim['verdict']}{' (a tendency)' * tendency}"
