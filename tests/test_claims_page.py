@@ -57,7 +57,7 @@ def test_the_table_shows_every_claim_with_its_verdict_and_keeps_the_rows(page):
 def test_changed_parameters_and_toy_sizes_make_verdicts_exploratory():
     for given in ({"profile": "laptop", "network": "conv"}, {"profile": "laptop", "seed": 3}, {"profile": "smoke"}):
         found = evidence.judge(settings.resolve("beta_vae", **given), sweep(0.4))
-        assert words.verdict(found[0]) == "supported (exploratory)", given
+        assert words.verdict(found[0]).startswith("supported (exploratory"), given
 
 
 def test_the_published_verdict_stands_beside(tmp_path, monkeypatch):

@@ -178,6 +178,10 @@ def test_a_verdict_says_whether_it_is_exploratory_or_interim():
     both = claim("2.1", "undecided", interim="4 of 20 seeds", exploratory=True)
     assert words.verdict(both) == "undecided (exploratory; interim, 4 of 20 seeds)"
     assert words.verdict(claim("2.1", "not tested", exploratory=True)) == "not tested"
+    there = claim("2.1", "not tested", published="supported", published_interim="4 of 20 seeds")
+    assert words.published(there) == "supported (interim, 4 of 20 seeds)"
+    assert "not tested here; interim, 4 of 20 seeds)" in figures.answer([there]).data["sentences"][0]
+    assert words.published(claim("2.1", "supported")) is None
 
 
 def test_where_nothing_was_tested_no_verdict_is_counted():

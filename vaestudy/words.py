@@ -123,6 +123,12 @@ def known_verdict(claim: Mapping[str, Any]) -> str:
     return claim.get("published") or "not tested" if claim["verdict"] == "not tested" else claim["verdict"]
 
 
+def published(claim: Mapping[str, Any]) -> str | None:
+    """The verdict of the published evidence, and whether all its seeds are there; None where it has none."""
+    interim = f" (interim, {claim['published_interim']})" if claim.get("published_interim") else ""
+    return claim["published"] + interim if claim.get("published") else None
+
+
 def effect(claim: Mapping[str, Any]) -> str | None:
     """The effect with its interval and unit, None where nothing was tested."""
     return None if claim["effect"] is None else with_interval(claim["effect"], claim["interval"], claim["unit"])

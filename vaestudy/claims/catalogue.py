@@ -128,7 +128,7 @@ CATALOGUE = (
 
     Claim("3.1", "A hierarchy has the better bound", VAHDAT,
           Above(hierarchy("balance", beta=1), (*ONE_GROUP, ("beta", 1)), "elbo"), "nats", 8, NVAE, True, ("width",)),
-    Claim("3.2", "Under top_first, pressure moves the code to the top group", STUDY,
+    Claim("3.2", "Where lower groups are charged more at first, pressure moves the code to the top group", STUDY,
           top_share("top_first"), "share per log β", 8, NVAE, True),
     Claim("3.3", "And the top group is then disentangled, not only filled (Higgins score, L = 5)", STUDY,
           alignment("top", "higgins_5"), "score", 10, NVAE, True),

@@ -255,8 +255,9 @@ def judge(settings: Settings, records: pd.DataFrame) -> list[dict]:
     found = claims.evaluate(records, settings.profile, exploratory=exploratory, catalogue=own)
     path = folder("published/night") / "results.json"
     published = json.loads(path.read_text("utf-8"))["claims"] if path.exists() else []
-    verdicts = {claim["id"]: claim["verdict"] for claim in published if claim["verdict"] != "not tested"}
-    return [{**claim, "published": verdicts.get(claim["id"])} for claim in found]
+    known = {claim["id"]: claim for claim in published if claim["verdict"] != "not tested"}
+    there = {"published": "verdict", "published_interim": "interim"}
+    return [claim | {key: known.get(claim["id"], {}).get(name) for key, name in there.items()} for claim in found]
 
 
 def _path(folder: Path, part: str, piece: str) -> Path:

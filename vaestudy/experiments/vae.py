@@ -190,7 +190,7 @@ def knowledge(codes: Float[np.ndarray, "n d"], factors: pd.DataFrame, seed: int)
     return [f"The code of the VAE shown knows {said}{beside} (R² by nearest neighbours, one half at least)."]
 
 
-def gradient_ratio(noise: pd.DataFrame) -> dict[str, float]:
+def gradient_ratio(noise: pd.DataFrame) -> dict[str, float | int]:
     """Of records of gradients: how many models, of how many images, and the geometric mean of the variances' ratios."""
     ratio = np.exp(np.log(noise["score_function_variance"] / noise["pathwise_variance"]).mean())
     return {"models": len(noise), "images": float(noise["images"].iloc[0]), "ratio": float(ratio)}

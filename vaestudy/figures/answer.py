@@ -56,6 +56,7 @@ def _sentence(claim: Mapping[str, Any], verdict: str) -> str:
     about = [f"claim {claim['id']}"]
     if claim["verdict"] == "not tested":
         about.append("by the published evidence, not tested here")
+        about += [f"interim, {claim['published_interim']}"] if claim.get("published_interim") else []
     else:
         about += [words.effect(claim), f"{claim['n']} models a setting"]
         about += ["a tendency"] if verdict != "undecided" and not claim["decidable"] else []

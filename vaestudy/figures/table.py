@@ -48,7 +48,7 @@ def claims(rows: Sequence[dict[str, Any]], caption: str = "") -> Output:
             "effect, 95 % interval": words.effect(claim),
             "models": claim["n"],
             "how sure": words.how_sure(claim),
-            "published": claim.get("published"),
+            "published": words.published(claim),
             "source": claim["source"],
         }
         for claim in rows

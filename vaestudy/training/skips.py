@@ -47,11 +47,8 @@ def put_back(accepted: Tensor, kinds: Sequence[list[Tensor]], before: Sequence[T
     that were not there yet.
 
     By a choice between old and new: a product with 0 would keep what is not a number. In a few operations for all
-    tensors of a kind, since two for each would be some 20,000 for a deep NVAE, which a GPU starts at a price. A CPU
-    reads the flag for nothing.
+    tensors of a kind, since two for each would be some 20,000 for a deep NVAE, which a GPU starts at a price.
     """
-    if accepted.device.type == "cpu" and accepted:
-        return
     for lines, old in zip_longest(kinds, before):
         now = torch.cat(lines)
         chosen = torch.where(accepted, now, torch.zeros_like(now) if old is None else old)

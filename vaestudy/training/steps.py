@@ -150,6 +150,7 @@ class ModelStep(Step):
         # What a step changes whether it is wanted or not; a fused optimiser leaves the weights alone.
         self.changed = kinds([*model.buffers(), *self.averaged, *([] if self.fused else self.parameters)])
         self.moments: list[list[Tensor]] = []
+        self.may_read = device.type == "cpu"  # whether a flag can be read for nothing
         if self.processes > 1:
             self.net = DistributedDataParallel(model, [device] if device.type == "cuda" else None)
         # What a CPU trains is small enough to be compiled whole, which pays more there.
@@ -201,7 +202,8 @@ class ModelStep(Step):
             with torch.no_grad():  # the first step starts the mean
                 torch._foreach_lerp_(self.averaged, self.current, 1 - self.training.ema if step else 1.0)
         self.moments = self.moments or self.find_moments()
-        put_back(accepted, self.changed + self.moments, self.before)
+        if not (self.may_read and accepted):
+            put_back(accepted, self.changed + self.moments, self.before)
 
     def find_moments(self) -> list[list[Tensor]]:
         """What an optimiser that is not fused has beside the weights: nothing before its first step."""
