@@ -155,7 +155,10 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
                     **_HIERARCHY, **_SMOKE, "betas": (1.0, 16.0), "schedules": ("none", "top_first"),
                     "flat_betas": (1.0,),
                 },
-                "hierarchy_faces": {**_HIERARCHY, **_VARIANTS["hierarchy_faces"], **_SMOKE, "flat_betas": ()},
+                "hierarchy_faces": {
+                    **_HIERARCHY, **_VARIANTS["hierarchy_faces"], **_SMOKE, "schedules": ("top_first",),
+                    "flat_betas": (),
+                },
                 "hierarchy_cells": {
                     **_HIERARCHY, **_VARIANTS["hierarchy_cells"], **_SMOKE,
                     "network": _SMOKE["network"] | _OWN_CELLS,

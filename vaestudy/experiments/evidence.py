@@ -176,7 +176,8 @@ def of_page(settings: Settings) -> pd.DataFrame:
         own = folder(settings.profile)
         return read(own if _files(own) else folder(f"published/{settings.profile}"))
     frames = [part_of_page(settings, name) for name in profiles.parts(settings.stage, settings.profile)]
-    return pd.concat(frames, ignore_index=True) if frames else _frame([])
+    # The copy lays the columns of parts that share few of them together.
+    return pd.concat(frames, ignore_index=True).copy() if frames else _frame([])
 
 
 def folder(profile: str) -> Path:
