@@ -52,8 +52,7 @@ def evaluate(
 
 def _tested(claim: Claim, records: Records) -> _Tested:
     draw = once(records, claim.test.units(records))
-    places = np.concatenate([rows.ravel() for rows in draw.units.values()])
-    records.check_mixed(places, claim.test.named() | set(claim.free), claim.id)
+    records.check_mixed(_places(draw), claim.test.named() | set(claim.free), claim.id)
     least = claim.test.least_p(draw)
     if 2 * least > LEVEL:
         few = f"the least p of {_models(draw)} models a setting is {2 * least:.2g}"
@@ -76,8 +75,7 @@ def _judged(claim: Claim, one: _Tested, adjusted: float, level: float) -> dict:
     decidable = verdict != "undecided" and repeated(test, draw, level, verdict) >= REPEATED
     numbers = {"n": _models(draw), "effect": effect - test.margin, "interval": np.ravel(test.interval(draw)).tolist()}
     numbers |= {"p": one.p, "p_adjusted": adjusted, "smallest_visible": visible}
-    places = np.concatenate([rows.ravel() for rows in draw.units.values()])
-    seeds = draw.records.frame["seed"].iloc[places].nunique()
+    seeds = draw.records.frame["seed"].iloc[_places(draw)].nunique()
     numbers |= {"interim": f"{seeds} of {claim.models} seeds"} if seeds < claim.models else {}
     return numbers | {"verdict": verdict, "decidable": decidable, "reason": reason}
 
@@ -102,6 +100,11 @@ def decisions(up: np.ndarray, down: np.ndarray, level: float) -> np.ndarray:
 def _models(draw: Draw) -> int:
     """How many models the smallest setting has."""
     return min(len(rows) for rows in draw.units.values())
+
+
+def _places(draw: Draw) -> np.ndarray:
+    """Where the models of all settings stand in the table."""
+    return np.concatenate([rows.ravel() for rows in draw.units.values()])
 
 
 def _row(claim: Claim, exploratory: bool, found: dict) -> dict:
