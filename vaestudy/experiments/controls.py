@@ -17,6 +17,7 @@ from vaestudy.training import Run
 from vaestudy.training import sweep as sweeps
 
 ICA_FITS = 3
+CLASSIFIERS = 3  # that judge each model
 WIDE = 200  # columns of a code
 
 
@@ -96,17 +97,19 @@ def paper_table(
     """
     if len(examined.classes) < 2:
         return {}
-    exam = {"seed": settings.seed, "classes": examined.classes, "classifier": sizes(settings)["classifier"]}
+    exam = {"classes": examined.classes, "classifier": sizes(settings)["classifier"]}
     wanted = []  # that of the pixels first, which takes the longest
     for codes_of, factors in ((some_codes, examined.factors[some(examined)]), (whole_codes, examined.factors)):
         for name, codes in codes_of.items():
             counts = (settings.pairs,) if codes[0].shape[1] > WIDE else (settings.pairs, 64)
             wanted += [(name, pairs, codes, factors) for pairs in counts]
+    seeds = [int(each) for each in np.random.SeedSequence(settings.seed).generate_state(CLASSIFIERS)]
 
-    def report(_name: str, pairs: int, codes: Sequence[np.ndarray], factors: np.ndarray) -> metrics.HigginsReport:
-        return metrics.higgins_report(codes, factors, pairs=pairs, **exam)
+    def scores(seed: int, pairs: int, codes: Sequence[np.ndarray], factors: np.ndarray) -> np.ndarray:
+        return metrics.higgins_curve(codes, factors, seed=seed, pairs=[pairs], **exam)
 
+    found = iter(threaded(scores, [(seed, *of) for _, *of in wanted for seed in seeds]))
     reports: dict[str, dict[int, metrics.HigginsReport]] = {name: {} for name in (*whole_codes, *some_codes)}
-    for (name, pairs, *_), found in zip(wanted, threaded(report, wanted), strict=True):
-        reports[name][pairs] = found
+    for name, pairs, *_ in wanted:
+        reports[name][pairs] = metrics.HigginsReport.of(np.concatenate([next(found) for _ in seeds], axis=1))
     return reports

@@ -81,7 +81,11 @@ def higgins_curve(
 
 
 class HigginsReport(NamedTuple):
-    """Scores of every model and classifier seed, and both ways to sum them up (mean and standard deviation)."""
+    """Scores of every model and classifier seed, and both ways to sum them up (mean and standard deviation).
+
+    Higgins et al. (2017), sec. A.4: 10 models x 3 classifiers; the lower half of the 30 scores is thrown away ("best"),
+    which flatters.
+    """
 
     scores: Float[np.ndarray, "models seeds"]
     mean: float
@@ -89,22 +93,11 @@ class HigginsReport(NamedTuple):
     best_mean: float
     best_std: float
 
-
-def higgins_report(
-    codes: Models, factors: Labels, *, seed: int, classifier_seeds: int = 3, **settings
-) -> HigginsReport:
-    """The paper's reporting rule over models that differ by their seed, beside the mean of all scores.
-
-    Higgins et al. (2017), sec. A.4: 10 models x 3 classifiers; the lower half of the 30 scores is thrown away
-    ("best"), which flatters. `settings` are those of `higgins_score`.
-    """
-    if len(codes) < 1 or classifier_seeds < 1:
-        raise InputError("higgins_report needs the codes of one model or more, and classifier_seeds of 1 or more")
-    settings["pairs"] = [settings.get("pairs", 64)]
-    seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(classifier_seeds)]
-    scores = np.concatenate([higgins_curve(codes, factors, seed=s, **settings) for s in seeds], axis=1)
-    best = np.sort(scores, axis=None)[scores.size // 2 :]
-    return HigginsReport(scores, *(float(f(part)) for part in (scores, best) for f in (np.mean, np.std)))
+    @classmethod
+    def of(cls, scores: Float[np.ndarray, "models seeds"]) -> "HigginsReport":
+        """What some scores are together."""
+        best = np.sort(scores, axis=None)[scores.size // 2 :]
+        return cls(scores, *(float(f(part)) for part in (scores, best) for f in (np.mean, np.std)))
 
 
 def _pairs(table: Table, shared: Int[np.ndarray, " points"], n: int, rng: np.random.Generator) -> tuple[Pairs, Pairs]:
