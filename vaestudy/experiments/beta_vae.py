@@ -16,7 +16,7 @@ from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments import evidence
 from vaestudy.experiments.beta_vae_parts import held_out_region  # noqa: F401 (for the page)
 from vaestudy.experiments.common import LEAST_SCORED, checked, image_side, images, runs_root, seeds_from, sizes
-from vaestudy.experiments.scores import READ_OUT, Examined, check_examined
+from vaestudy.experiments.scores import READ_OUT, Examined, check_examined, kl_of_some
 from vaestudy.experiments.scores import examined as examined_of
 from vaestudy.models import VAE
 from vaestudy.settings import BetaVAESettings
@@ -205,7 +205,7 @@ def codes_of(examined: Examined, *groups: Sequence[Run]) -> list[list[np.ndarray
 
 def named(name: str, run: Run, examined: Examined) -> str:
     """What a figure calls a model and its code: its β, and how many of its latents are live."""
-    live = metrics.live(run.kl_by_latent(examined.images, some(examined)[:2_000])[0]).sum()
+    live = metrics.live(kl_of_some(run, examined.images)).sum()
     return f"{name} (β = {run.recipe['objective']['beta']:g}, {live} live)"
 
 
@@ -264,7 +264,7 @@ def choices_of_beta(
     agreement = {}  # how far models that differ by their seed have found the same latents
     for beta, numbers in own.items():
         models = [runs[i] for i in numbers[:PAPER_MODELS]]
-        nats = [run.kl_by_latent(seen, np.arange(min(2000, len(seen))))[0] for run in models]
+        nats = [kl_of_some(run, examined.images) for run in models]
         agreement[beta] = float(np.median(metrics.udr(sweeps.codes(models, seen), nats, seed=settings.seed).scores))
     return means | {"no labels (UDR)": agreement}
 

@@ -10,7 +10,7 @@ from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments import evidence
 from vaestudy.experiments.beta_vae import PAPER_MODELS, seeds, some
 from vaestudy.experiments.common import seeds_from, sizes
-from vaestudy.experiments.scores import Examined, higgins, live_codes, threaded
+from vaestudy.experiments.scores import Examined, higgins, kl_of_some, live_codes, threaded
 from vaestudy.models import VAE
 from vaestudy.settings import BetaVAESettings
 from vaestudy.training import Run
@@ -82,7 +82,7 @@ def beside_paper(reports: Mapping[str, Mapping[int, metrics.HigginsReport]], pai
 
 def of_live(run: Run, codes: np.ndarray, examined: Examined) -> np.ndarray:
     """The live latents of a model's code."""
-    return live_codes(codes, run.kl_by_latent(examined.images, some(examined)[:2_000])[0])
+    return live_codes(codes, kl_of_some(run, examined.images))
 
 
 def paper_table(

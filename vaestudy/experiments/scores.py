@@ -10,8 +10,8 @@ from joblib import Parallel, delayed
 from vaestudy import metrics
 from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments.common import LEAST_SCORED, unscorable
-from vaestudy.training import memory
+from vaestudy.experiments.common import LEAST_SCORED, some_rows, unscorable
+from vaestudy.training import Run, memory
 
 LIVE_NATS = 0.05
 DRAWS = 10  # an image
@@ -96,6 +96,11 @@ def code_scores(codes: Float[np.ndarray, "n d"], exam: Examined, kl: list[float]
             once |= {"classes": exam.classes, "pairs": 5}
             row["higgins_5_rotated"] = metrics.rotation_score(alive, exam.factors, **once)
     return row
+
+
+def kl_of_some(run: Run, images: ImageSet) -> Float[np.ndarray, " d"]:
+    """Mean KL in nats of each latent over 2,000 images drawn at random: the first ones of a grid are all alike."""
+    return run.kl_by_latent(images, some_rows(images, 2_000))[0]
 
 
 def live_codes(codes: Float[np.ndarray, "n d"], kl: Sequence[float] | np.ndarray) -> Float[np.ndarray, "n _"]:

@@ -18,11 +18,10 @@ from vaestudy.experiments.common import (
     runs_root,
     scorable,
     sizes,
-    some_rows,
     train_and_test,
 )
 from vaestudy.experiments.group_scores import KNOWN_FROM
-from vaestudy.experiments.scores import live_codes
+from vaestudy.experiments.scores import kl_of_some, live_codes
 from vaestudy.experiments.vae_parts import gradient_spreads
 from vaestudy.models import VAE
 from vaestudy.settings import VAESettings
@@ -153,7 +152,7 @@ def live_code(settings: VAESettings, run: Run, train_set: ImageSet) -> tuple[np.
     """The live latents of some images, and a column for each of their factors that can be scored, if there are any."""
     seen = train_set if train_set.factors is None else images(settings).subsample(SCORED_IMAGES)
     (codes, factors), kept = run.codes(seen), scorable(seen)
-    alive = live_codes(codes, run.kl_by_latent(seen, some_rows(seen, 2_000))[0])  # whose first images are all alike
+    alive = live_codes(codes, kl_of_some(run, seen))
     return alive, pd.DataFrame({seen.factors.names[k]: factors[:, k] for k in kept}, index=range(len(codes)))
 
 

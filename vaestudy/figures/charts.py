@@ -119,7 +119,7 @@ def draw_levels(ax: Any, levels: Levels) -> None:
     for name, level in known.items():
         ax.axhline(level, color=draw.GREY, lw=1.2, ls=":")
         bottom, top = ax.get_ylim()
-        side = ("top", -2) if level - bottom > 0.08 * (top - bottom) else ("bottom", 2)
+        side = ("top", -2) if level - bottom > 0.07 * (top - bottom) else ("bottom", 2)
         place = {"xy": (0, level), "xycoords": ("axes fraction", "data"), "xytext": (3, side[1])}
         ax.annotate(name, **place, textcoords="offset points", va=side[0], fontsize=draw.SMALLEST)
 
