@@ -156,7 +156,7 @@ def models_at_once(model: VAE, training: Training, device: torch.device, *, tota
 
 def _operations(model: nn.Module, training: Training, images: int) -> Float[np.ndarray, "operations 2"]:
     """Flops and bytes of each operation of a step with so many images."""
-    penalty = SpectralPenalty(model).to("meta") if training.objective.spectral else None
+    penalty = SpectralPenalty(model, first=1).to("meta") if training.objective.spectral else None
     with _Counter() as counter:
         terms = model(torch.zeros(images, *model.shape, device="meta"))
         loss = terms.nll.mean() + terms.kl.mean(1).sum()
