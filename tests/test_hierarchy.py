@@ -258,8 +258,7 @@ def test_forms_of_a_map_keep_its_nats():
     draws = np.random.default_rng(0).standard_normal((50, 12)).astype(np.float32)
     nats = np.full((3, 2, 2), 0.5)
     nats[2] = 0.0
-    factors = np.random.default_rng(1).integers(0, 3, (50, 2))
-    found = nvae.forms(draws, nats, factors)
+    found = nvae.forms(draws, nats)
     assert found["whole map"][0] is draws
     mean, kl = found["mean over space"]
     assert np.allclose(mean[:, 1], draws[:, 4:8].mean(1))
@@ -268,7 +267,7 @@ def test_forms_of_a_map_keep_its_nats():
     assert components.shape == (50, 8)
     assert np.allclose(np.cov(components.T, bias=True), np.eye(8), atol=1e-4)
     assert kl.sum() == pytest.approx(nats.sum())
-    assert set(nvae.forms(draws[:, :2], np.ones(2), factors)) == {"whole map", "principal components"}
+    assert set(nvae.forms(draws[:, :2], np.ones(2))) == {"whole map", "principal components"}
 
 
 LAPTOP = settings.resolve("nvae", profile="laptop")

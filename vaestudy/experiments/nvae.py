@@ -14,12 +14,12 @@ from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.experiments import evidence, group_scores, hierarchy
 from vaestudy.experiments.common import checked, runs_root, scorable, sizes, some_rows
-from vaestudy.experiments.scores import classes_of
+from vaestudy.experiments.scores import classes_of, threaded
+from vaestudy.metrics.table import Codes, Labels
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.settings import NVAESettings
 from vaestudy.training import Job, Run, Training, distributed, fit, fit_many
 from vaestudy.training.listing import open_run
-from vaestudy.training.parallel import side_by_side
 from vaestudy.words import known_verdict, label
 
 
@@ -182,19 +182,19 @@ def group_table(settings: NVAESettings, runs: Mapping[str, Run], images: ImageSe
     common = {"seed": settings.seed, "classes": classes_of(images.name, names)}
     exam = {**common, "names": names, "draws": row["draws"], "rotations": row["rotations"]}
     ends = group_scores.references(seen.factors.values(slice(None))[:, kept], **common)
-    found = side_by_side(scored_groups, [(name, run, seen, kept, exam) for name, run in runs.items()])
-    return [row | ends for rows in found for row in rows]
+    wanted = [
+        ({**about, "form": form}, z, of[:, kept], kl, exam)
+        for about, code, of, nats in groups_drawn(runs, seen, row["draws"])
+        for form, (z, kl) in forms(code, nats).items()
+    ]
+    return [row | ends for row in threaded(scored, wanted)]
 
 
-def scored_groups(name: str, run: Run, seen: ImageSet, kept: list[int], exam: Mapping[str, Any]) -> list[dict]:
-    """The rows of one model in `group_table`, by the factors in `kept`; `exam` is what `group_scores.scores` takes."""
-    rows = []
-    for about, code, factors, of in groups_drawn({name: run}, seen, exam["draws"]):
-        for form, (z, kl) in forms(code, of, factors[:, kept]).items():
-            scores = group_scores.scores(z, factors[:, kept], kl, **exam)
-            knows = ", ".join(map(label, group_scores.known(scores, exam["names"]))) or "nothing"
-            rows.append({**about, "form": form, "knows": knows} | scores)
-    return rows
+def scored(about: dict, codes: Codes, factors: Labels, nats: np.ndarray, exam: Mapping[str, Any]) -> dict:
+    """A row of `group_table`; `exam` is what `group_scores.scores` takes."""
+    scores = group_scores.scores(codes, factors, nats, **exam)
+    knows = ", ".join(map(label, group_scores.known(scores, exam["names"]))) or "nothing"
+    return {**about, "knows": knows} | scores
 
 
 def label_table(settings: NVAESettings, runs: Mapping[str, Run], seen: ImageSet, kept: list[int]) -> list[dict]:
@@ -229,9 +229,7 @@ def shown_scores(rows: list[dict]) -> list[dict]:
     return shown
 
 
-def forms(
-    codes: metrics.table.Codes, nats: np.ndarray, factors: metrics.table.Labels
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def forms(codes: Codes, nats: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """A group's code as it is, in its principal components and as the mean of its map, each with nats by column.
 
     Of the components all count as live if any latent does; a channel of the mean has the nats of its map.

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 from joblib import Parallel, delayed
+from threadpoolctl import threadpool_limits
 
 from vaestudy import metrics
 from vaestudy.data import ImageSet
@@ -153,5 +154,9 @@ def draw_scores(drawn: Float[np.ndarray, "n d"], exam: Examined, kl: list[float]
 
 
 def threaded(function: Any, jobs: Sequence[tuple]) -> list:
-    """A function of each of some arguments, on every core: what takes long in the metrics is NumPy's, which shares."""
-    return Parallel(memory.usable_cores(), prefer="threads")(delayed(function)(*job) for job in jobs)
+    """A function of each of some arguments, on every core: what takes long in the metrics is NumPy's, which shares.
+
+    BLAS is held to one thread from outside: scikit-learn holds it for each call, and calls side by side undo that.
+    """
+    with threadpool_limits(1, "blas"):
+        return Parallel(memory.usable_cores(), prefer="threads")(delayed(function)(*job) for job in jobs)

@@ -223,7 +223,8 @@ class Run:
         except Exception as error:
             raise InputError(f"{self.path / 'model.safetensors'} cannot be read: {error}") from error
         self.model.load_state_dict(weights)
-        self.model.eval()
+        # As it was trained: a forward pass of an NVAE on a CPU takes half the time.
+        self.model.eval().to(memory_format=torch.channels_last)
 
     def save_weights(self, state: dict[str, torch.Tensor]) -> None:
         """Weights in safetensors form; every tensor is stored contiguous and on its own."""
