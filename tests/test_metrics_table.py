@@ -158,6 +158,12 @@ def test_a_latent_varies_by_more_than_a_millionth_of_its_size_and_lives_from_a_t
         m.live(np.array([np.nan, 1]))
 
 
+def test_components_have_the_sign_of_the_latent_that_weighs_most_in_them():
+    for seed in range(8):
+        z = m.noise_codes(500, 3, seed=seed) * np.float32([3, 2, 1])
+        assert ((m.whitened(z) * z).sum(axis=0) > 0).all()
+
+
 def test_whitening_forgets_scale_mixture_copies_and_constants():
     z = m.noise_codes(2_000, 3, seed=0).astype(float)
     copied = np.hstack([z @ np.diag([1, 20, 1e-3]) + 5, z[:, :1], np.full((2_000, 1), 0.1)])

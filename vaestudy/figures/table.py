@@ -24,7 +24,7 @@ RECIPE = (
 )
 RECORDED = ("experiment", *RECIPE[2:], "seeds", "models", "seconds", "file")  # the columns of `records`
 FOLDERS = ("run", "file")  # columns of names that stay as they are
-FORMATS = {"β": "g", "beta": "g", "seconds": ".1f"}  # of columns that look the same in every table
+FORMATS = {"β": "g", "beta": "g", "seconds": ",.1f"}  # of columns that look the same in every table
 Rows = pd.DataFrame | Iterable[Mapping]
 
 

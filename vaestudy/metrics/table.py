@@ -135,14 +135,18 @@ class Table:
 
 
 def whitened(codes: Codes) -> Float[np.ndarray, "n _"]:
-    """The principal components of the codes that vary, in float64 with variance 1 over the rows, the largest first."""
+    """The principal components of the codes that vary, in float64 with variance 1 over the rows, the largest first.
+
+    The latent that weighs most in a component does so positively: otherwise the last bits of a machine would decide.
+    """
     z = codes[:, varies(codes)].astype(np.float64)
     z -= z.mean(axis=0)
     if not z.shape[1]:
         return np.zeros((len(codes), 1))
     variances, axes = np.linalg.eigh(z.T @ z / len(z))
     kept = np.flatnonzero(variances > SMALLEST**2 * variances[-1])[::-1]
-    return z @ (axes[:, kept] / np.sqrt(variances[kept])) if kept.size else z
+    axes = axes[:, kept] / np.sqrt(variances[kept])
+    return z @ (axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(len(kept))])) if kept.size else z
 
 
 def correlation(codes: Codes) -> Float[np.ndarray, "d d"]:
