@@ -140,9 +140,9 @@ def _parser() -> argparse.ArgumentParser:
         stage = stages.add_parser(name, help=title, description=title)
         stage.set_defaults(run=_train)
         for field in settings.fields(name).values():
-            said = f"{field.metadata['help']} (default: {field.default!r})"
+            help_text = f"{field.metadata['help']} (default: {field.default!r})"
             spellings = dict.fromkeys([f"--{field.name}", f"--{field.name.replace('_', '-')}"])
-            stage.add_argument(*spellings, dest=field.name, type=field.type, help=said)
+            stage.add_argument(*spellings, dest=field.name, type=field.type, help=help_text)
         stage.add_argument("--dry-run", action="store_true", help="say what would be trained, with its costs, and stop")
         stage.add_argument("--json", action="store_true", dest="as_json", help="the plan or the results as JSON")
     return parser

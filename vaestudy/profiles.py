@@ -234,7 +234,11 @@ NIGHT: dict[str, dict[str, dict[str, Any]]] = {
         "paper64": {**_SHORT, "image_size": 64, "width": 512, "betas": (1.0, 4.0, 16.0, 32.0, 64.0), "seeds": 20},
         "ica64": {**_SHORT, "image_size": 64, "seeds": 20},
     },
-    "nvae": {"hierarchy": _HIERARCHY, **{name: _HIERARCHY | of for name, of in _VARIANTS.items()}, "devices": _DEVICES},
+    "nvae": {
+        "hierarchy": _HIERARCHY,
+        **{name: _HIERARCHY | own for name, own in _VARIANTS.items()},
+        "devices": _DEVICES,
+    },
 }
 for _stage, _parts in NIGHT.items():
     OVERRIDES[_stage]["night"] = {**OVERRIDES[_stage]["laptop"], "parts": _parts, "pieces": 2}

@@ -40,8 +40,8 @@ def reason(text: str) -> str:
     text = re.sub(r"\b(beta|\w+(?= = ))\b", lambda name: label(name[1]), text)
     text = re.sub(r"(?<=\d)\.0\b", "", text)
     if part:
-        said = f"experiment “{PARTS.get(part[1], part[1])}”"
-        text = text.replace("no model", f"no model of the {said}") if "no model" in text else f"{text} ({said})"
+        where = f"experiment “{PARTS.get(part[1], part[1])}”"
+        text = text.replace("no model", f"no model of the {where}") if "no model" in text else f"{text} ({where})"
     return readable(text)
 
 
@@ -149,10 +149,10 @@ def verdicts(claims: Iterable[Mapping[str, Any]]) -> str:
     claims = list(claims)
     counts = Counter(claim["verdict"] for claim in claims)
     sure = sum(claim["decidable"] for claim in claims)
-    said = f"Of {counted(len(claims), 'claim')}: {', '.join(f'{count} {name}' for name, count in counts.most_common())}"
+    text = f"Of {counted(len(claims), 'claim')}: {', '.join(f'{count} {name}' for name, count in counts.most_common())}"
     if not counts["supported"] + counts["contradicted"]:
-        return f"{said}."
+        return f"{text}."
     verb = "is" if sure < 2 else "are"
     return (
-        f"{said}; {sure or 'none'} of the verdicts for or against {verb} repeated in 95 % of resamples of the models."
+        f"{text}; {sure or 'none'} of the verdicts for or against {verb} repeated in 95 % of resamples of the models."
     )

@@ -55,8 +55,8 @@ def _tested(claim: Claim, records: Records) -> _Tested:
     records.check_mixed(_places(draw), claim.test.named() | set(claim.free), claim.id)
     least = claim.test.least_p(draw)
     if 2 * least > LEVEL:
-        few = f"the least p of {_models(draw)} models a setting is {2 * least:.2g}"
-        raise NotTestable(f"{few}, above {LEVEL:g}")
+        too_few = f"the least p of {_models(draw)} models a setting is {2 * least:.2g}"
+        raise NotTestable(f"{too_few}, above {LEVEL:g}")
     up, down = (float(p[0]) for p in claim.test.tails(draw))
     return _Tested(draw, up, down, min(1.0, 2 * min(up, down)))
 

@@ -156,14 +156,14 @@ def beside_the_rise(table: pd.DataFrame, beta: float) -> list[str]:
         (usual[each], f"{(models['live'] == usual[each]).sum()} of {len(models)} models of β = {each:g}")
         for each, models in ((1.0, plain), (beta, pressed))
     )
-    said = [f"{first} have {counted(low, 'live latent')}, {second} have {high}"]
+    clauses = [f"{first} have {counted(low, 'live latent')}, {second} have {high}"]
     for live in sorted(set(plain["live"]) & set(pressed["live"])):
-        of = [models.loc[models["live"] == live, "score"] for models in (plain, pressed)]
-        scores = " and ".join(f"{fixed(scores.mean(), 2)} ({counted(len(scores), 'model')})" for scores in of)
-        said.append(f"with {live:.0f} live the scores are {scores}")
-    if len(said) == 1:
-        said.append("no model of the one has as many as one of the other")
-    sentences = [f"{'; '.join(said)}."]
+        groups = [models.loc[models["live"] == live, "score"] for models in (plain, pressed)]
+        scores = " and ".join(f"{fixed(scores.mean(), 2)} ({counted(len(scores), 'model')})" for scores in groups)
+        clauses.append(f"with {live:.0f} live the scores are {scores}")
+    if len(clauses) == 1:
+        clauses.append("no model of the one has as many as one of the other")
+    sentences = [f"{'; '.join(clauses)}."]
     if "factor_vae" in table:
         low, high = (fixed(models["factor_vae"].mean(), 2) for models in (plain, pressed))
         sentences.append(f"FactorVAE's score, which no claim is about, is {low} at β = 1 and {high} at β = {beta:g}.")
@@ -272,7 +272,7 @@ def choices_of_beta(
 def cost_of_choice(chosen: Mapping[str, Mapping[float, float]]) -> dict[str, tuple[float, float]]:
     """For each way to choose: its β, and how far that β's score is below the best one."""
     truth = chosen["all labels"]
-    picks = {name: max((beta for beta in of if beta in truth), key=of.get) for name, of in chosen.items()}
+    picks = {name: max((beta for beta in scores if beta in truth), key=scores.get) for name, scores in chosen.items()}
     return {name: (beta, max(truth.values()) - truth[beta]) for name, beta in picks.items()}
 
 
@@ -313,16 +313,16 @@ def headline(
     if not reports:
         name, published_at = score_title(settings), {}
     for own, models in table.groupby("beta"):
-        of, theirs = published_at.get(own, (None, None))
+        code, theirs = published_at.get(own, (None, None))
         scores = (100 * models["score"]).tolist()
         row = {"quantity": f"{name}, β = {own:g} (β_norm {own * normed:.2g}), %"}
-        row |= {"ours": spread(np.mean(scores), np.std(scores, ddof=1)), "published": published.HIGGINS.get(of)}
+        row |= {"ours": spread(np.mean(scores), np.std(scores, ddof=1)), "published": published.HIGGINS.get(code)}
         rows.append(row | {"source": f"{source}; {theirs}" if theirs else None, "values": scores, "digits": 1})
-    for of in ("PCA", "true factors") if reports else ():
-        report = reports[of][settings.pairs]
+    for code in ("PCA", "true factors") if reports else ():
+        report = reports[code][settings.pairs]
         ours = spread(100 * report.mean, 100 * report.std)
         rows.append(
-            {"quantity": f"{name}, {of}, %", "ours": ours, "published": published.HIGGINS[of], "source": source}
+            {"quantity": f"{name}, {code}, %", "ours": ours, "published": published.HIGGINS[code], "source": source}
         )
     return rows
 

@@ -75,13 +75,13 @@ def scored(context: Context, runs: Sequence[Run]) -> list[dict]:
     """A record a model of a sweep."""
     exam = examined(context.images(), context.sizes["grid_images"])
     some = exam.images.select(some_rows(exam.images, BOUND_IMAGES))
-    known, few = rates(runs, some), some_rows(exam.images, DRAWN_IMAGES)
-    of_draws = exam._replace(factors=exam.factors[few].repeat(DRAWS, axis=0))
-    codes, drawn = sweeps.codes(runs, exam.images), sweeps.codes(runs, exam.images, few, draws=DRAWS)
+    known, drawn_rows = rates(runs, some), some_rows(exam.images, DRAWN_IMAGES)
+    drawn_exam = exam._replace(factors=exam.factors[drawn_rows].repeat(DRAWS, axis=0))
+    codes, drawn = sweeps.codes(runs, exam.images), sweeps.codes(runs, exam.images, drawn_rows, draws=DRAWS)
     of_each = [(row["kl_by_latent"], row["seed"]) for row in known]
-    scores = threaded(code_scores, [(c, exam, *of, context.sizes) for c, of in zip(codes, of_each, strict=True)])
-    of_drawn = threaded(draw_scores, [(c, of_draws, *of) for c, of in zip(drawn, of_each, strict=True)])
-    rows = [{**row, **of_means, **of} for row, of_means, of in zip(known, scores, of_drawn, strict=True)]
+    scores = threaded(code_scores, [(c, exam, *about, context.sizes) for c, about in zip(codes, of_each, strict=True)])
+    draw_rows = threaded(draw_scores, [(c, drawn_exam, *about) for c, about in zip(drawn, of_each, strict=True)])
+    rows = [{**row, **of_mean, **of_draws} for row, of_mean, of_draws in zip(known, scores, draw_rows, strict=True)]
     for run, row in zip(runs, rows, strict=True):
         run.update_record(scores=row)
     return rows

@@ -64,9 +64,9 @@ def checked(settings: Settings, dataset: str, side: int | None, **least: int) ->
 def unscorable(names: Sequence[str], values: Int[np.ndarray, "n k"]) -> dict[str, str]:
     """The factors that codes cannot be scored by, and what each has in place of two values of three images or more."""
     counts = {name: np.unique(column, return_counts=True)[1] for name, column in zip(names, values.T, strict=True)}
-    few = {name: f"a value that {of.min()} images have, and 3 are the least" for name, of in counts.items()}
-    few |= {name: "one value only" for name, of in counts.items() if len(of) < 2}
-    return {name: few[name] for name, of in counts.items() if len(of) < 2 or of.min() < 3}
+    lacking = {name: f"a value that {count.min()} images have, and 3 are the least" for name, count in counts.items()}
+    lacking |= {name: "one value only" for name, count in counts.items() if len(count) < 2}
+    return {name: lacking[name] for name, count in counts.items() if len(count) < 2 or count.min() < 3}
 
 
 def scorable(seen: ImageSet) -> list[int]:

@@ -74,8 +74,8 @@ def beside_paper(reports: Mapping[str, Mapping[int, metrics.HigginsReport]], pai
     """How far β-VAE and VAE are apart in percent: in the paper, and in the table at two values of L."""
     theirs = [float(published.HIGGINS[name].split()[0]) for name in ("β-VAE", "VAE")]
     ours = {
-        f"at_{name}": 100 * (reports["β-VAE"][of].mean - reports["VAE"][of].mean)
-        for name, of in (("few", pairs), ("many", 64))
+        f"at_{name}": 100 * (reports["β-VAE"][pairs_used].mean - reports["VAE"][pairs_used].mean)
+        for name, pairs_used in (("few", pairs), ("many", 64))
     }
     return {"paper_beta_vae": theirs[0], "paper_vae": theirs[1], "paper_apart": theirs[0] - theirs[1], **ours}
 
@@ -108,7 +108,7 @@ def paper_table(
     def scores(seed: int, pairs: int, codes: Sequence[np.ndarray], factors: np.ndarray) -> np.ndarray:
         return metrics.higgins_curve(codes, factors, seed=seed, pairs=[pairs], **exam)
 
-    found = iter(threaded(scores, [(seed, *of) for _, *of in wanted for seed in seeds]))
+    found = iter(threaded(scores, [(seed, *arguments) for _, *arguments in wanted for seed in seeds]))
     reports: dict[str, dict[int, metrics.HigginsReport]] = {name: {} for name in (*whole_codes, *some_codes)}
     for name, pairs, *_ in wanted:
         reports[name][pairs] = metrics.HigginsReport.of(np.concatenate([next(found) for _ in seeds], axis=1))

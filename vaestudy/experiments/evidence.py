@@ -96,7 +96,7 @@ def apart(name: str, row: Callable[..., dict], wanted: Callable, job: Callable, 
 
     Each tuple that `wanted` gives of a context is what `row` takes and, with the images, `job`.
     """
-    jobs = lambda context, seen: [job(*of, seen) for of in wanted(context)]  # noqa: E731
+    jobs = lambda context, seen: [job(*arguments, seen) for arguments in wanted(context)]  # noqa: E731
     return Part(name, "nvae", lambda context: side_by_side(row, wanted(context)), jobs, images)
 
 

@@ -125,7 +125,7 @@ def knowledge(
     targets = [_merged(column, values) for column in factors.T]
     alone, together = (
         np.array(
-            [[metrics.read_out(code, of, seed=seed, points=None, folds=folds).nats for of in targets] for code in codes]
+            [[metrics.read_out(code, y, seed=seed, points=None, folds=folds).nats for y in targets] for code in codes]
         )
         for codes in (groups, above)
     )

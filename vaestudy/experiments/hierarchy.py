@@ -74,31 +74,31 @@ def settled(run: Run) -> dict[str, Any]:
     return trained(run) | {"width": run.model.config.channels, "training_seconds": run.provenance["seconds"]}
 
 
-def job(context: Context, of: dict[str, Any], seed: int, images: ImageSet) -> Job:
+def job(context: Context, setting: dict[str, Any], seed: int, images: ImageSet) -> Job:
     """The training of one setting and seed."""
     changes = {"shape": images.shape, "seed": seed, **context.sizes["network"]}
-    model = NVAE(replace(NVAEConfig.preset(PRESETS[of["network"]]), **changes))
-    pressure = {"beta": of["beta"], **SCHEDULES[of["schedule"] or "none"]}
+    model = NVAE(replace(NVAEConfig.preset(PRESETS[setting["network"]]), **changes))
+    pressure = {"beta": setting["beta"], **SCHEDULES[setting["schedule"] or "none"]}
     recipe = pressed(context.sizes["training"], seed, pressure)
     return Job.below(context.runs_root, "hierarchy", model, images, recipe)
 
 
 def wanted(context: Context) -> list[tuple[Context, dict[str, Any], int]]:
     """Every setting at every seed."""
-    return [(context, of, seed) for seed in context.seeds for of in settings(context.sizes)]
+    return [(context, setting, seed) for seed in context.seeds for setting in settings(context.sizes)]
 
 
-def trained_and_scored(context: Context, of: dict[str, Any], seed: int) -> dict:
+def trained_and_scored(context: Context, setting: dict[str, Any], seed: int) -> dict:
     """The row of one model; what was scored once is found in the record of its run."""
     train_set, test_set = train_and_test(context)
-    run = fit(*job(context, of, seed, train_set))
+    run = fit(*job(context, setting, seed, train_set))
     exam = {name: context.sizes[name] for name in ("scored_images", "draws", "rotations")}
     known = run.record.get("groups", {})
     if known.get("exam") != {**exam, "test_images": len(test_set)}:
         row = {"elbo": run.bound(test_set)["elbo_nats"], **scores(run, test_set, **exam)}
         known = {"exam": {**exam, "test_images": len(test_set)}, "scores": row}
         run.update_record(groups=known)
-    return {**settled(run), **of, **known["scores"]}
+    return {**settled(run), **setting, **known["scores"]}
 
 
 for _name in ("hierarchy", *VARIANTS):
@@ -116,21 +116,21 @@ def scores(
     seen = seen.select(slice(0, scored_images))
     names = seen.factors.names
     classes = classes_of(seen.name, names)
-    nats = [of.ravel() for of in run.kl_by_latent(seen)]
+    nats = [group.ravel() for group in run.kl_by_latent(seen)]
     codes, factors = run.codes_by_group(seen, draws=draws, pooled=False, batch=BATCH // draws)
     labels = [f"{name}_" for name in GROUPS] if len(codes) > 1 else [""]
-    row = {"nats": float(sum(of.sum() for of in nats))}
+    row = {"nats": float(sum(group.sum() for group in nats))}
     row |= group_scores.references(factors, seed=seed, classes=classes)
     exam = {"names": names, "seed": seed, "draws": draws, "classes": classes, "rotations": rotations}
-    parts = {label: (code, of) for label, code, of in zip(labels, codes, nats, strict=True)}
+    parts = {label: (code, kl) for label, code, kl in zip(labels, codes, nats, strict=True)}
     if len(codes) > 1:
         parts["all_"] = np.concatenate(codes, axis=1), np.concatenate(nats)
-    for label, (code, of) in parts.items():
-        row |= {f"{label}{name}": value for name, value in group_scores.scores(code, factors, of, **exam).items()}
+    for label, (code, kl) in parts.items():
+        row |= {f"{label}{name}": value for name, value in group_scores.scores(code, factors, kl, **exam).items()}
     known = group_scores.knowledge([code[::draws] for code in codes], factors[::draws], seed=seed)
     for what, table in known._asdict().items():
-        for label, of in zip(labels, table, strict=True):
-            row |= {f"{label}{what}_{name}": float(value) for name, value in zip(names, of, strict=True)}
+        for label, values in zip(labels, table, strict=True):
+            row |= {f"{label}{what}_{name}": float(value) for name, value in zip(names, values, strict=True)}
     # One group is the whole code and the top one in one.
     return row if len(codes) > 1 else row | {"top_nats": row["nats"]}
 

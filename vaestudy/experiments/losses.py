@@ -69,7 +69,7 @@ def spectra(context: Context, runs: list[Run]) -> list[dict]:
 def lost_by_frequency(rows: pd.DataFrame) -> pd.DataFrame:
     """Records of `spectra`: the share of each frequency (index: cycles) that codes lose, mean over sweeps."""
     shares = {"β = 1": rows["plain"], "the best β": rows["pressed"]}
-    means = pd.DataFrame({name: np.mean(of.tolist(), axis=0) for name, of in shares.items()})
+    means = pd.DataFrame({name: np.mean(losses.tolist(), axis=0) for name, losses in shares.items()})
     return means.set_index(means.index + 1)
 
 

@@ -183,8 +183,8 @@ def group_table(settings: NVAESettings, runs: Mapping[str, Run], images: ImageSe
     exam = {**common, "names": names, "draws": row["draws"], "rotations": row["rotations"]}
     ends = group_scores.references(seen.factors.values(slice(None))[:, kept], **common)
     wanted = [
-        ({**about, "form": form}, z, of[:, kept], kl, exam)
-        for about, code, of, nats in groups_drawn(runs, seen, row["draws"])
+        ({**about, "form": form}, z, values[:, kept], kl, exam)
+        for about, code, values, nats in groups_drawn(runs, seen, row["draws"])
         for form, (z, kl) in forms(code, nats).items()
     ]
     return [row | ends for row in threaded(scored, wanted)]
@@ -213,8 +213,8 @@ def groups_drawn(runs: Mapping[str, Run], seen: ImageSet, draws: int) -> Iterato
     for name, run in runs.items():
         nats = run.kl_by_latent(seen)
         codes, factors = run.codes_by_group(seen, draws=draws, pooled=False, batch=hierarchy.BATCH // draws)
-        for group, (code, of) in enumerate(zip(codes, nats, strict=True), 1):
-            yield {"model": name, "group": group}, code, factors, of
+        for group, (code, kl) in enumerate(zip(codes, nats, strict=True), 1):
+            yield {"model": name, "group": group}, code, factors, kl
 
 
 def shown_scores(rows: list[dict]) -> list[dict]:

@@ -122,7 +122,7 @@ def check_memory(settings: Settings, experiment: ModuleType) -> None:
 
 def _together(settings: Settings, experiment: ModuleType, find: Find) -> list[list[Job]]:
     """The trainings of a page and of each part of the evidence that it makes, one after another."""
-    page = [job for of in _page(settings, experiment, find)[1].values() for job in of]
+    page = [job for alike in _page(settings, experiment, find)[1].values() for job in alike]
     # The records of a profile that is run in pieces are made before.
     parts = {} if common.sizes(settings)["pieces"] else _parts(settings, find)
     return [page, *(jobs for jobs, _ in parts.values())]
@@ -133,7 +133,10 @@ def _bytes(jobs: list[Job], device: torch.device) -> float:
     by_size = sorted(jobs, key=lambda job: sum(weights.numel() for weights in job.model.parameters()))
     at_once = memory.usable_cores() if device.type == "cpu" else 1
     largest = [job for job in by_size if stacks(job)][-1:], [job for job in by_size if not stacks(job)][-at_once:]
-    return max(sum(_step_bytes(list(alike), device) for _, alike in itertools.groupby(of, key=kind)) for of in largest)
+    return max(
+        sum(_step_bytes(list(alike), device) for _, alike in itertools.groupby(together, key=kind))
+        for together in largest
+    )
 
 
 def _step_bytes(alike: list[Job], device: torch.device) -> float:
@@ -208,9 +211,9 @@ def _gpu_memory(rows: list[dict[str, Any]]) -> str:
     """Whether the largest step fits one GPU, and how many may share it out."""
     most = max(rows, key=lambda row: row["gpu_memory_gb"])
     size, limit, parts = most["gpu_memory_gb"], GPU_MEMORY / 1e9, most["micro_batches"]
-    said = f"there the largest step takes {size:.1f} GB and {'fits' if size < limit else 'does not fit'} one GPU"
+    text = f"there the largest step takes {size:.1f} GB and {'fits' if size < limit else 'does not fit'} one GPU"
     shared = f"; torchrun shares its {parts} micro batches out to as many GPUs, each with the same need"
-    return f"{said} of {limit:.0f} GB{shared if parts > 1 else ''}"
+    return f"{text} of {limit:.0f} GB{shared if parts > 1 else ''}"
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:

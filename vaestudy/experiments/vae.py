@@ -191,11 +191,11 @@ def knowledge(codes: Float[np.ndarray, "n d"], factors: pd.DataFrame, seed: int)
         return []
     r2 = pd.Series(metrics.knn_r2(codes, factors.to_numpy(), seed=seed), map(label, factors))
     known, unknown = r2[r2 >= KNOWN_FROM], r2[r2 < KNOWN_FROM]
-    said = (
+    names = (
         listed(f"{name} ({fixed(value, 2)})" for name, value in known.items()) if len(known) else "none of the factors"
     )
     beside = f", but not {listed(unknown.index)}" if len(known) and len(unknown) else ""
-    return [f"The code of the VAE shown knows {said}{beside} (R² by nearest neighbours, one half at least)."]
+    return [f"The code of the VAE shown knows {names}{beside} (R² by nearest neighbours, one half at least)."]
 
 
 def gradient_ratio(noise: pd.DataFrame) -> dict[str, float | int]:

@@ -81,7 +81,7 @@ def seen(context: Context) -> ImageSet:
     return split(context)[0]
 
 
-def few(context: Context) -> ImageSet:
+def smaller_set(context: Context) -> ImageSet:
     """The first `train_size` of them."""
     count = context.sizes["train_size"]
     return seen(context).select(slice(0, count), first=count).compact()
@@ -130,10 +130,10 @@ def samples(context: Context, runs: list[Run]) -> list[dict]:
     ]
 
 
-@part("overfitting", "vae", trainings, few)
+@part("overfitting", "vae", trainings, smaller_set)
 def overfitting(context: Context, runs: list[Run]) -> list[dict]:
     """The bound on few training images after many epochs, and on others, with few latents and with many."""
-    (_, unseen), trained = split(context), few(context)
+    (_, unseen), trained = split(context), smaller_set(context)
     rows = []
     for run in runs:
         bounds = {f"{name}_elbo": run.bound(own)["elbo_nats"] for name, own in (("train", trained), ("test", unseen))}

@@ -27,16 +27,17 @@ def answer(claims: Sequence[Mapping[str, Any]], models: Sequence[str] = (), seen
     found = [(known[name], words.known_verdict(known[name])) for name in FORMS if name in known]
     if not found:
         raise InputError("an answer needs the primary claims of a page, as vaestudy.claims.evaluate gives them")
-    told = [pair for pair in found if pair[1] in FORMS[pair[0]["id"]]][:CLAIMS]
-    untold = [claim["id"] for claim, verdict in found if verdict not in FORMS[claim["id"]]]
-    untold.sort(key=lambda name: list(map(int, name.split("."))))
-    sentences = [*(_sentence(*pair) for pair in told), *seen]
+    answered = [pair for pair in found if pair[1] in FORMS[pair[0]["id"]]][:CLAIMS]
+    unanswered = [claim["id"] for claim, verdict in found if verdict not in FORMS[claim["id"]]]
+    unanswered.sort(key=lambda name: list(map(int, name.split("."))))
+    sentences = [*(_sentence(*pair) for pair in answered), *seen]
     if models:
         sentences.append(f"Shown: {words.listed(models)}; a latent of 0.05 nats or more is live.")
-    if untold:
-        sentences.append(f"Not tested here: {'claim' if len(untold) == 1 else 'claims'} {words.listed(untold)}.")
-    sure, change = words.verdicts(claims), _change(told, untold)
-    if seen and not told:
+    if unanswered:
+        kind = "claim" if len(unanswered) == 1 else "claims"
+        sentences.append(f"Not tested here: {kind} {words.listed(unanswered)}.")
+    sure, change = words.verdicts(claims), _change(answered, unanswered)
+    if seen and not answered:
         sure, change = f"{sure} {UNTESTED['sure']}", [*change, UNTESTED["change"]]
     if any(claim["exploratory"] for claim, _ in found):
         sure += " The run has changed parameters or toy sizes, so that its verdicts are exploratory."
@@ -64,12 +65,12 @@ def _sentence(claim: Mapping[str, Any], verdict: str) -> str:
     return f"{FORMS[claim['id']][verdict]} ({'; '.join(about)})."
 
 
-def _change(told: Sequence[tuple[Mapping[str, Any], str]], untold: Sequence[str]) -> list[str]:
+def _change(answered: Sequence[tuple[Mapping[str, Any], str]], unanswered: Sequence[str]) -> list[str]:
     """What would change the answer."""
-    groups = {"sure": [], "tendency": [], "open": [], "untold": list(untold)}
-    for claim, verdict in told:
+    groups = {"sure": [], "tendency": [], "open": [], "unanswered": list(unanswered)}
+    for claim, verdict in answered:
         if claim["verdict"] != "not tested":
             kind = "sure" if claim["decidable"] else "open" if verdict == "undecided" else "tendency"
             groups[kind].append(f"{claim['id']} {words.how_sure(claim)}" if kind == "open" else claim["id"])
-    listed = {kind: ("; ".join if kind == "open" else words.listed)(of) for kind, of in groups.items() if of}
+    listed = {kind: ("; ".join if kind == "open" else words.listed)(names) for kind, names in groups.items() if names}
     return [CHANGES[kind].format(text) for kind, text in listed.items()]

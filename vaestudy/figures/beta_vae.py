@@ -57,9 +57,9 @@ def score_over_pairs(curves: Curves, pairs: Sequence[int], chance: float) -> Out
     if not curves:
         return statement(ONE_FACTOR, what="The Higgins score")
     scores = pd.DataFrame(curves, index=list(pairs))
-    few = scores.iloc[[0, len(pairs) // 2, -1]]
-    lines = [f"{name}: {', '.join(fixed(score, 2) for score in few[name])}" for name in few]
-    alt = f"Scores at L = {', '.join(map(str, few.index))}. {'; '.join(lines)}."
+    shown = scores.iloc[[0, len(pairs) // 2, -1]]
+    lines = [f"{name}: {', '.join(fixed(score, 2) for score in shown[name])}" for name in shown]
+    alt = f"Scores at L = {', '.join(map(str, shown.index))}. {'; '.join(lines)}."
     x, y = "pairs L averaged for one difference", "Higgins score"
     caption = "The same codes, examined with different L; one code of each kind."
     axes = {"levels": {"chance": chance}, "height": 4.2, "ylim": (0, 1.04)}
@@ -91,8 +91,8 @@ def lost_by_frequency(shares: pd.DataFrame, models: int) -> Figure:
     """The share of each spatial frequency's variance that is lost (index: cycles an image), a line a code."""
     caption = f"What codes lose of the variance of each spatial frequency, mean of {counted(models, 'sweep')}."
     ends = [
-        f"{name}: {fixed(of.iloc[0], 2)} of the lowest, {fixed(of.iloc[-1], 2)} of the highest"
-        for name, of in shares.items()
+        f"{name}: {fixed(losses.iloc[0], 2)} of the lowest, {fixed(losses.iloc[-1], 2)} of the highest"
+        for name, losses in shares.items()
     ]
     x, y = "spatial frequency, cycles an image", "share lost"
     return charts.lines(shares, x, "code", y, caption, f"Shares lost. {'; '.join(ends)}.", ylim=(0, None))
@@ -105,8 +105,8 @@ def information(matrices: Mapping[str, Float[np.ndarray, "d k"]], names: Sequenc
         for title, matrix in matrices.items()
     }
     strongest = [
-        f"{title}: " + ", ".join(f"{name} in {latent}" for name, latent in of.idxmax().items())
-        for title, of in shares.items()
+        f"{title}: " + ", ".join(f"{name} in {latent}" for name, latent in share.idxmax().items())
+        for title, share in shares.items()
     ]
     caption = "What each latent tells of each factor: mutual information as a share of the factor's entropy."
     data, alt = pd.concat(shares, names=["code", "latent"]).reset_index(), "; ".join(strongest) + "."
@@ -144,7 +144,7 @@ def latent_responses(codes: Codes, factors: Integer[np.ndarray, "n k"], latents:
     fig.colorbar(axes[0, -1].collections[0], ax=axes[0], label="mean")
     fig.legend(axes[1, 0].lines, turned.columns, title=each, loc="outside lower center", ncols=len(turned.columns))
     caption = f"Mean of each latent over {across} and {down} (above), and over {turn}, a line for each {each} (below)."
-    turning = [of["latent"] for of in swing if of[turn] > 0.5]
+    turning = [row["latent"] for row in swing if row[turn] > 0.5]
     alt = f"Latents that swing with {turn}: {', '.join(turning) or 'none'}."
     return Figure(fig, caption, alt, pd.DataFrame(swing))
 
@@ -153,8 +153,8 @@ def _responses_to_few(known: pd.DataFrame, codes: Codes, latents: Any, shown: Se
     """Mean of each latent over each of one to three factors."""
     latent_codes = pd.DataFrame(codes[:, latents], columns=[f"z{latent}" for latent in latents])
     means = {factor: latent_codes.groupby(known[factor]).mean() for factor in shown}
-    tidy = pd.concat([charts.wide(of, "value", "latent", "mean").assign(factor=name) for name, of in means.items()])
-    swings = pd.DataFrame({name: of.max() - of.min() for name, of in means.items()})
+    tidy = pd.concat([charts.wide(mean, "value", "latent", "mean").assign(factor=name) for name, mean in means.items()])
+    swings = pd.DataFrame({name: mean.max() - mean.min() for name, mean in means.items()})
     alt = "; ".join(f"{latent} swings most with {name}" for name, latent in swings.idxmax().sort_index().items()) + "."
     caption = f"Mean of each latent over the values of {', '.join(shown)}."
     return charts.curves(tidy, "value", "mean", caption, alt, hue="latent", panel="factor", log=False, share=True)
@@ -196,12 +196,12 @@ def what_pairs_do(curves: Curves, pairs: Sequence[int], used: int) -> Output:
     (_, whole), (absent, missing), (turned, rotated) = list(curves.items())[:3]
     lost, at = whole[place] - missing[place], f"L = {pairs[place]}"
     notices = "hardly notices" if lost < 0.1 else "notices"
-    told = f"{abs(lost):.2f} {'below' if lost > 0 else 'above'} the true factors"
-    told = told if abs(lost) >= 0.005 else "as the true factors do"
+    beside = f"{abs(lost):.2f} {'below' if lost > 0 else 'above'} the true factors"
+    beside = beside if abs(lost) >= 0.005 else "as the true factors do"
     text = (
         f"Entangled codes ({turned}) score {rotated[place]:.2f} at {at} and {rotated[-1]:.2f} at L = {pairs[-1]}, "
         f"where the true factors score {whole[-1]:.2f}. A code {absent} scores {missing[place]:.2f} at {at}, "
-        f"{told}: the score {notices} a missing factor. This page uses L = {used} and shows "
+        f"{beside}: the score {notices} a missing factor. This page uses L = {used} and shows "
         "FactorVAE's score and the mutual information gap beside it."
     )
     data = {"rotated": rotated[[place, -1]], "missing": missing[place], "true": whole[[place, -1]]}
@@ -228,7 +228,7 @@ def score_table(reports: Mapping[str, Mapping[int, Any]], published: Mapping[str
     """Higgins scores in percent: all scores and the paper's best half, for each L, beside the published column."""
     if not reports:
         return statement(ONE_FACTOR, what="The paper's table of scores")
-    rows, most = [], np.max([of.scores.shape for own in reports.values() for of in own.values()], axis=0)
+    rows, most = [], np.max([report.scores.shape for own in reports.values() for report in own.values()], axis=0)
     for name in dict.fromkeys([*reports, *published]):
         row = {"code": name}
         for pairs, report in reports.get(name, {}).items():

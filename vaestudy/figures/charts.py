@@ -38,19 +38,19 @@ def curves(
         share: whether the panels have one y axis.
         dots: whether single observations are drawn too.
     """
-    told = data.assign(one="")  # the line or the panel of a figure that has one alone
+    tidy = data.assign(one="")  # the line or the panel of a figure that has one alone
     hue, panel = hue or "one", panel or "one"
-    names = titles or {name: name for name in told[panel].unique()}
-    names = {name: title for name, title in names.items() if (told[panel] == name).any()}
-    kinds = list(told[hue].unique())
+    names = titles or {name: name for name in tidy[panel].unique()}
+    names = {name: title for name, title in names.items() if (tidy[panel] == name).any()}
+    kinds = list(tidy[hue].unique())
     height = max(height, NAME * len(kinds))
     fig, grid = draw.canvas(1, len(names), width=7.5, height=height, squeeze=False, sharey=share)
     palette = dict(zip(kinds, draw.colours(len(kinds)), strict=True))
     look = {"x": x, "y": y, "hue": hue, "style": hue, "palette": palette, "legend": False}
     line = {"dashes": False, "markers": markers, "markeredgecolor": draw.PAPER, "err_style": "bars"}
-    line["errorbar"] = interval if told.duplicated([x, hue, panel]).any() else None
+    line["errorbar"] = interval if tidy.duplicated([x, hue, panel]).any() else None
     for ax, (name, title) in zip(grid[0], names.items(), strict=True):
-        part = told[told[panel] == name]
+        part = tidy[tidy[panel] == name]
         if log:
             log_ticks(ax, part[x])
         sns.lineplot(part, **look, **line, ax=ax)
@@ -64,7 +64,7 @@ def curves(
         draw_levels(ax, (levels or {}).get(name, {}))
     if len(kinds) > 1:
         ends = part.sort_values(x, kind="stable").groupby(hue, sort=False)
-        last = {kind: (of[x].iloc[-1], of[of[x] == of[x].iloc[-1]][y].mean()) for kind, of in ends}
+        last = {kind: (own[x].iloc[-1], own[own[x] == own[x].iloc[-1]][y].mean()) for kind, own in ends}
         name_lines(grid[0, -1], last, palette)
     return Figure(fig, caption, alt, data)
 

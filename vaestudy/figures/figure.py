@@ -145,5 +145,5 @@ def render(name: str, **context: Any) -> str:
 
 def as_json(data: Any) -> Any:
     """`data` as JSON knows it: tables as rows, arrays as lists, floats to eight digits, what is not finite as None."""
-    text = json.dumps(data, default=lambda of: of.to_dict("records") if isinstance(of, pd.DataFrame) else plain(of))
+    text = json.dumps(data, default=lambda x: x.to_dict("records") if isinstance(x, pd.DataFrame) else plain(x))
     return json.loads(text, parse_float=lambda number: float(f"{float(number):.8g}"), parse_constant=lambda _: None)

@@ -120,7 +120,7 @@ def decoder(models: Mapping[str, Any], images: Any) -> Output:
         latents = [{"latent": f"z{i}", "nats": float(nats[i]), "start": values[i]} for i in order]
         about = {"name": readable(name), "latents": latents, "picture": png(rgba(model.decode([start]))[0])}
         shown.append({**about, "script": {"shape": model.shape, "start": values, **packed}})
-        rows += [{"model": name, **of} for of in latents]
+        rows += [{"model": name, **latent} for latent in latents]
     size = sum(len(model["script"]["weights"]) for model in shown)
     if size > MOST_BYTES:
         return statement(LEFT_OUT, reason=f"the weights of {listed(models)} take {size / 1e6:.1f} MB")

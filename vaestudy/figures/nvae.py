@@ -60,11 +60,11 @@ def kl_by_group(runs: Mapping[str, Sequence[np.ndarray]], active_above: float = 
         for i, group in enumerate(groups, 1):
             channels = group.sum((2, 3)).mean(0)
             shape = " × ".join(map(str, group.shape[1:]))
-            of = {kl: channels.sum(), active: int((channels > active_above).sum())}
-            rows.append({"model": name, place: f"{i}\n{shape}", **of})
+            numbers = {kl: channels.sum(), active: int((channels > active_above).sum())}
+            rows.append({"model": name, place: f"{i}\n{shape}", **numbers})
     data = pd.DataFrame(rows)
-    said = data.groupby("model", sort=False)[kl].agg(lambda nats: ", ".join(fixed(v, 1) for v in nats))
-    alt = "; ".join(f"{name}: {nats} nats" for name, nats in said.items()) + "."
+    nats_of = data.groupby("model", sort=False)[kl].agg(lambda nats: ", ".join(fixed(v, 1) for v in nats))
+    alt = "; ".join(f"{name}: {nats} nats" for name, nats in nats_of.items()) + "."
     caption = f"What each latent group costs. A channel is active above {active_above:g} nats, summed over its map."
     return charts.bars(data, place, [kl, active], "model", caption, alt)
 
@@ -152,8 +152,8 @@ def nats_by_group(records: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     means = records.groupby(["schedule", "beta"])[list(columns)].mean()
     parts = []
     for schedule in (name for name in titles if name in means.index):
-        of = means.loc[schedule].map(lambda nats: fixed(nats, 1)).agg("/".join, axis=1)
-        (low, first), *_, (high, last) = of.sort_index().items()
+        texts = means.loc[schedule].map(lambda nats: fixed(nats, 1)).agg("/".join, axis=1)
+        (low, first), *_, (high, last) = texts.sort_index().items()
         parts.append(f"{titles[schedule]}: at β = {low:g} and {first}, at β = {high:g} {last}")
     seeds = int(records["seed"].nunique())
     caption = (
@@ -177,7 +177,7 @@ def where_the_code_gathers(records: pd.DataFrame, schedules: Mapping[str, str], 
     shares = (records["top_nats"] / records["nats"]).groupby([records["schedule"], records["beta"]]).mean().unstack()
     low, high = 1.0, shares.columns.max()
     shares = shares.loc[[name for name in schedules if name in shares.index]].sort_values(high, ascending=False)
-    said = [f"{fixed(of[high], 2)} ({fixed(of[low], 2)}) {schedules[name]}" for name, of in shares.iterrows()]
+    held = [f"{fixed(row[high], 2)} ({fixed(row[low], 2)}) {schedules[name]}" for name, row in shares.iterrows()]
     most, there = shares.index[0], records[records["beta"] == high]
     top = there[(there["schedule"] == most) & (there["top_live"] > 0)]
     own = records[records["network"] == "one group"]
@@ -189,7 +189,7 @@ def where_the_code_gathers(records: pd.DataFrame, schedules: Mapping[str, str], 
     draws, rotated = top["top_higgins_5_draws"], top["top_higgins_5_rotated"]
     models = f"{counted(len(records), 'model')} of {whose}, {counted(int(seeds), 'seed')} a setting"
     sentences = [
-        f"In {models}, the top group's share of the nats at β = {high:g} (and at β = {low:g}) is {listed(said)} while "
+        f"In {models}, the top group's share of the nats at β = {high:g} (and at β = {low:g}) is {listed(held)} while "
         "training begins.",
         f"Where it holds most, its draws score {fixed(draws.mean(), 2)} (Higgins score, L = 5; chance "
         f"{fixed(top['higgins_chance'].mean(), 2)}; live latents: {fixed(top['top_live'].mean(), 1)}) and random "

@@ -101,10 +101,10 @@ def records(models: pd.DataFrame) -> Output:
     """
     known = [name for name in RECIPE if name in models]
     rows = []
-    for _, of in models.astype(dict.fromkeys(known, object)).groupby(known, dropna=False, sort=False):
-        row = {name: value for name, value in of.iloc[0][known].items() if pd.notna(value)}
+    for _, alike in models.astype(dict.fromkeys(known, object)).groupby(known, dropna=False, sort=False):
+        row = {name: value for name, value in alike.iloc[0][known].items() if pd.notna(value)}
         part, piece = row.pop("part"), row.pop("piece")
-        about = {"seeds": words.span(of["seed"]), "models": len(of), "seconds": float(of["seconds"].sum())}
+        about = {"seeds": words.span(alike["seed"]), "models": len(alike), "seconds": float(alike["seconds"].sum())}
         about["file"] = f"records/{part}-{piece}.jsonl"
         rows.append({"experiment": words.PARTS.get(part, part), **row, **about})
     caption = f"{words.counted(len(models), 'model')} of the experiments that judge this page's claims."

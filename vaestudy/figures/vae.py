@@ -127,17 +127,17 @@ def importance_ladder(samples: Sequence[int], bounds: np.ndarray) -> Figure:
 
 def correlations(matrices: Mapping[str, np.ndarray], scores: Mapping[str, float], metric: str) -> Figure:
     """Absolute correlations between the latents of several codes, side by side with a score of each if there is one."""
-    rows, shown, said = [], {}, []
+    rows, shown, texts = [], {}, []
     for name, matrix in matrices.items():
         mean = mean_correlation(matrix)
         rows.append({"code": name, "mean |correlation|": mean, metric: scores.get(name)})
         score = fixed(scores[name], 2) if name in scores else ""
         shown[f"{name}\n{metric}: {score}" if score else name] = pd.DataFrame(np.abs(matrix))
-        said.append(f"{name}: mean {fixed(mean, 2)}" + (f", score {score}" if score else ""))
+        texts.append(f"{name}: mean {fixed(mean, 2)}" + (f", score {score}" if score else ""))
     beside = f" beside a score of the same codes ({metric})" if scores else ""
     caption = f"Correlations between latents (0 off the diagonal: uncorrelated){beside}; one model or fit each."
     if not scores:
         caption += f" A {metric} needs two known factors or more, which these images have not."
-    data, alt = pd.DataFrame(rows), "; ".join(said) + "."
+    data, alt = pd.DataFrame(rows), "; ".join(texts) + "."
     columns = 2 if len(shown) == 4 else 3
     return charts.heatmaps(shown, "|correlation|", caption, alt, data, square=True, ticks=False, columns=columns)

@@ -136,7 +136,7 @@ class NVAE(nn.Module):
 
         The bottom-up tower runs once for all draws of an image.
         """
-        features = [of.repeat_interleave(draw or 1, 0) for of in self._encoder_features(x)]
+        features = [feature.repeat_interleave(draw or 1, 0) for feature in self._encoder_features(x)]
         return [code.z for code in self._infer(features, bool(draw))[1]]
 
     def decode(self, latents: list[Tensor]) -> Float[Tensor, "n c h w"]:

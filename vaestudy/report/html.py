@@ -108,7 +108,7 @@ def outputs(notebook: Any) -> list[tuple[Any, Any]]:
 def objects(notebook: Any, kind: str | None = None) -> list[dict]:
     """All that an executed notebook shows with numbers (of one kind), as {kind, caption, alt, data}, in order."""
     data = [output.get("data", {}) for _, output in outputs(notebook)]
-    found = [of[figures.MIME] for of in data if figures.MIME in of]
+    found = [bundle[figures.MIME] for bundle in data if figures.MIME in bundle]
     return [shown for shown in found if kind in (None, shown["kind"])]
 
 
@@ -164,8 +164,8 @@ def stopped(path: Path) -> str:
         return "is running"
     for cell, output in found:
         if output.output_type == "error":
-            said = next(iter(output.evalue.splitlines()), "")
-            return f"stopped in cell {cell.execution_count}: {output.ename}: {said}".rstrip(": ")
+            message = next(iter(output.evalue.splitlines()), "")
+            return f"stopped in cell {cell.execution_count}: {output.ename}: {message}".rstrip(": ")
     return "is running, or was cut short"
 
 
@@ -214,8 +214,8 @@ def page(notebook: Any, **context: Any) -> str:
 def opening(notebook: Any) -> str:
     """What stands below the question: what the run changed, the answer, and a copy of the page's picture."""
     answers = objects(notebook, "answer")
-    said = figures.answer_html(answers[0]["data"], "sentences", "sure") if answers else ""
-    about = {"answer": Markup(referring(said, notebook)), "picture": Markup(picture(notebook))}
+    answer = figures.answer_html(answers[0]["data"], "sentences", "sure") if answers else ""
+    about = {"answer": Markup(referring(answer, notebook)), "picture": Markup(picture(notebook))}
     return template(TEMPLATES / "opening.html.j2").render(changed=changed(notebook), toy=toy(notebook), **about)
 
 

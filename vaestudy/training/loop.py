@@ -106,8 +106,8 @@ class Loop:
 
     def stops(self, requested: Sequence[type[BaseException]]) -> type[BaseException] | None:
         """What to end with, if anything; processes that train together end after the same step, whichever was told."""
-        told = bool(requested) if self.take_step.processes == 1 else distributed.anywhere(bool(requested))
-        return [*requested, Terminated][0] if told else None
+        stop = bool(requested) if self.take_step.processes == 1 else distributed.anywhere(bool(requested))
+        return [*requested, Terminated][0] if stop else None
 
     def advance(self) -> None:
         """One step; what is not finite stays out of the means of the log."""

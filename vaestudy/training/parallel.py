@@ -56,11 +56,11 @@ def _watch(parent: int, stop: Path) -> None:
     it leaves: joblib's processes would outlive a parent that was killed by minutes."""
 
     def watch() -> None:
-        told = False
+        signalled = False
         while os.getppid() == parent or _WORK.locked():
-            if _WORK.locked() and not told and (stop.exists() or os.getppid() != parent):
+            if _WORK.locked() and not signalled and (stop.exists() or os.getppid() != parent):
                 os.kill(os.getpid(), signal.SIGTERM)
-                told = True
+                signalled = True
             time.sleep(0.2)
         os._exit(1)
 
