@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_training import SHAPE, STEPS, Interrupted, assert_same, assert_same_history, interrupt_after, noise, small
 
+from vaestudy.errors import InputError
 from vaestudy.models import VAE
 from vaestudy.training import Run, checkpoint, fit
 
@@ -66,6 +67,33 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(damage, stopp
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
         f"{newest} is damaged, the checkpoint before it is taken"
     ]
+
+
+def without_a_name(state):
+    del state["totals"]
+
+
+def with_other_weights(state):
+    weights = state["state"]["model"]
+    name = next(name for name, weight in weights.items() if weight.ndim == 2)
+    weights[name] = weights[name].mT.clone()
+
+
+def without_an_optimiser(state):
+    state["state"]["optimizer"] = {"state": {}, "param_groups": []}
+
+
+@pytest.mark.parametrize("change", [without_a_name, with_other_weights, without_an_optimiser])
+def test_a_state_of_another_version_is_refused_in_one_line_and_stays(change, stopped):
+    for path in kept(stopped):
+        state = checkpoint.load(stopped)
+        path.unlink()
+    change(state)
+    checkpoint.save(stopped, 6, state)
+    before = kept(stopped)
+    with pytest.raises(InputError, match=r"another version of vaestudy.*remove its checkpoint-\*\.pt"):
+        fit(model(), noise(), small(), stopped)
+    assert kept(stopped) == before
 
 
 def test_if_all_are_damaged_the_training_starts_anew_and_keeps_new_ones(stopped, whole):

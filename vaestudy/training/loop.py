@@ -217,9 +217,17 @@ class Loop:
         """Take up the newest whole checkpoint, and drop what the log says beyond it."""
         state = checkpoint.load(self.folder, self.take_step.device)
         if state is not None:
-            self.take_step.load_state_dict(state["state"])
-            for name in STATE:
-                setattr(self, name, state[name])
+            try:
+                self.take_step.load_state_dict(state["state"])
+                for name in STATE:
+                    setattr(self, name, state[name])
+            except (LookupError, AttributeError, ValueError, RuntimeError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                raise InputError(
+                    f"the state in {self.folder} was written by another version of vaestudy, and this one cannot go on "
+                    "from it: remove its checkpoint-*.pt files to begin anew"
+                ) from error
             self.kept = _copied(self.kept, "cpu")
         elif self.take_step.skips is not None:
             self.keep()
