@@ -92,13 +92,15 @@ def test_what_the_night_found_of_hierarchies_stands_in_the_readme():
     by_id = {claim["id"]: claim for claim in results["claims"]}
     for name in ("3.2", "3.3", "3.4", "3.6", "3.7"):
         claim = by_id[name]
-        tendency = claim["verdict"] != "undecided" and not claim["decidable"]
-        assert f"{words.verdict(claim)}{', a tendency' * tendency}, claim {name}" in readme
+        assert f"{words.verdict(claim)}{', a tendency' * is_tendency(claim)}, claim {name}" in readme
+
+
+def is_tendency(claim):
+    return claim["verdict"] != "undecided" and not claim["decidable"]
 
 
 def in_short(claim):
-    tendency = claim["verdict"] != "undecided" and not claim["decidable"]
-    return f"{words.effect(claim)}, {claim['verdict']}{' (a tendency)' * tendency}"
+    return f"{words.effect(claim)}, {claim['verdict']}{' (a tendency)' * is_tendency(claim)}"
 
 
 def test_the_claims_from_other_seeds_are_those_of_their_runs():

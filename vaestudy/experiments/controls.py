@@ -17,7 +17,6 @@ from vaestudy.training import Run
 from vaestudy.training import sweep as sweeps
 
 ICA_FITS = 3
-CLASSIFIERS = 3  # that judge each model
 WIDE = 200  # columns of a code
 
 
@@ -103,7 +102,7 @@ def paper_table(
         for name, codes in codes_of.items():
             counts = (settings.pairs,) if codes[0].shape[1] > WIDE else (settings.pairs, 64)
             wanted += [(name, pairs, codes, factors) for pairs in counts]
-    seeds = [int(each) for each in np.random.SeedSequence(settings.seed).generate_state(CLASSIFIERS)]
+    seeds = metrics.seeds_of_classifiers(settings.seed)
 
     def scores(seed: int, pairs: int, codes: Sequence[np.ndarray], factors: np.ndarray) -> np.ndarray:
         return metrics.higgins_curve(codes, factors, seed=seed, pairs=[pairs], **exam)
@@ -111,5 +110,5 @@ def paper_table(
     found = iter(threaded(scores, [(seed, *arguments) for _, *arguments in wanted for seed in seeds]))
     reports: dict[str, dict[int, metrics.HigginsReport]] = {name: {} for name in (*whole_codes, *some_codes)}
     for name, pairs, *_ in wanted:
-        reports[name][pairs] = metrics.HigginsReport.of(np.concatenate([next(found) for _ in seeds], axis=1))
+        reports[name][pairs] = metrics.HigginsReport.of([next(found) for _ in seeds])
     return reports

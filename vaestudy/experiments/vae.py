@@ -11,15 +11,7 @@ from jaxtyping import Float
 
 from vaestudy import metrics, published
 from vaestudy.data import ImageSet
-from vaestudy.experiments.common import (
-    checked,
-    image_side,
-    images,
-    runs_root,
-    scorable,
-    sizes,
-    train_and_test,
-)
+from vaestudy.experiments.common import checked, image_side, images, runs_root, scorable, sizes, train_and_test
 from vaestudy.experiments.group_scores import KNOWN_FROM
 from vaestudy.experiments.scores import kl_of_some, live_codes
 from vaestudy.experiments.vae_parts import gradient_spreads

@@ -8,4 +8,11 @@ from vaestudy.metrics.information import infomec, information_shares, irs, mig, 
 from vaestudy.metrics.predict import DCI, DCIES, ReadOut, dci, dci_es, explicitness, knn_r2, read_out, sap
 from vaestudy.metrics.table import Table, correlation, live, mean_correlation, varies, whitened
 from vaestudy.metrics.udr import UDR, udr
-from vaestudy.metrics.votes import HigginsReport, factor_vae_score, higgins_curve, higgins_score
+from vaestudy.metrics.votes import (
+    HigginsReport,
+    factor_vae_score,
+    higgins_curve,
+    higgins_report,
+    higgins_score,
+    seeds_of_classifiers,
+)

@@ -222,7 +222,7 @@ class Loop:
                 for name in STATE:
                     setattr(self, name, state[name])
             except (LookupError, AttributeError, ValueError, RuntimeError) as error:
-                if isinstance(error, torch.OutOfMemoryError):
+                if memory.is_oom(error):
                     raise
                 raise InputError(
                     f"the state in {self.folder} was written by another version of vaestudy, and this one cannot go on "

@@ -80,7 +80,12 @@ def explain_oom(what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        words = ("not enough memory", "can't allocate memory")  # of torch's allocator, on Windows and elsewhere
-        if isinstance(error, torch.OutOfMemoryError) or any(part in str(error) for part in words):
+        if is_oom(error):
             raise InputError(f"too little memory for {what}") from error
         raise
+
+
+def is_oom(error: Exception) -> bool:
+    """Whether memory has run out, on a CPU or a CUDA device."""
+    words = ("not enough memory", "can't allocate memory")  # of torch's allocator, on Windows and elsewhere
+    return isinstance(error, torch.OutOfMemoryError) or any(part in str(error) for part in words)
