@@ -184,6 +184,21 @@ def test_a_verdict_says_whether_it_is_exploratory_or_interim():
     assert words.published(claim("2.1", "supported")) is None
 
 
+def test_a_published_tendency_is_one_on_every_page():
+    known = {"published": "supported", "published_interim": "4 of 20 seeds"}
+    there = claim("2.1", "not tested", **known, published_decidable=False)
+    assert words.published(there) == "supported (a tendency; interim, 4 of 20 seeds)"
+    answer = figures.answer([there]).data
+    assert answer["sentences"][0].endswith("not tested here; a tendency; interim, 4 of 20 seeds).")
+    assert answer["change"] == ["More models may turn what is a tendency: 2.1."]
+    sure = claim("2.1", "not tested", **known, published_decidable=True)
+    assert "tendency" not in words.published(sure) + figures.answer([sure]).data["sentences"][0]
+    assert figures.answer([sure]).data["change"][0].startswith("Other seeds and machines")
+    undecided = claim("2.1", "not tested", published="undecided", published_decidable=False)
+    assert words.published(undecided) == "undecided"
+    assert figures.answer([undecided]).data["change"] == ["More models could decide what is open: 2.1."]
+
+
 def test_where_nothing_was_tested_no_verdict_is_counted():
     assert words.verdicts([claim("3.1", "not tested"), claim("3.2", "not tested")]) == "Of 2 claims: 2 not tested."
     assert words.verdicts([claim("3.1", "not tested"), claim("3.2", "undecided")]).endswith("1 undecided.")

@@ -124,9 +124,14 @@ def known_verdict(claim: Mapping[str, Any]) -> str:
 
 
 def published(claim: Mapping[str, Any]) -> str | None:
-    """The verdict of the published evidence, and whether all its seeds are there; None where it has none."""
-    interim = f" (interim, {claim['published_interim']})" if claim.get("published_interim") else ""
-    return claim["published"] + interim if claim.get("published") else None
+    """The verdict of the published evidence, whether it is a tendency, and whether all its seeds are there; None where
+    it has none."""
+    if not claim.get("published"):
+        return None
+    decided = claim["published"] == "undecided" or claim.get("published_decidable") is not False
+    notes = [] if decided else ["a tendency"]
+    notes += [f"interim, {claim['published_interim']}"] if claim.get("published_interim") else []
+    return f"{claim['published']} ({'; '.join(notes)})" if notes else claim["published"]
 
 
 def effect(claim: Mapping[str, Any]) -> str | None:

@@ -257,7 +257,7 @@ def judge(settings: Settings, records: pd.DataFrame) -> list[dict]:
     path = folder("published/night") / "results.json"
     published = json.loads(path.read_text("utf-8"))["claims"] if path.exists() else []
     known = {claim["id"]: claim for claim in published if claim["verdict"] != "not tested"}
-    there = {"published": "verdict", "published_interim": "interim"}
+    there = {"published": "verdict", "published_interim": "interim", "published_decidable": "decidable"}
     return [claim | {key: known.get(claim["id"], {}).get(name) for key, name in there.items()} for claim in found]
 
 

@@ -15,6 +15,7 @@ TEXTS = tomllib.loads(Path(__file__).with_name("answers.toml").read_text(encodin
 HEADS, CHANGES, UNTESTED, PAGES = TEXTS.values()
 FORMS = {name: forms for page in PAGES.values() for name, forms in page.items() if name != "question"}
 CLAIMS = 3  # sentences about claims
+PUBLISHED = "by the published evidence, not tested here"
 
 
 def answer(claims: Sequence[Mapping[str, Any]], models: Sequence[str] = (), seen: Sequence[str] = ()) -> Output:
@@ -54,23 +55,30 @@ def answer_html(data: Mapping[str, Any], *parts: str) -> str:
 
 
 def _sentence(claim: Mapping[str, Any], verdict: str) -> str:
-    about = [f"claim {claim['id']}"]
+    tested, decidable, interim = _known(claim)
+    how = [f"claim {claim['id']}"]
+    how += [words.effect(claim), f"{claim['n']} models a setting"] if tested else [PUBLISHED]
+    how += ["a tendency"] if verdict != "undecided" and decidable is False else []
+    how += [f"interim, {interim}"] if interim else []
+    return f"{FORMS[claim['id']][verdict]} ({'; '.join(how)})."
+
+
+def _known(claim: Mapping[str, Any]) -> tuple[bool, bool | None, str | None]:
+    """Whether a claim is tested here; of its verdict here or, if not, in the published evidence, whether it is
+    decided (None: nobody says), and of how many seeds it is as long as some are missing."""
     if claim["verdict"] == "not tested":
-        about.append("by the published evidence, not tested here")
-        about += [f"interim, {claim['published_interim']}"] if claim.get("published_interim") else []
-    else:
-        about += [words.effect(claim), f"{claim['n']} models a setting"]
-        about += ["a tendency"] if verdict != "undecided" and not claim["decidable"] else []
-        about += [f"interim, {claim['interim']}"] if claim.get("interim") else []
-    return f"{FORMS[claim['id']][verdict]} ({'; '.join(about)})."
+        return False, claim.get("published_decidable"), claim.get("published_interim")
+    return True, claim["decidable"], claim.get("interim")
 
 
 def _change(answered: Sequence[tuple[Mapping[str, Any], str]], unanswered: Sequence[str]) -> list[str]:
     """What would change the answer."""
     groups = {"sure": [], "tendency": [], "open": [], "unanswered": list(unanswered)}
     for claim, verdict in answered:
-        if claim["verdict"] != "not tested":
-            kind = "sure" if claim["decidable"] else "open" if verdict == "undecided" else "tendency"
-            groups[kind].append(f"{claim['id']} {words.how_sure(claim)}" if kind == "open" else claim["id"])
+        tested, decidable, _ = _known(claim)
+        if decidable is None:
+            continue
+        kind = "open" if verdict == "undecided" else "sure" if decidable else "tendency"
+        groups[kind].append(f"{claim['id']} {words.how_sure(claim)}" if kind == "open" and tested else claim["id"])
     listed = {kind: ("; ".join if kind == "open" else words.listed)(names) for kind, names in groups.items() if names}
     return [CHANGES[kind].format(text) for kind, text in listed.items()]
