@@ -183,6 +183,14 @@ def test_records_are_told_by_setting():
     assert figures.records(models[:0]).data == []
 
 
+def test_a_whole_number_stays_one_beside_records_that_lack_it():
+    about = {"part": "sweep32", "piece": "00", "seconds": 1.5, "seed": 0}
+    shown = figures.records(pd.DataFrame([{**about, "batch_size": 32, "beta": 0.5}, {**about, "beta": 4.0}]))
+    assert shown.data[0]["batch_size"] == 32
+    assert "32.00" not in shown.markup
+    assert [row["beta"] for row in shown.data] == [0.5, 4]
+
+
 def test_a_statement_is_built_from_its_numbers():
     said = figures.statement("β = {beta:g} loses {gap:.1f} of {elbo:.0f} nats in vae-2.", beta=4.0, gap=3.14, elbo=-100)
     assert str(said) == "β = 4 loses 3.1 of −100 nats in vae-2."

@@ -102,7 +102,9 @@ def records(models: pd.DataFrame) -> Output:
     known = [name for name in RECIPE if name in models]
     rows = []
     for _, alike in models.astype(dict.fromkeys(known, object)).groupby(known, dropna=False, sort=False):
-        row = {name: value for name, value in alike.iloc[0][known].items() if pd.notna(value)}
+        # Beside records that lack a column its whole numbers are floats.
+        row = {n: int(v) if isinstance(v, float) and v.is_integer() else v for n, v in alike.iloc[0][known].items()}
+        row = {name: value for name, value in row.items() if pd.notna(value)}
         part, piece = row.pop("part"), row.pop("piece")
         about = {"seeds": words.span(alike["seed"]), "models": len(alike), "seconds": float(alike["seconds"].sum())}
         about["file"] = f"records/{part}-{piece}.jsonl"
