@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from contextlib import closing, nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -203,6 +204,33 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(rank, tmp_path):
     steps = []
     fit(VAE(SHAPE, latent_dim=3, width=16), noise(), small(micro_batches=2), tmp_path, on_step=steps.append)
     assert steps == [6, 7, 8, 9, 10]
+
+
+LEFT = """
+import atexit, sys
+from pathlib import Path
+
+
+def threads(_step=None):
+    print([name for task in Path("/proc/self/task").iterdir() if "gloo" in (name := (task / "comm").read_text())])
+
+
+atexit.register(threads)  # the last to be called
+from small_training import SHAPE, noise, small
+from vaestudy.models import VAE
+from vaestudy.training import distributed, fit
+
+distributed.start()
+fit(VAE(SHAPE), noise(), small(images=20, micro_batches=2), sys.argv[1], device="cpu", on_step=threads)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted where Linux lists them")
+def test_no_thread_of_the_group_outlives_it(tmp_path):
+    for child in two(["-c", LEFT], tmp_path):
+        together, after = child.communicate(timeout=100)[0].splitlines()
+        assert "gloo" in together
+        assert after == "[]"
 
 
 MORTAL = """

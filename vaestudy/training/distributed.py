@@ -1,6 +1,8 @@
 """Many processes as one trainer: `torchrun` starts them, and each learns here which part of the work is its own."""
 
 import atexit
+import gc
+import importlib
 import os
 
 import torch
@@ -13,6 +15,9 @@ def start() -> None:
     """Join the processes that `torchrun` has started, each on a device of its own; alone, do nothing."""
     if "RANK" not in os.environ or distributed.is_initialized():
         return
+    # Its functions take the group of their import as a default: imported after it, they would keep it, and with it
+    # threads that abort a process whose Python ends before them.
+    importlib.import_module("torch.distributed.nn")
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -21,12 +26,13 @@ def start() -> None:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = distributed.PrefixStore(f"attempt_{attempt}", store)
     distributed.init_process_group(backend, store=store, rank=number, world_size=count)
-    atexit.register(_leave)  # threads of the group that still run when Python ends would abort the process
+    atexit.register(_leave)
 
 
 def _leave() -> None:
     if distributed.is_initialized():
         distributed.destroy_process_group()
+    gc.collect()  # a DistributedDataParallel is part of a cycle, and keeps the group
 
 
 def rank() -> int:
