@@ -72,6 +72,16 @@ def test_every_colour_has_the_contrast_that_wcag_asks_of_graphics_on_both_papers
         assert (brighter + 0.05) / (darker + 0.05) >= 3, (paper, colour)
 
 
+def test_the_places_in_a_figure_have_two_decimals_and_its_words_all_of_them():
+    with figures.style():
+        fig, axes = figures.canvas()
+        axes.plot([0, 1 / 3], [0, 2 / 7], "o", label="0.123456")
+        axes.legend()
+    svg = figures.Figure(fig, "A point.", "It is there.", {}).svg
+    assert not re.search(r' [dxy]="[^"]*[.]\d{3}', svg)
+    assert ">0.123456<" in svg
+
+
 def test_a_figure_is_an_accessible_svg_in_the_colours_of_the_page():
     before = dict(matplotlib.rcParams)
     text = line(alt='It "rises" < 3.')._repr_html_()

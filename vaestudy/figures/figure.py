@@ -97,6 +97,14 @@ class Figure(Output):
         return f'<div class="wide" style="overflow-x:auto">{self.svg}</div>'
 
 
+# A hundredth of a point is far below what a screen shows, and a third of a page of points.
+_DECIMALS = re.compile(r"\d+\.\d{3,}")
+
+
+def _rounded(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
+
+
 def _short(name: str, most: int = 44) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
@@ -110,6 +118,7 @@ def _inline(svg: str, alt: str) -> str:
     svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)
     svg = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans, system-ui, sans-serif)", svg)
     svg = re.sub(r"\s*\n", " ", svg).replace("> <", "><")
+    svg = re.sub(r' (?:d|x|y)="[^"]*"', lambda match: _DECIMALS.sub(_rounded, match[0]), svg)
     svg = svg.replace(INK, "currentColor").replace(PAPER, "var(--paper, Canvas)")
     width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())
     size = f"width:100%;max-width:{width * 1.4:.0f}px;min-width:{width * 1.1:.0f}px;height:auto"
