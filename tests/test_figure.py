@@ -152,6 +152,13 @@ def test_many_points_become_pixels():
     assert len(svg(20_000)) < 300_000
 
 
+def test_lines_of_one_colour_differ_in_their_dashes():
+    table = pd.DataFrame({f"line {i}": [i, i + 1] for i in range(9)}, index=[1, 2])
+    drawn = charts.lines(table, "x", "line", "y", "Lines.", "Nine.").fig.axes[0].lines
+    looks = [(line.get_color(), line.get_linestyle()) for line in drawn if len(line.get_xdata()) == 2]
+    assert len(looks) == len(set(looks)) == 9
+
+
 def test_the_interval_is_students():
     # Mean 2, standard error 1/√3, and t of 2 degrees of freedom is 4.3027 at 97.5 %.
     assert interval(pd.Series([1.0, 2.0, 3.0])) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4)

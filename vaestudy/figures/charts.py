@@ -47,7 +47,8 @@ def curves(
     fig, grid = draw.canvas(1, len(names), width=7.5, height=height, squeeze=False, sharey=share)
     palette = dict(zip(kinds, draw.colours(len(kinds)), strict=True))
     look = {"x": x, "y": y, "hue": hue, "style": hue, "palette": palette, "legend": False}
-    line = {"dashes": False, "markers": markers, "markeredgecolor": draw.PAPER, "err_style": "bars"}
+    dashes = {kind: "" if i < len(draw.PALETTE) else (4, 1.5) for i, kind in enumerate(kinds)}  # where colours repeat
+    line = {"dashes": dashes, "markers": markers, "markeredgecolor": draw.PAPER, "err_style": "bars"}
     line["errorbar"] = interval if tidy.duplicated([x, hue, panel]).any() else None
     for ax, (name, title) in zip(grid[0], names.items(), strict=True):
         part = tidy[tidy[panel] == name]
@@ -119,7 +120,7 @@ def draw_levels(ax: Any, levels: Levels) -> None:
     for name, level in known.items():
         ax.axhline(level, color=draw.GREY, lw=1.2, ls=":")
         bottom, top = ax.get_ylim()
-        side = ("top", -2) if level - bottom > 0.07 * (top - bottom) else ("bottom", 2)
+        side = ("top", -2) if level - bottom > 0.06 * (top - bottom) else ("bottom", 2)
         place = {"xy": (0, level), "xycoords": ("axes fraction", "data"), "xytext": (3, side[1])}
         ax.annotate(name, **place, textcoords="offset points", va=side[0], fontsize=draw.SMALLEST)
 
