@@ -241,6 +241,17 @@ def test_a_table_shows_every_cell_and_escapes():
         figures.table([], "Nothing.")
 
 
+def test_a_reference_that_all_rows_share_is_said_once():
+    rows = [{"code": name, "score": score, "chance": 0.25} for name, score in (("PCA", 0.5), ("VAE", 0.6))]
+    rows[1]["ceiling"] = 1.0
+    said = {"chance": "score of guessing", "ceiling": "of the true factors"}
+    shown = figures.table(rows, "Codes.", formats={"chance": ".2f"}, once=said)
+    assert '<p class="shared">score of guessing 0.25</p>' in shown.markup
+    assert re.findall(r"<th[^>]*>([^<]+)<", shown.markup)[:3] == ["code", "score", "ceiling"]
+    assert shown.data == rows
+    assert "chance" in figures.table(rows, "Codes.").markup
+
+
 def test_a_headline_has_exactly_its_columns():
     row = {"source": "us", "quantity": "ELBO", "ours": -1.5, "published": None}
     assert list(figures.headline([row]).data[0]) == list(figures.HEADLINE)

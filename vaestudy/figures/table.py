@@ -28,12 +28,20 @@ FORMATS = {"β": "g", "beta": "g", "seconds": ",.1f"}  # of columns that look th
 Rows = pd.DataFrame | Iterable[Mapping]
 
 
-def table(rows: Rows, caption: str, alt: str = "", formats: Mapping[str, str] | None = None) -> Output:
+def table(
+    rows: Rows, caption: str, alt: str = "", formats: Mapping[str, str] | None = None,
+    once: Mapping[str, str] | None = None,
+) -> Output:  # fmt: skip
     """A table from dicts or a DataFrame, whose first column names the rows.
 
-    The digits of a column follow from its values, unless `formats` says ".1f". Columns without any value are left out.
+    The digits of a column follow from its values, unless `formats` says ".1f". Columns without any value are left out;
+    one of `once` that is the same in every row is said above the table in the words given there.
     """
-    return _make("table", rows, caption, alt, formats=formats)
+    rows = _dicts(rows)
+    same = {name: value for name, value in _shared(rows).items() if name in (once or {}) and value is not None}
+    shown = [{name: value for name, value in row.items() if name not in same} for row in rows]
+    before = shared([{once[name]: cell(value, (formats or {}).get(name, "")) for name, value in same.items()}])
+    return _make("table", rows, caption, alt, shown, before, formats)
 
 
 def claims(rows: Sequence[dict[str, Any]], caption: str = "") -> Output:
@@ -87,7 +95,7 @@ def shared(rows: Sequence[Mapping[str, Any]]) -> str:
     """The paragraph of what the rows of a table of provenance have in common."""
     known = {k: cell(v, FORMATS.get(k, "")) for k, v in _shared(rows).items() if v is not None}
     text = " · ".join(html.escape(f"{words.label(name)} {value}") for name, value in known.items())
-    return f'<p class="shared">{text}</p>' if rows else ""
+    return f'<p class="shared">{text}</p>' if text else ""
 
 
 def _shared(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
