@@ -108,7 +108,7 @@ def test_the_claims_from_other_seeds_are_those_of_their_runs():
     by_id = [{claim["id"]: claim for claim in run["claims"]} for run in runs]
     section = (ROOT / "README.md").read_text().split("### Other seeds")[1].split("\n## ")[0]
     names, _, *rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
-    assert names[2:] == [f"from {run['first']}" for run in runs[1:]]
+    assert names[2:] == [f"from {run['first']}{', fp32' * (run['precision'] == 'fp32')}" for run in runs[1:]]
     tested = [name for name, claim in by_id[1].items() if claim["verdict"] != "not tested"]
     assert [row[0].split()[0] for row in rows] == tested
     for name, *cells in rows:
