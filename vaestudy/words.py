@@ -128,10 +128,14 @@ def published(claim: Mapping[str, Any]) -> str | None:
     it has none."""
     if not claim.get("published"):
         return None
-    decided = claim["published"] == "undecided" or claim.get("published_decidable") is not False
-    notes = [] if decided else ["a tendency"]
-    notes += [f"interim, {claim['published_interim']}"] if claim.get("published_interim") else []
+    notes = reservations(claim["published"], claim.get("published_decidable"), claim.get("published_interim"))
     return f"{claim['published']} ({'; '.join(notes)})" if notes else claim["published"]
+
+
+def reservations(verdict: str, decidable: bool | None, interim: str | None) -> list[str]:
+    """What stands beside a verdict that resamples do not repeat, or of which seeds are missing."""
+    notes = ["a tendency"] if verdict != "undecided" and decidable is False else []
+    return [*notes, f"interim, {interim}"] if interim else notes
 
 
 def effect(claim: Mapping[str, Any]) -> str | None:

@@ -58,8 +58,7 @@ def _sentence(claim: Mapping[str, Any], verdict: str) -> str:
     tested, decidable, interim = _known(claim)
     how = [f"claim {claim['id']}"]
     how += [words.effect(claim), f"{claim['n']} models a setting"] if tested else [PUBLISHED]
-    how += ["a tendency"] if verdict != "undecided" and decidable is False else []
-    how += [f"interim, {interim}"] if interim else []
+    how += words.reservations(verdict, decidable, interim)
     return f"{FORMS[claim['id']][verdict]} ({'; '.join(how)})."
 
 

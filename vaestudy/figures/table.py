@@ -38,9 +38,10 @@ def table(
     one of `once` that is the same in every row is said above the table in the words given there.
     """
     rows = _dicts(rows)
-    same = {name: value for name, value in _shared(rows).items() if name in (once or {}) and value is not None}
+    once, formats = once or {}, formats or {}
+    same = _shared([{name: row[name] for name in once if row.get(name) is not None} for row in rows])
     shown = [{name: value for name, value in row.items() if name not in same} for row in rows]
-    before = shared([{once[name]: cell(value, (formats or {}).get(name, "")) for name, value in same.items()}])
+    before = _paragraph({once[name]: cell(value, formats.get(name, "")) for name, value in same.items()})
     return _make("table", rows, caption, alt, shown, before, formats)
 
 
@@ -87,14 +88,18 @@ def provenance(rows: Rows, caption: str = "The runs behind this page.", kind: st
     # A notebook's file keeps its objects by the alphabet; the run comes first, and its figures last.
     key = lambda item: (item[0] != "run", isinstance(item[1], float))  # noqa: E731
     rows = [dict(sorted(row.items(), key=key)) for row in _dicts(rows)]
-    own = [{name: value for name, value in row.items() if name not in _shared(rows)} for row in rows]
+    same = _shared(rows)
+    own = [{name: value for name, value in row.items() if name not in same} for row in rows]
     return _make(kind, rows, caption, shown=own, before=shared(rows))
 
 
 def shared(rows: Sequence[Mapping[str, Any]]) -> str:
     """The paragraph of what the rows of a table of provenance have in common."""
-    known = {k: cell(v, FORMATS.get(k, "")) for k, v in _shared(rows).items() if v is not None}
-    text = " · ".join(html.escape(f"{words.label(name)} {value}") for name, value in known.items())
+    return _paragraph({k: cell(v, FORMATS.get(k, "")) for k, v in _shared(rows).items() if v is not None})
+
+
+def _paragraph(same: Mapping[str, str]) -> str:
+    text = " · ".join(html.escape(f"{words.label(name)} {value}") for name, value in same.items())
     return f'<p class="shared">{text}</p>' if text else ""
 
 
