@@ -189,9 +189,10 @@ def test_adagrad_that_does_not_converge_says_so():
 
 
 def test_the_report_shows_all_scores_and_the_best_half(grid, truth):
-    sizes = {"pairs": 5, "train": 600, "test": 300, "classes": PAPER}
+    sizes = {"pairs": [5], "train": 600, "test": 300, "classes": PAPER}
     codes = [m.rotated(truth, seed=s) for s in range(4)]
-    report = m.higgins_report(codes, grid, seed=0, classifier_seeds=3, **sizes)
+    seeds = m.independent_seeds(0, 3)
+    report = m.HigginsReport.of([m.higgins_curve(codes, grid, seed=seed, **sizes) for seed in seeds])
     assert report.scores.shape == (4, 3)
     assert len(np.unique(report.scores)) > 6
     best = sorted(report.scores.ravel())[6:]
@@ -239,7 +240,6 @@ def test_tables_without_pairs_are_refused(metric):
         *((m.higgins_score, wrong) for wrong in ({"pairs": 0}, {"train": 0}, {"test": 0}, {"train": 3, "test": 100})),
         *((m.higgins_score, {"classes": classes}) for classes in ([1], [1, 9], [1, 1])),
         *((m.factor_vae_score, wrong) for wrong in ({"images": 1}, {"train": 0}, {"test": 0})),
-        (lambda codes, factors, seed: m.higgins_report([], factors, seed=seed), {}),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(metric, wrong):

@@ -17,6 +17,7 @@ from vaestudy.training import Run
 from vaestudy.training import sweep as sweeps
 
 ICA_FITS = 3
+CLASSIFIERS = 3  # by whom each code is judged
 WIDE = 200  # columns of a code
 
 
@@ -102,7 +103,7 @@ def paper_table(
         for name, codes in codes_of.items():
             counts = (settings.pairs,) if codes[0].shape[1] > WIDE else (settings.pairs, 64)
             wanted += [(name, pairs, codes, factors) for pairs in counts]
-    seeds = metrics.seeds_of_classifiers(settings.seed)
+    seeds = metrics.independent_seeds(settings.seed, CLASSIFIERS)
 
     def scores(seed: int, pairs: int, codes: Sequence[np.ndarray], factors: np.ndarray) -> np.ndarray:
         return metrics.higgins_curve(codes, factors, seed=seed, pairs=[pairs], **exam)

@@ -73,7 +73,7 @@ def scores(
         row[f"{name}_rotated"] = metrics.rotation_score(z, factors, seed=seed, rotations=rotations, metric=metric)
         row[f"{name}_noise"] = metric(noise, factors, seed=seed)
         guess = chance if name == "higgins_5" else 0.0
-        score = metrics.known_factors_score(factors, known, seed=seed, metric=metric) if known else guess
+        score = metric(metrics.factor_codes(factors[:, known]), factors, seed=seed) if known else guess
         row[f"{name}_known"] = score
     return about | row
 

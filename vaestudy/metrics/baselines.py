@@ -75,6 +75,11 @@ def rotated(codes: Float[np.ndarray, "n d"], *, seed: int) -> Float[np.ndarray, 
     return codes @ np.linalg.qr(gaussian)[0].astype(codes.dtype)
 
 
+def independent_seeds(seed: int, count: int) -> list[int]:
+    """Seeds of several rotations or classifiers from a single one."""
+    return [int(each) for each in np.random.SeedSequence(seed).generate_state(count)]
+
+
 def noise_codes(n: int, d: int, *, seed: int) -> Float[np.ndarray, "n d"]:
     """Codes N(0, 1) that know nothing of any image: the floor of every metric."""
     return np.random.default_rng([seed, 1]).standard_normal((n, d), dtype=np.float32)

@@ -101,25 +101,6 @@ class HigginsReport(NamedTuple):
         return cls(scores, *(float(f(part)) for part in (scores, best) for f in (np.mean, np.std)))
 
 
-def higgins_report(
-    codes: Models, factors: Labels, *, seed: int, classifier_seeds: int = 3, **settings
-) -> HigginsReport:
-    """The paper's reporting rule over models that differ by their seed, beside the mean of all scores.
-
-    `settings` are those of `higgins_score`; see `HigginsReport`.
-    """
-    if len(codes) < 1 or classifier_seeds < 1:
-        raise InputError("higgins_report needs the codes of one model or more, and classifier_seeds of 1 or more")
-    settings["pairs"] = [settings.get("pairs", 64)]
-    seeds = seeds_of_classifiers(seed, classifier_seeds)
-    return HigginsReport.of([higgins_curve(codes, factors, seed=each, **settings) for each in seeds])
-
-
-def seeds_of_classifiers(seed: int, count: int = 3) -> list[int]:
-    """The seeds of a report's classifiers, for whom each judges the models by itself."""
-    return [int(each) for each in np.random.SeedSequence(seed).generate_state(count)]
-
-
 def _pairs(table: Table, shared: Int[np.ndarray, " points"], n: int, rng: np.random.Generator) -> tuple[Pairs, Pairs]:
     """n pairs of rows a point: images that agree, within a pair, in the factor of their point."""
     first = rng.integers(len(table.codes), size=(len(shared), n))
