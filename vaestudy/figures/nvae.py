@@ -118,8 +118,9 @@ def interpolation(model: Any, x: Tensor, count: int = 9) -> Figure:
 @torch.no_grad()
 def reconstructions_by_depth(model: Any, x: Tensor) -> Figure:
     """Images rebuilt from their top groups alone, the groups below set to the means of their priors."""
-    depths = range(1, len(model.group_shapes) + 1)
-    rows = {"original": x} | {f"top {g} of {depths[-1]}": model.reconstruct(x, groups=g) for g in depths}
+    latents, rows = model.encode(x), {"original": x}
+    for keep in range(1, len(latents) + 1):
+        rows[f"top {keep} of {len(latents)}"] = model.sample(len(x), 0.0, fixed_top=latents, keep=keep)
     errors = {name: float((images - x).square().mean()) for name, images in rows.items()}
     caption = "Held-out images, and what their top groups alone say of them."
     return charts.image_rows(rows, caption, {"mean_squared_error": errors})

@@ -143,7 +143,7 @@ class NVAE(nn.Module):
         """The mean image in [0, 1] of latents for every group, top first."""
         if len(latents) != len(self.groups):
             raise InputError(f"latents are needed for {len(self.groups)} groups, not {len(latents)}")
-        return self._mean_image(len(latents[0]), lambda index, state: latents[index])
+        return self.sample(len(latents[0]), fixed_top=latents, keep=len(latents))
 
     def sample(
         self, n: int, temperature: float = 1.0, *, fixed_top: list[Tensor] | None = None, keep: int = 0
@@ -152,8 +152,8 @@ class NVAE(nn.Module):
 
         Args:
             n: number of images.
-            temperature: factor on every standard deviation.
-            fixed_top: latents, as `encode` gives them, whose first `keep` groups are not drawn.
+            temperature: factor on every standard deviation; 0 for the means of the prior.
+            fixed_top: latents of one image or of n, as `encode` gives them, whose first `keep` groups are not drawn.
             keep: number of groups taken from `fixed_top`.
         """
         if temperature < 0:
@@ -166,15 +166,7 @@ class NVAE(nn.Module):
                 return fixed_top[index].expand(n, -1, -1, -1)
             return self.groups[index].prior(state)[1].sample(temperature)
 
-        return self._mean_image(n, choose)
-
-    def reconstruct(self, x: Float[Tensor, "n c h w"], groups: int | None = None) -> Float[Tensor, "n c h w"]:
-        """Mean images in [0, 1] when the top `groups` groups (None: all) are read from x, the others set by the prior.
-
-        Means throughout: of the posterior above, of the prior below.
-        """
-        keep = len(self.groups) if groups is None else groups
-        return self.sample(len(x), 0.0, fixed_top=self.encode(x), keep=keep)
+        return self.likelihood.mean(self._params(self._generate(n, choose)))
 
     def log_weights(self, x: Float[Tensor, "n c h w"], samples: int) -> Float[Tensor, "n samples"]:
         """log p(x, z) - log q(z|x) in nats at `samples` draws for each image (Burda et al. 2016, eq. 8).
@@ -234,10 +226,6 @@ class NVAE(nn.Module):
             state = group.cells(state)
             state = group.merge(state, choose(index, state))
         return state
-
-    def _mean_image(self, n: int, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """The mean image in [0, 1] of n choices of latents."""
-        return self.likelihood.mean(self._params(self._generate(n, choose)))
 
     def _params(self, state: Tensor) -> Tensor:
         """The likelihood's parameters of every pixel, which are most of the work and which a code does not need."""
