@@ -130,9 +130,9 @@ class Chosen(Contrast):
         return {"A": rows[::2], "B": rows[1::2]} | ({self.fits: records.rows(self.fits)} if self.fits else {})
 
     def tails(self, draw: Draw, draws: int = DRAWS) -> Tails:
-        void = False if self._alone or self.fits else self._places(draw)[2]
+        no_comparison = self._places(draw)[2]
         up, down = super().tails(draw, draws)
-        return np.where(void, 1, up), np.where(void, 1, down)
+        return np.where(no_comparison, 1, up), np.where(no_comparison, 1, down)
 
     def sides(self, draw: Draw) -> Sides:
         scores = np.moveaxis(draw.values(self.value, "B"), 2, 0)

@@ -20,7 +20,7 @@ Sides = tuple[Float[np.ndarray, "samples n"], Float[np.ndarray, "samples m"] | N
 
 
 class Form:
-    """What all forms share: no margin, one choice, any p within reach, and the interval.
+    """What all forms share: no margin, nothing to choose, one test, any p within reach, and the interval.
 
     Each has `units(records)`, the records of each setting by a key of the setting, which raises NotTestable where they
     are not there; `estimate(draw)`; and `tails(draw, draws)`.
@@ -39,7 +39,7 @@ class Form:
 
     def chooses(self, draw: Draw) -> bool:
         """Whether the models themselves say which settings are compared."""
-        return True
+        return False
 
     def choices(self, draw: Draw) -> int:
         """How many tests the least p is taken from."""
@@ -70,9 +70,6 @@ class Contrast(Form):
 
     `sides(draw)`: the numbers of both, margin included, with the pieces of their models; without a second side None.
     """
-
-    def chooses(self, draw: Draw) -> bool:
-        return False
 
     def estimate(self, draw: Draw) -> Estimate:
         a, b, _ = self.sides(draw)
@@ -183,6 +180,9 @@ class AllOf(Form):
         p = np.array([part.tails(draw, draws) for part in self.parts])
         return p[:, 0].max(axis=0), np.minimum(1, p[:, 1].min(axis=0) * len(p))
 
+    def chooses(self, draw: Draw) -> bool:
+        return True
+
     def choices(self, draw: Draw) -> int:
         return max(part.choices(draw) for part in self.parts)
 
@@ -204,9 +204,6 @@ class Slope(Form):
     held: float
     over: str = "beta"
     text = "slope on the logarithm, settings permuted within each seed"
-
-    def chooses(self, draw: Draw) -> bool:
-        return False
 
     def units(self, records: Records) -> Units:
         values, nats = records.grid(self.where, self.over), records.column("nats")
