@@ -265,7 +265,7 @@ def choices_of_beta(
     for beta, numbers in own.items():
         models = [runs[i] for i in numbers[:PAPER_MODELS]]
         nats = [kl_of_some(run, examined.images) for run in models]
-        agreement[beta] = float(np.median(metrics.udr(sweeps.codes(models, seen), nats, seed=settings.seed).scores))
+        agreement[beta] = float(np.median(metrics.udr(sweeps.codes(models, seen), nats, seed=settings.seed)))
     return means | {"no labels (UDR)": agreement}
 
 

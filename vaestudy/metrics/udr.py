@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import permutations
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -16,15 +15,10 @@ STEPS = 100_000  # in which latents that are nearly copies of each other converg
 INFORMATIVE_NATS = 0.01
 
 
-class UDR(NamedTuple):
-    """The score of each model in [0, 1], and of each pair: row predicts column, NaN on the diagonal."""
-
-    scores: Float[np.ndarray, " models"]
-    pairs: Float[np.ndarray, "models models"]
-
-
-def udr(codes: Models, kls: Sequence[Float[np.ndarray, " _"]], *, seed: int, points: int = 1_000) -> UDR:
-    """Ranks models without labels, from the codes (n, d) that each gives to the same images.
+def udr(
+    codes: Models, kls: Sequence[Float[np.ndarray, " _"]], *, seed: int, points: int = 1_000
+) -> Float[np.ndarray, " models"]:
+    """The score of each model in [0, 1] without labels, from the codes (n, d) that each gives to the same images.
 
     Duan et al. (2020), sec. 4: the standardised codes of one model predict those of another by lasso, on `points`
     images; the pair scores high when each latent has one strong partner (`pair_score`). Only latents whose mean KL, in
@@ -38,12 +32,12 @@ def udr(codes: Models, kls: Sequence[Float[np.ndarray, " _"]], *, seed: int, poi
             raise InputError("udr needs finite codes (n, d) and the finite mean KL (d,) in nats of each latent")
     rows = np.random.default_rng(seed).choice(len(codes[0]), min(points, len(codes[0])), replace=False)
     live = [_informative(code[rows], kl) for code, kl in zip(codes, kls, strict=True)]
-    pairs = np.diag(np.full(len(codes), np.nan))
+    pairs = np.diag(np.full(len(codes), np.nan))  # row predicts column
     for i, j in permutations(range(len(codes)), 2):
         if live[i].shape[1] and live[j].shape[1]:
             weights = Lasso(alpha=PENALTY, max_iter=STEPS).fit(live[i], live[j]).coef_
             pairs[i, j] = pair_score(np.abs(np.atleast_2d(weights)).T)
-    return UDR(np.nanmedian(pairs, axis=0), pairs)
+    return np.nanmedian(pairs, axis=0)
 
 
 def pair_score(strength: Float[np.ndarray, "a b"]) -> float:
