@@ -114,16 +114,16 @@ class Chosen(Contrast):
 
     @property
     def text(self) -> str:
-        return f"chosen on every second seed, judged on the others; {(Positive if self._alone else Above).text}"
+        return f"chosen on every second seed, judged on the others; {(Positive if self._against_zero else Above).text}"
 
     @property
-    def _alone(self) -> bool:
+    def _against_zero(self) -> bool:
         return not (self.fits or self.rival or self.base is not None)
 
     def units(self, records: Records) -> Units:
         grid = records.grid(self.where, self.over)
         rows = records.sweep(self.where, self.over, grid)
-        if self._alone and len(rows[1::2]) < 10:
+        if self._against_zero and len(rows[1::2]) < 10:
             raise NotTestable(f"{len(rows[1::2])} models judge where sign-flips need ten")
         if self.base is not None and self.base not in grid:
             raise NotTestable(f"no model has {self.over} = {self.base}")
@@ -137,10 +137,11 @@ class Chosen(Contrast):
     def sides(self, draw: Draw) -> Sides:
         scores = np.moveaxis(draw.values(self.value, "B"), 2, 0)
         chosen, rival, _ = self._places(draw)
-        if self._alone:
-            return taken(scores, chosen), None, None
+        own = taken(scores, chosen)
+        if self._against_zero:
+            return own, None, None
         other = draw.values(self.value, self.fits) if self.fits else taken(scores, rival)
-        return taken(scores, chosen), other, draw.pieces("B", self.fits or "B")
+        return own, other, draw.pieces("B", self.fits or "B")
 
     def _places(self, draw: Draw):
         """The place of the setting chosen on A and of its rival, and where they are no comparison."""

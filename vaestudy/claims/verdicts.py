@@ -61,11 +61,11 @@ def _tested(claim: Claim, records: Records) -> _Tested:
     return _Tested(draw, up, down, min(1.0, 2 * min(up, down)))
 
 
-def _judged(claim: Claim, one: _Tested, adjusted: float, level: float) -> dict:
+def _judged(claim: Claim, tested: _Tested, adjusted: float, level: float) -> dict:
     """What a test says whose two-sided p is held against `level`."""
-    test, draw, reason, visible = claim.test, one.draw, None, None
-    verdict = str(decisions(np.array(one.up), np.array(one.down), level))
-    if one.p <= level and verdict == "undecided":
+    test, draw, reason, visible = claim.test, tested.draw, None, None
+    verdict = str(decisions(np.array(tested.up), np.array(tested.down), level))
+    if tested.p <= level and verdict == "undecided":
         reason = "the effect is above 0 and yet below what would be enough"
     effect, se, df = (float(column[0]) for column in test.estimate(draw))
     if 2 * test.least_p(draw) <= level:
@@ -74,7 +74,7 @@ def _judged(claim: Claim, one: _Tested, adjusted: float, level: float) -> dict:
         reason = f"so few models cannot reach the level {level:.2g}"
     decidable = verdict != "undecided" and repeated(test, draw, level, verdict) >= REPEATED
     numbers = {"n": _models(draw), "effect": effect - test.margin, "interval": np.ravel(test.interval(draw)).tolist()}
-    numbers |= {"p": one.p, "p_adjusted": adjusted, "smallest_visible": visible}
+    numbers |= {"p": tested.p, "p_adjusted": adjusted, "smallest_visible": visible}
     seeds = draw.records.frame["seed"].iloc[_places(draw)].nunique()
     numbers |= {"interim": f"{seeds} of {claim.models} seeds"} if seeds < claim.models else {}
     return numbers | {"verdict": verdict, "decidable": decidable, "reason": reason}
