@@ -10,11 +10,11 @@ may still be off by one pixel. With the original archive in the data folder its 
 
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from vaestudy.data.cache import cached_array
 from vaestudy.data.grids import read_npz
@@ -61,14 +61,18 @@ def dsprites(side: int, split: str, data_dir: Path, download: bool = False) -> I
     Raises:
         InputError: a damaged archive.
     """
-    if side == 64:
-        storage, details = _full(data_dir)
-    else:
-        path = cache_path(data_dir, f"{_stem(data_dir)}-{side}.npy")
-        storage, details = cached_array(
-            path, (COUNT, 1, side, side), lambda start: _pooled(data_dir, 64 // side, start), source="pooled"
-        )
+    stem, bits, source = "dsprites", drawn, f"rendered, {len(CORRECTIONS)} pixels corrected"
+    if (archive := data_dir / ARCHIVE).exists():
+        stem, bits, source = "dsprites-original", partial(_read, archive), ARCHIVE
+    whole = partial(cached_array, cache_path(data_dir, f"{stem}-64.npy"), (COUNT, 512), bits, source=source)
+
+    def pooled(start: int) -> Iterator[np.ndarray]:
+        for part in whole()[0][start:].split(8192):
+            yield block_counts(part.numpy(), 64 // side)[:, None]
+
     shape, levels, known = (1, side, side), (64 // side) ** 2, Factors(NAMES, SIZES)
+    small = partial(cached_array, cache_path(data_dir, f"{stem}-{side}.npy"), (COUNT, *shape), pooled, source="pooled")
+    storage, details = whole() if side == 64 else small()
     return ImageSet("dsprites", shape, storage, levels, side == 64, known, checksum=details["checksum"])
 
 
@@ -121,23 +125,6 @@ def block_counts(bits: UInt8[np.ndarray, "n 512"], block: int) -> UInt8[np.ndarr
     shifts = np.arange(8 - block, -1, -block, dtype=np.uint8)
     cells = bits.reshape(-1, 64 // block, block, 8, 1) >> shifts & (2**block - 1)
     return np.bitwise_count(cells).sum(axis=2, dtype=np.uint8).reshape(len(bits), 64 // block, -1)
-
-
-def _stem(data_dir: Path) -> str:
-    return "dsprites-original" if (data_dir / ARCHIVE).exists() else "dsprites"
-
-
-def _full(data_dir: Path) -> tuple[Tensor, dict]:
-    path, archive = cache_path(data_dir, f"{_stem(data_dir)}-64.npy"), data_dir / ARCHIVE
-    if archive.exists():
-        return cached_array(path, (COUNT, 512), lambda start: _read(archive, start), source=ARCHIVE)
-    return cached_array(path, (COUNT, 512), drawn, source=f"rendered, {len(CORRECTIONS)} pixels corrected")
-
-
-def _pooled(data_dir: Path, block: int, start: int) -> Iterator[np.ndarray]:
-    bits = _full(data_dir)[0][start:]
-    for part in bits.split(8192):
-        yield block_counts(part.numpy(), block)[:, None]
 
 
 def drawn(start: int) -> Iterator[UInt8[np.ndarray, "1024 512"]]:
