@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -93,29 +92,27 @@ def _make(path: Path, shape: tuple[int, ...], pieces: Pieces, about: dict) -> No
     if array is not None:
         with suppress(FileNotFoundError, ValueError):
             row, unreadable = json.loads(progress.read_text())
-    rest = pieces(row)
-    first = list(islice(rest, 1))
 
     def save() -> None:
-        array.flush()  # before the note: what it counts must be there after a power cut, too
-        write_json(progress, [row, unreadable])
+        if array is not None:
+            array.flush()  # before the note: what it counts must be there after a power cut, too
+            write_json(progress, [row, unreadable])
 
     def remove() -> None:
         for unfinished in (progress, partial):
             unfinished.unlink(missing_ok=True)
 
-    if array is None:
-        remove()
-        array = _reserved(partial, shape)
     saved = time.monotonic()
     try:
         with tqdm(total=shape[0], initial=row, desc=path.stem, unit=" images", disable=None) as bar:
-            for piece in chain(first, rest):
-                bad = [k for k, image in enumerate(piece) if image is None] if isinstance(piece, list) else []
-                array[row : row + len(piece)] = (
-                    [np.zeros_like(array[0]) if image is None else image for image in piece] if bad else piece
-                )
-                unreadable += [row + k for k in bad]
+            for piece in pieces(row):
+                if array is None:
+                    remove()
+                    array = _reserved(partial, shape)
+                if isinstance(piece, list):
+                    unreadable += [row + k for k, image in enumerate(piece) if image is None]
+                    piece = [np.zeros(shape[1:], np.uint8) if image is None else image for image in piece]
+                array[row : row + len(piece)] = piece
                 row += len(piece)
                 bar.update(len(piece))
                 if time.monotonic() - saved > SAVED_EVERY:
