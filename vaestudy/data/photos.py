@@ -55,17 +55,21 @@ def _album(root: Path, files: tuple[str, ...], _labels: tuple[int, int]) -> Albu
     return Album(list(files), np.array([split_of(file) for file in files]), factors, note)
 
 
-def folder(side: int, split: str, root: Path, download: bool = False) -> ImageSet:
+def folder(
+    side: int, split: str, root: Path, download: bool = False, *, name: str = "folder", cache_dir: Path | None = None
+) -> ImageSet:
     """Every image below `root`, whatever its mode and size: its middle square in RGB, with the factors of `labels.csv`.
 
     A file belongs to a split by the hash of its name relative to `root`: 80 % train, 10 % valid, 10 % test, whatever
     other files there are. Files that cannot be decoded are skipped and named in a warning. The decoded array is kept
-    in `default_dir()`, never among the photographs.
+    in `cache_dir`, by default `default_dir()`: never among the photographs.
 
     Raises:
         InputError: no image in the folder or in the split, or labels that do not fit the images.
     """
-    return _pictures("folder", side, split, root, default_dir())
+    album = look(root)
+    decode = partial(decode_all, name, root, album.files, Recipe(side), cache_dir or default_dir())
+    return members(name, decode, album.factors, album.splits == split, split, album.note)
 
 
 def celeba_hq(side: int, split: str, data_dir: Path, download: bool = False) -> ImageSet:
@@ -73,7 +77,7 @@ def celeba_hq(side: int, split: str, data_dir: Path, download: bool = False) -> 
     root = data_dir / "celeba_hq"
     if not root.exists():
         raise InputError(f"there is no {root}: {CELEBA_HQ_ADVICE}")
-    return _pictures("celeba_hq", side, split, root, data_dir)
+    return folder(side, split, root, name="celeba_hq", cache_dir=data_dir)
 
 
 def split_of(name: str) -> str:
@@ -88,19 +92,11 @@ def members(name: str, decode: Decode, factors: Factors | None, inside: np.ndarr
     Raises:
         InputError: there are none; before anything is decoded, if that is known by then.
     """
-    empty = InputError(f"no image of {name} is in the split {split!r}")
+    if inside.any():
+        storage, details = decode()
+        inside = inside & ~np.isin(np.arange(len(inside)), details["unreadable"])
     if not inside.any():
-        raise empty
-    storage, details = decode()
-    inside = inside & ~np.isin(np.arange(len(inside)), details["unreadable"])
-    if not inside.any():
-        raise empty
+        raise InputError(f"no image of {name} is in the split {split!r}")
     shape = tuple(storage.shape[1:])
     images = ImageSet(name, shape, storage, factors_of_rows=factors, checksum=details["checksum"], note=note)
     return images.select(inside, split=split, crop=details["crop"] or "middle square")
-
-
-def _pictures(name: str, side: int, split: str, root: Path, cache_dir: Path) -> ImageSet:
-    album = look(root)
-    decode = partial(decode_all, name, root, album.files, Recipe(side), cache_dir)
-    return members(name, decode, album.factors, album.splits == split, split, album.note)
