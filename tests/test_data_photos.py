@@ -119,9 +119,10 @@ def many(tmp_path):
 
 def test_several_processes_give_what_one_gives(many, tmp_path, monkeypatch):
     files = list_images(many)
-    monkeypatch.setattr(decode, "POOL_PAYS", 0)
-    alone, one = decode_all("alone", many, files, Recipe(16), tmp_path, workers=1)
-    together, two = decode_all("together", many, files, Recipe(16), tmp_path, workers=2)
+    monkeypatch.setattr(decode, "processes", lambda _: 1)
+    alone, one = decode_all("alone", many, files, Recipe(16), tmp_path)
+    monkeypatch.setattr(decode, "processes", lambda _: 2)
+    together, two = decode_all("together", many, files, Recipe(16), tmp_path)
     assert one == two
     assert one["unreadable"] == [300]
     np.testing.assert_array_equal(alone, together)
@@ -134,7 +135,7 @@ def test_a_killed_call_goes_on_where_it_was(many, tmp_path, monkeypatch):
         "whole = decode.decode\n"
         "def slow(path, recipe):\n    time.sleep(0.01)\n    return whole(path, recipe)\n"
         "decode.decode, root = slow, Path(sys.argv[1])\n"
-        "decode.decode_all('kept', root, decode.list_images(root), decode.Recipe(16), Path(sys.argv[2]), workers=1)\n"
+        "decode.decode_all('kept', root, decode.list_images(root), decode.Recipe(16), Path(sys.argv[2]))\n"
     )
     child = subprocess.Popen([sys.executable, "-c", script, str(many), str(tmp_path)], env=os.environ)
     while not (marks := [path for path in tmp_path.glob("kept-*.progress") if path.read_text()]):
@@ -148,10 +149,10 @@ def test_a_killed_call_goes_on_where_it_was(many, tmp_path, monkeypatch):
 
     calls, whole = [], decode.decode
     monkeypatch.setattr(decode, "decode", lambda path, recipe: calls.append(path) or whole(path, recipe))
-    kept, details = decode_all("kept", many, list_images(many), Recipe(16), tmp_path, workers=1)
+    kept, details = decode_all("kept", many, list_images(many), Recipe(16), tmp_path)
     assert len(calls) == 600 - finished
     assert details["unreadable"] == [300]
-    fresh, _ = decode_all("fresh", many, list_images(many), Recipe(16), tmp_path, workers=1)
+    fresh, _ = decode_all("fresh", many, list_images(many), Recipe(16), tmp_path)
     np.testing.assert_array_equal(kept, fresh)
     assert not list(tmp_path.glob("kept-*.p*"))
 

@@ -82,7 +82,7 @@ def decode(folder: Path, different: int = 500, count: int = 20_000) -> dict:
                 np.asarray(image.convert("RGB").crop(crop).resize((64, 64), Image.Resampling.BILINEAR))
 
     alone = seconds(plain)
-    ours = seconds(lambda: decode_all("bench", photos, files, Recipe(64, crop), folder, workers=workers))
+    ours = seconds(lambda: decode_all("bench", photos, files, Recipe(64, crop), folder))
     return row(
         f"{count:,} JPEGs of 178x218 decoded and kept by {workers} processes, their start included",
         count / ours,

@@ -1,6 +1,6 @@
 """CelebA (Liu, Luo, Wang and Tang 2015) with its attributes, in the layouts that people have it in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from vaestudy.data.decode import Recipe, decode_all, decoded, kept, list_images, processes
+from vaestudy.data.decode import Recipe, decode_all, kept, list_images
 from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.data.photos import Decode, members
 from vaestudy.errors import InputError, first_line, reading
@@ -126,14 +126,14 @@ def _from_parquet(
         marks = pd.concat([table.read(names).to_pandas() for table in tables], ignore_index=True)
         counts = [table.metadata.num_rows for table in tables]
 
-    def pieces(start: int) -> Iterator[list]:
+    def photographs(start: int) -> Iterable[bytes]:
         batches = (batch for table in tables for batch in table.iter_batches(256, columns=["image"]))
         images = (image for batch in batches for image in batch.column(0).field("bytes").to_pylist())
-        return decoded(islice(images, start, None), recipe, processes(shards))
+        return islice(images, start, None)
 
     def decode() -> tuple[Tensor, dict]:
+        files = [str(shard.relative_to(root)) for shard in shards]
         with readable():
-            return kept("celeba", root, files, recipe, cache_dir, sum(counts), pieces)
+            return kept("celeba", root, files, recipe, cache_dir, sum(counts), photographs)
 
-    files = [str(shard.relative_to(root)) for shard in shards]
     return (marks > 0).astype(np.uint8), np.repeat(splits, counts), decode

@@ -9,7 +9,7 @@ import struct
 import time
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -22,12 +22,14 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from vaestudy.data.cache import Pieces, cached_array
+from vaestudy.data.cache import cached_array
 from vaestudy.data.paths import cache_path
 from vaestudy.errors import InputError
 from vaestudy.files import replacing
 
 logger = logging.getLogger(__name__)
+
+Photographs = Callable[[int], Iterable[Path | bytes]]  # from a number on: paths, or the bytes of files
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")  # none that runs a program
 SUFFIXES = {
@@ -129,22 +131,20 @@ def size_and_change(path: Path) -> tuple[int, int]:
 
 
 def decode_all(
-    name: str, folder: Path, files: list[str], recipe: Recipe, cache_dir: Path, workers: int | None = None
+    name: str, folder: Path, files: list[str], recipe: Recipe, cache_dir: Path
 ) -> tuple[UInt8[Tensor, "n 3 side side"], dict]:
     """Some files of a folder as uint8 (n, 3, side, side), with "checksum" and "unreadable" (rows left black).
 
-    A call that was stopped goes on where it was. `workers` is the number of processes, by default one for each core
-    that this process may use.
+    A call that was stopped goes on where it was.
 
     Raises:
         InputError: a file cannot be opened, none can be decoded, or the cache cannot be written.
     """
 
-    def pieces(start: int) -> Iterator[list]:
-        paths = [folder / file for file in files[start:]]
-        return decoded(paths, recipe, workers or processes(paths))
+    def paths(start: int) -> list[Path]:
+        return [folder / file for file in files[start:]]
 
-    storage, details = kept(name, folder, files, recipe, cache_dir, len(files), pieces)
+    storage, details = kept(name, folder, files, recipe, cache_dir, len(files), paths)
     if bad := details["unreadable"]:
         names = ", ".join(files[row] for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
         logger.warning("%s: skipped %d of %d images that cannot be decoded: %s", folder, len(bad), len(files), names)
@@ -152,9 +152,21 @@ def decode_all(
 
 
 def kept(
-    name: str, folder: Path, files: list[str], recipe: Recipe, cache_dir: Path, count: int, pieces: Pieces
+    name: str, folder: Path, files: list[str], recipe: Recipe, cache_dir: Path, count: int, photographs: Photographs
 ) -> tuple[UInt8[Tensor, "n 3 side side"], dict]:
-    """The `count` images in some files, kept in `cache_dir` under a name of the files' content and the recipe."""
+    """The `count` photographs in some files, decoded by several processes where that pays.
+
+    They are kept in `cache_dir` under a name of the files' content and the recipe.
+    """
+
+    def pieces(start: int) -> Iterator[list]:
+        workers = processes(folder / file for file in files)
+        # loky's processes import neither a script without a main guard nor hold the locks of this one's threads.
+        pool = joblib.Parallel(workers, return_as="generator", backend="loky", idle_worker_timeout=10)
+        images = pool(joblib.delayed(decode)(photograph, recipe) for photograph in photographs(start))
+        while piece := list(islice(images, PIECE)):
+            yield piece
+
     content = content_digest(folder, files, cache_dir)
     identity = hashlib.sha256(json.dumps([asdict(recipe), content]).encode()).hexdigest()[:16]
     path = cache_path(cache_dir, f"{name}-{recipe.side}-{identity}.npy")
@@ -164,16 +176,6 @@ def kept(
         return cached_array(path, shape, pieces, source=source, **asdict(recipe))
     except BrokenProcessPool as error:
         raise InputError("a decoding process died (out of memory?); the same call goes on where it was") from error
-
-
-def decoded(sources: Iterable[Path | bytes], recipe: Recipe, workers: int) -> Iterator[list]:
-    """Photographs as `decode` gives them, some at a time, made by so many processes."""
-    # loky's processes import neither a script without a main guard nor hold the locks of this one's threads.
-    options = {"backend": "loky", "idle_worker_timeout": 10} if workers > 1 else {}
-    pool = joblib.Parallel(workers, return_as="generator", **options)
-    images = pool(joblib.delayed(decode)(source, recipe) for source in sources)
-    while piece := list(islice(images, PIECE)):
-        yield piece
 
 
 def decode(source: Path | bytes, recipe: Recipe) -> UInt8[np.ndarray, "3 side side"] | None:
