@@ -231,14 +231,5 @@ def test_splits_and_variations_are_different_sets_of_the_same_kind(tmp_path, few
     assert (train.name, len(train), len(test)) == ("faces_mild", 30, 3)
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_draws_the_same_faces():
-    index = np.arange(200)
-    values = sampled(index)
-    there, here = (render(values, 64, identity=index, device=device).cpu() for device in ("cuda", "cpu"))
-    assert ((there.int() - here.int()).abs() > 1).float().mean() < 1e-4
-
-
 def test_the_renderer_knows_no_factors():
     assert not set(vars(portrait)) & {"FACTORS", "sampled", "np"}

@@ -34,7 +34,7 @@ class Rays:
     @classmethod
     def through(cls, azimuth: Number, elevation: Number, lamp: Number, side: int, zoom: float) -> "Rays":
         """One ray through each pixel; the head and the lamp stand at these angles (rad)."""
-        steps = ((torch.arange(side, device=azimuth.device) + 0.5) * (2 / side) - 1) / zoom
+        steps = ((torch.arange(side) + 0.5) * (2 / side) - 1) / zoom
         sin_a, cos_a, sin_e, cos_e = azimuth.sin(), azimuth.cos(), elevation.sin(), elevation.cos()
         right = (cos_a, torch.zeros_like(cos_a), sin_a)
         up = (-sin_e * sin_a, cos_e, sin_e * cos_a)

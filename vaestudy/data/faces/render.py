@@ -98,7 +98,7 @@ VARIATIONS = {
 }
 
 
-def faces(side: int, split: str, data_dir: Path, download: bool = False, *, variation: str) -> ImageSet:
+def faces(side: int, split: str, data_dir: Path, download: bool, *, variation: str) -> ImageSet:
     """A fixed set of rendered faces, three channels, drawn once and then opened from `data_dir`.
 
     "train" has 40,000 faces, 20,000 mild ones, "test" a tenth as many others. "mild" faces have muted walls, heads that
@@ -112,15 +112,14 @@ def faces(side: int, split: str, data_dir: Path, download: bool = False, *, vari
     values = sampled(index, variation)
     name = "faces" if variation == "full" else f"faces_{variation}"
     path = cache_path(data_dir, f"{name}-{VERSION}-{side}-{split}-{count}.npy")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     block = 2**24 // (3 * side**2)
 
     def pieces(start: int) -> Iterator[np.ndarray]:
         for first in range(start, count, block):
             rows = slice(first, first + block)
-            yield render(values[rows], side, variation, identity=index[rows], device=device).cpu().numpy()
+            yield render(values[rows], side, variation, identity=index[rows]).numpy()
 
-    storage, _ = cached_array(path, (count, 3, side, side), pieces, source=f"rendered on {device}")
+    storage, _ = cached_array(path, (count, 3, side, side), pieces, source="rendered")
     # Of what is drawn and not of the pixels, whose last bit may differ from one processor to the next.
     plan = hashlib.sha256(f"{name} {VERSION} {split}".encode() + values.tobytes()).hexdigest()
     return ImageSet(name, (3, side, side), storage, factors_of_rows=Factors(NAMES, SIZES, values), checksum=plan)
@@ -140,7 +139,6 @@ def render(
     variation: str = "full",
     *,
     identity: Int[np.ndarray, " n"] | None = None,
-    device: str | torch.device = "cpu",
 ) -> UInt8[Tensor, "n 3 {image_size} {image_size}"]:
     """Faces with these factor values (columns as in `FACTORS`); a picture depends on its own row alone.
 
@@ -155,10 +153,8 @@ def render(
     check_choice("variation", variation, VARIATIONS)
     if values.shape[1] != len(SIZES) or (values < 0).any() or (values >= SIZES).any():
         raise InputError(f"factor values must have {len(SIZES)} columns from 0 to below {', '.join(map(str, SIZES))}")
-    device = torch.device(device)
-    look, zoom = _look(values, identity, variation, device), VARIATIONS[variation].zoom
-    # Smaller chunks would leave threads waiting for the interpreter, and a GPU for its launches.
-    chunk = max(1, (2**18 if device.type == "cpu" else 2**20) // image_size**2)
+    look, zoom = _look(values, identity, variation), VARIATIONS[variation].zoom
+    chunk = 2**18 // image_size**2  # smaller ones would leave threads waiting for the interpreter
 
     def part(start: int) -> Tensor:
         rows = {name: values[start : start + chunk] for name, values in look.items()}
@@ -166,9 +162,8 @@ def render(
 
     # Operations this small lose more by being split over the cores than whole chunks do.
     threads = torch.get_num_threads()
-    workers = threads if device.type == "cpu" else 1
     try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return torch.cat(list(pool.map(part, range(0, len(values), chunk))))
     finally:
         torch.set_num_threads(threads)
@@ -183,7 +178,7 @@ def uniform(index: np.ndarray, stream: int, columns: int) -> Float[np.ndarray, "
     return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
 
 
-def _look(values: np.ndarray, identity: np.ndarray | None, variation: str, device: torch.device) -> dict[str, Tensor]:
+def _look(values: np.ndarray, identity: np.ndarray | None, variation: str) -> dict[str, Tensor]:
     how = VARIATIONS[variation]
     value = dict(zip(NAMES, values.T, strict=True))
     share = {name: value[name] / (size - 1) for name, size in FACTORS.items()}
@@ -224,8 +219,7 @@ def _look(values: np.ndarray, identity: np.ndarray | None, variation: str, devic
     }
     if how.free_hues:
         look["background"] = _hue((value["background"] + 0.5 + 0.5 * trait["wall"]) / FACTORS["background"], 0.5, 0.25)
-    tensors = {name: torch.tensor(array, dtype=torch.float32, device=device) for name, array in look.items()}
-    return {name: t[..., None, None] for name, t in tensors.items()}
+    return {name: torch.tensor(array, dtype=torch.float32)[..., None, None] for name, array in look.items()}
 
 
 def _hue(turn: np.ndarray, middle: float, swing: float) -> np.ndarray:
