@@ -1,6 +1,6 @@
 """CelebA (Liu, Luo, Wang and Tang 2015) with its attributes, in the layouts that people have it in."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaestudy.data.decode import Recipe, decode_all, kept, list_images
 from vaestudy.data.imageset import Factors, ImageSet
-from vaestudy.data.photos import Decode, members
+from vaestudy.data.photos import members
 from vaestudy.errors import InputError, first_line, reading
 
 SPLITS = ("train", "valid", "test")
@@ -34,7 +34,7 @@ NAMES = (
 # fmt: on
 
 
-def celeba(side: int, split: str, data_dir: Path, download: bool = False) -> ImageSet:
+def celeba(side: int, split: str, data_dir: Path, download: bool) -> ImageSet:
     """CelebA aligned and cropped: 162,770 faces to train on, 19,867 valid, 19,962 test, 40 binary attributes each.
 
     In `data_dir/celeba`, or `data_dir` itself: the folder of images and two lists, .txt as published or .csv, or
@@ -46,10 +46,11 @@ def celeba(side: int, split: str, data_dir: Path, download: bool = False) -> Ima
     """
     root = data_dir if any(map(Path.exists, _spellings(data_dir, PARTITION))) else data_dir / "celeba"
     if shards := sorted(root.glob("**/*.parquet")):
-        table, parts, decode = _from_parquet(root, shards, Recipe(side, CROP), data_dir)
+        marks, parts, decode = _from_parquet(root, shards)
     else:
-        table, parts, decode = _from_lists(root, Recipe(side, CROP), data_dir, download)
-    factors = Factors(list(table.columns), [2] * table.shape[1], table.to_numpy(np.uint8))
+        marks, parts, decode = _from_lists(root, data_dir, download)
+    factors = Factors(list(marks.columns), [2] * marks.shape[1], (marks > 0).to_numpy(np.uint8))
+    decode = partial(decode, Recipe(side, CROP), data_dir)
     return members("celeba", decode, factors, parts == SPLITS.index(split), split, {})
 
 
@@ -57,8 +58,8 @@ def _spellings(root: Path, name: str) -> list[Path]:
     return [root / f"{name}{suffix}" for suffix in (".txt", ".csv")]
 
 
-def _from_lists(root: Path, recipe: Recipe, cache_dir: Path, download: bool) -> tuple[pd.DataFrame, np.ndarray, Decode]:
-    """The table of attributes (images, 40), each image's split, and what decodes the images."""
+def _from_lists(root: Path, data_dir: Path, download: bool) -> tuple[pd.DataFrame, np.ndarray, Callable]:
+    """The table of attributes (images, 40), each image's split, and what decodes the images by a recipe."""
     needed = {
         IMAGES: [root / IMAGES / IMAGES, root / IMAGES],
         **{f"{name}.txt or .csv": _spellings(root, name) for name in (PARTITION, ATTRIBUTES)},
@@ -70,10 +71,10 @@ def _from_lists(root: Path, recipe: Recipe, cache_dir: Path, download: bool) -> 
         from torchvision.datasets import CelebA
 
         try:
-            CelebA(cache_dir, download=True)
+            CelebA(data_dir, download=True)
         except Exception as error:  # gdown raises types of its own, and often: Drive has a daily quota
             raise InputError(f"the download of celeba failed ({first_line(error)}): {ADVICE}") from error
-        return _from_lists(cache_dir / "celeba", recipe, cache_dir, download=False)
+        return _from_lists(data_dir / "celeba", data_dir, download=False)
     pictures, parts_path, marks_path = found.values()
     parts = _list(parts_path, (0, 1, 2), "0, 1 or 2", header=None, index_col=0)
     files, listed = list_images(pictures), list(parts.index)
@@ -89,8 +90,7 @@ def _from_lists(root: Path, recipe: Recipe, cache_dir: Path, download: bool) -> 
     marks = _list(marks_path, (-1, 1), "times 1 or -1", skiprows=1)
     if listed != list(marks.index):
         raise InputError(f"{parts_path} and {marks_path.name} do not list the same images: fetch both from {PAGE}")
-    decode = partial(decode_all, "celeba", pictures, files, recipe, cache_dir)
-    return (marks > 0).astype(np.uint8), parts.iloc[:, 0].to_numpy(), decode
+    return marks, parts.iloc[:, 0].to_numpy(), partial(decode_all, "celeba", pictures, files)
 
 
 def _list(path: Path, allowed: tuple[int, ...], words: str, **options) -> pd.DataFrame:
@@ -105,9 +105,7 @@ def _list(path: Path, allowed: tuple[int, ...], words: str, **options) -> pd.Dat
     return table
 
 
-def _from_parquet(
-    root: Path, shards: list[Path], recipe: Recipe, cache_dir: Path
-) -> tuple[pd.DataFrame, np.ndarray, Decode]:
+def _from_parquet(root: Path, shards: list[Path]) -> tuple[pd.DataFrame, np.ndarray, Callable]:
     """The same of parquet files: a column "image" with the bytes of the image files, and one for each attribute."""
     try:
         from pyarrow import lib, parquet
@@ -131,9 +129,9 @@ def _from_parquet(
         images = (image for batch in batches for image in batch.column(0).field("bytes").to_pylist())
         return islice(images, start, None)
 
-    def decode() -> tuple[Tensor, dict]:
+    def decode(recipe: Recipe, cache_dir: Path) -> tuple[Tensor, dict]:
         files = [str(shard.relative_to(root)) for shard in shards]
         with readable():
             return kept("celeba", root, files, recipe, cache_dir, sum(counts), photographs)
 
-    return (marks > 0).astype(np.uint8), np.repeat(splits, counts), decode
+    return marks, np.repeat(splits, counts), decode
