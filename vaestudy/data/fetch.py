@@ -27,15 +27,15 @@ def fetch(addresses: Sequence[str], md5: str, target: Path) -> None:
         with writing(target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(target.with_name(f".{target.name}.lock"), f"fetches {target}"))
-        for address in () if target.exists() else addresses:
+        if target.exists():
+            return
+        for address in addresses:
             try:
                 _append(address, partial)
                 break
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 if address == addresses[-1]:
                     raise
-        if target.exists():
-            return
         with partial.open("rb") as file:
             found = hashlib.file_digest(file, "md5").hexdigest()
         if found != md5:

@@ -5,6 +5,7 @@ import hashlib
 import tarfile
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,7 +37,7 @@ ADVICE = {name: f"{text} in data_dir, or pass download=True" for name, text in A
 DAMAGE = (RuntimeError, OSError, EOFError, ValueError, TypeError, IndexError, zlib.error, tarfile.TarError)
 
 
-def mnist(side: int, split: str, data_dir: Path, download: bool = False, *, name: str = "mnist") -> ImageSet:
+def mnist(side: int, split: str, data_dir: Path, download: bool, *, name: str = "mnist") -> ImageSet:
     """MNIST or Fashion-MNIST: 60,000 or 10,000 grey images with their class, 28x28 or zero-padded to 32x32.
 
     Padding by 2 is NVAE's choice (Vahdat and Kautz 2020, sec. 4). The four IDX files are looked for in
@@ -74,7 +75,7 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
     raise ValueError(f"{path.name} is no whole IDX file")
 
 
-def cifar10(side: int, split: str, data_dir: Path, download: bool = False) -> ImageSet:
+def cifar10(side: int, split: str, data_dir: Path, download: bool) -> ImageSet:
     """CIFAR-10: 50,000 or 10,000 colour images of 32x32 with their class.
 
     The batches are looked for in `data_dir/cifar-10-batches-py`, or in the archive that holds them in `data_dir`. They
@@ -96,11 +97,9 @@ def cifar10(side: int, split: str, data_dir: Path, download: bool = False) -> Im
             with tarfile.open(archive) as tar:
                 tar.extractall(unpacked, filter="data")
         found = CIFAR10(data_dir if folder.exists() else unpacked, train=split == "train")
-    pixels = np.ascontiguousarray(found.data.transpose(0, 3, 1, 2))
-    return _classes("cifar10", split, torch.from_numpy(pixels), np.array(found.targets))
+    return _classes("cifar10", split, found.data.transpose(0, 3, 1, 2), np.array(found.targets))
 
 
-def _classes(name: str, split: str, pixels: Tensor, classes: np.ndarray) -> ImageSet:
-    checksum, known = hashlib.sha256(pixels.numpy()).hexdigest(), Factors(["class"], [10], classes[:, None])
-    shape = tuple(pixels.shape[1:])
-    return ImageSet(name, shape, pixels, factors_of_rows=known, checksum=checksum, note={"split": split})
+def _classes(name: str, split: str, pixels: Tensor | np.ndarray, classes: np.ndarray) -> ImageSet:
+    images = ImageSet.from_array(pixels, Factors(["class"], [10], classes[:, None]), name)
+    return replace(images, note={"split": split})
