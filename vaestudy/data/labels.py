@@ -67,8 +67,7 @@ def _table(path: Path) -> pd.DataFrame:
         read = partial(pd.read_csv, path, sep=separator, dtype={0: str}, **how)
         table = read()
         if separator == ";":  # where many spreadsheets write 1,5
-            commas = read(decimal=",").select_dtypes("number")
-            table = table.assign(**{name: commas[name] for name in commas})
+            table = table.assign(**read(decimal=",").select_dtypes("number"))
     if table.shape[1] < 2 or not len(table) or not isinstance(table.index, pd.RangeIndex):
         raise InputError(f"{path} must have a first line of names, then a file name and one value for each factor")
     # Spreadsheets end lines and files with empty cells.

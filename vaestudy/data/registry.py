@@ -5,7 +5,6 @@ folder of the data files and whether it may download, and returns an `ImageSet`.
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -129,8 +128,7 @@ def about(name: str, data_dir: str | Path | None = None) -> DataSetInfo:
     if not info.needs_data_dir and not root.is_dir():
         return info
     album = photos.look(root)
-    counted = Counter(album.splits.tolist())
-    info = replace(info, splits={split: counted[split] for split in info.splits})
+    info = replace(info, splits={split: int((album.splits == split).sum()) for split in info.splits})
     if (own := album.factors) is None:
         return replace(info, labels="none")
     sizes, values = dict(zip(own.names, own.sizes, strict=True)), own.values(np.flatnonzero(album.splits == "train"))
