@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from vaestudy import data, experiments
-from vaestudy.data import paths
+from vaestudy.data import cache, paths
 from vaestudy.errors import InputError
 
 
@@ -64,7 +64,7 @@ def test_the_cache_of_a_read_only_folder_goes_to_the_default_one(project, monkey
     assert {".npy", ".json"} <= made
     kept = project / "mount" / "made-earlier.npy"
     kept.write_bytes(b"")
-    assert paths.cache_path(project / "mount", "made-earlier.npy") == kept
+    assert cache.cache_path(project / "mount", "made-earlier.npy") == kept
 
 
 @pytest.mark.parametrize(

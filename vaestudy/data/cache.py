@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
+from vaestudy.data.paths import default_dir
 from vaestudy.errors import InputError
 from vaestudy.files import locked, write_json
 
@@ -36,6 +37,13 @@ def only_found() -> Iterator[None]:
         yield
     finally:
         _only_found.reset(before)
+
+
+def cache_path(folder: Path, name: str) -> Path:
+    """Where an array made from the files in `folder` is kept: beside them, or in `default_dir()` if that is barred."""
+    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    kept_there = (folder / name).exists() or os.access(nearest, os.W_OK)
+    return (folder if kept_there else default_dir()) / name
 
 
 def cached_array(

@@ -22,8 +22,7 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from vaestudy.data.cache import cached_array
-from vaestudy.data.paths import cache_path
+from vaestudy.data.cache import cache_path, cached_array
 from vaestudy.errors import InputError
 from vaestudy.files import replacing
 

@@ -16,10 +16,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from vaestudy.data.cache import cached_array
+from vaestudy.data.cache import cache_path, cached_array
 from vaestudy.data.grids import read_npz
 from vaestudy.data.imageset import Factors, ImageSet
-from vaestudy.data.paths import cache_path
 from vaestudy.errors import InputError
 
 NAMES = ("shape", "scale", "orientation", "x", "y")
@@ -53,7 +52,7 @@ _ROWS = 256.0 * np.arange(64) + 128  # centres of the pixel rows, in 1/256 pixel
 _FROM_COLUMN = np.array([2 ** (64 - column) - 1 for column in range(65)], dtype=np.uint64)
 
 
-def dsprites(side: int, split: str, data_dir: Path, download: bool = False) -> ImageSet:
+def dsprites(side: int, split: str, data_dir: Path, download: bool) -> ImageSet:
     """All of dSprites as a full grid of factors, one channel; below 64 pixels the means of square blocks.
 
     There is no official split: "train" is the whole grid; `ImageSet.select`, `subsample` and `hold_out` cut it.
@@ -133,11 +132,9 @@ def drawn(start: int) -> Iterator[UInt8[np.ndarray, "1024 512"]]:
     for number, sprite_values in enumerate(np.ndindex(SIZES[:3])):
         bits = rasterized(sprite(*sprite_values))
         digest.update(bits)
-        for values, (row, column), value in CORRECTIONS:
+        for values, (row, column), _ in CORRECTIONS:
             if values[:3] == sprite_values:
-                byte, mask = row * 8 + column // 8, np.uint8(128 >> column % 8)
-                place = 32 * values[3] + values[4]
-                bits[place, byte] = bits[place, byte] & ~mask | mask * np.uint8(value)
+                bits[32 * values[3] + values[4], 8 * row + column // 8] ^= 128 >> column % 8
         if 1024 * number >= start:
             yield bits
     if (found := digest.hexdigest()) != DIGEST:

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from vaestudy.data.cache import cached_array
+from vaestudy.data.cache import cache_path, cached_array
 from vaestudy.data.decode import content_digest
 from vaestudy.data.imageset import Factors, ImageSet
-from vaestudy.data.paths import cache_path
 from vaestudy.errors import InputError, first_line
 
 SHAPES3D = {"floor_hue": 10, "wall_hue": 10, "object_hue": 10, "scale": 8, "shape": 4, "orientation": 15}
@@ -31,15 +30,7 @@ LOST = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
 
 
 def grid_of_images(
-    side: int,
-    split: str,
-    data_dir: Path,
-    download: bool = False,
-    *,
-    name: str,
-    file: str,
-    factors: dict[str, int],
-    advice: str,
+    side: int, split: str, data_dir: Path, download: bool, *, name: str, file: str, factors: dict[str, int], advice: str
 ) -> ImageSet:
     """Images (n, 64, 64, 3) of `data_dir/file` (.h5 or .npz), row-major over `factors`, the last one fastest.
 
@@ -51,20 +42,20 @@ def grid_of_images(
     path, sizes = data_dir / file, tuple(factors.values())
     if not path.exists():
         raise InputError(f"there is no {path}: {advice}")
-    count = math.prod(sizes)
     target = cache_path(data_dir, f"{name}-{side}-{content_digest(data_dir, [file], data_dir)[:16]}.npy")
 
     def pieces(start: int) -> Iterator[np.ndarray]:
+        read = read_h5 if path.suffix == ".h5" else read_npz
         try:
-            for piece in (read_h5 if path.suffix == ".h5" else read_npz)(path, sizes, start):
+            for piece in read(path, sizes, start):
                 yield block_means(piece, side)
+        except InputError:
+            raise
         except LOST as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(f"{path} is damaged ({first_line(error)}): {advice}") from error
 
-    storage, details = cached_array(target, (count, 3, side, side), pieces, source=file)
     known = Factors(list(factors), sizes)
+    storage, details = cached_array(target, (len(known), 3, side, side), pieces, source=file)
     return ImageSet(name, (3, side, side), storage, factors_of_rows=known, checksum=details["checksum"])
 
 

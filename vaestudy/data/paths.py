@@ -1,4 +1,4 @@
-"""Where data files are, as people write it, and where what is made from them is kept."""
+"""Where data files are, as people write it."""
 
 import os
 from pathlib import Path
@@ -31,10 +31,3 @@ def resolve(path: str | Path) -> Path:
     if barred:
         raise InputError(f"{folder} is no folder, or none that may be entered: name one that holds the data")
     return folder
-
-
-def cache_path(folder: Path, name: str) -> Path:
-    """Where an array made from the files in `folder` is kept: beside them, or in `default_dir()` if that is barred."""
-    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    kept_there = (folder / name).exists() or os.access(nearest, os.W_OK)
-    return (folder if kept_there else default_dir()) / name

@@ -56,7 +56,7 @@ def _album(root: Path, files: tuple[str, ...], _labels: tuple[int, int]) -> Albu
 
 
 def folder(
-    side: int, split: str, root: Path, download: bool = False, *, name: str = "folder", cache_dir: Path | None = None
+    side: int, split: str, root: Path, download: bool, *, name: str = "folder", cache_dir: Path | None = None
 ) -> ImageSet:
     """Every image below `root`, whatever its mode and size: its middle square in RGB, with the factors of `labels.csv`.
 
@@ -72,12 +72,12 @@ def folder(
     return members(name, decode, album.factors, album.splits == split, split, album.note)
 
 
-def celeba_hq(side: int, split: str, data_dir: Path, download: bool = False) -> ImageSet:
+def celeba_hq(side: int, split: str, data_dir: Path, download: bool) -> ImageSet:
     """CelebA-HQ from any images below `data_dir/celeba_hq`; splits as in `folder`."""
     root = data_dir / "celeba_hq"
     if not root.exists():
         raise InputError(f"there is no {root}: {CELEBA_HQ_ADVICE}")
-    return folder(side, split, root, name="celeba_hq", cache_dir=data_dir)
+    return folder(side, split, root, download, name="celeba_hq", cache_dir=data_dir)
 
 
 def split_of(name: str) -> str:

@@ -18,8 +18,6 @@ from vaestudy.data.faces.rays import Rays, bell, dot, facing, pooled, smooth, so
 SKULL = (0.50, 0.66, 0.56)  # half axes; every other length is in the same unit
 LEAN, BRIDGE = 0.28, 0.60  # lenses lean back from the nose; how far the bridge stands before the head's centre
 
-Colour = Float[Tensor, "n 3 1 1"]
-
 
 def draw(look: Look, size: int, zoom: float) -> UInt8[Tensor, "n 3 {size} {size}"]:
     """Pictures of n heads, `size` pixels a side; at `zoom` 1 the sides are two head units long.
@@ -34,7 +32,7 @@ def draw(look: Look, size: int, zoom: float) -> UInt8[Tensor, "n 3 {size} {size}
     return picture.mul_(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def tint(colour: Float[Tensor, "n _ 1 1"], *rgb: float) -> Colour:
+def tint(colour: Float[Tensor, "n _ 1 1"], *rgb: float) -> Float[Tensor, "n 3 1 1"]:
     return colour * colour.new_tensor(rgb)[:, None, None]
 
 

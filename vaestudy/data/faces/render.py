@@ -17,10 +17,9 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from vaestudy.data.cache import cached_array
+from vaestudy.data.cache import cache_path, cached_array
 from vaestudy.data.faces.portrait import draw
 from vaestudy.data.imageset import Factors, ImageSet
-from vaestudy.data.paths import cache_path
 from vaestudy.errors import InputError, check_choice
 
 FACTORS = {
