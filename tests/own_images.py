@@ -1,4 +1,4 @@
-"""Small data sets in the layouts that people have them in, for tests that train on them."""
+"""Small data sets in the layouts that people have them in, and the files that they are made of."""
 
 import hashlib
 import pickle
@@ -9,6 +9,17 @@ from PIL import Image
 from torchvision import datasets
 
 from vaestudy.data import celeba as published
+
+
+def gradient(width, height, seed=0):
+    """A smooth picture, different for each seed, that survives JPEG."""
+    corners = np.random.default_rng(seed).integers(0, 256, (2, 2, 3), dtype=np.uint8)
+    return Image.fromarray(corners).resize((width, height), Image.Resampling.BILINEAR)
+
+
+def idx_file(array):
+    """An IDX file: big-endian magic number with the number of axes, the sizes, the bytes."""
+    return struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
 
 
 def drawn(count, side, channels=3, seed=0):
@@ -46,8 +57,7 @@ def idx(root, kind, train=300, test=120):
         pixels, factors = drawn(count, 28, 1, seed=count)
         classes = (factors[:, 0] + 5 * (factors[:, 1] > 0)).astype(np.uint8)
         for name, array in (("images-idx3", pixels[..., 0]), ("labels-idx1", classes)):
-            head = struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape)
-            (raw / f"{part}-{name}-ubyte").write_bytes(head + array.tobytes())
+            (raw / f"{part}-{name}-ubyte").write_bytes(idx_file(array))
     return root
 
 

@@ -4,6 +4,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from own_images import gradient
 from PIL import Image
 
 from vaestudy import data
@@ -11,12 +12,6 @@ from vaestudy.data import decode
 from vaestudy.errors import InputError
 
 ATTRIBUTES = ("Smiling", "Eyeglasses", "Male")
-
-
-def gradient(width, height, seed=0):
-    """A smooth picture, different for each seed, that survives JPEG."""
-    corners = np.random.default_rng(seed).integers(0, 256, (2, 2, 3), dtype=np.uint8)
-    return Image.fromarray(corners).resize((width, height), Image.Resampling.BILINEAR)
 
 
 @pytest.fixture

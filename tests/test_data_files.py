@@ -2,7 +2,6 @@ import gzip
 import hashlib
 import pickle
 import shutil
-import struct
 import tarfile
 import threading
 import urllib.error
@@ -11,17 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
+from own_images import idx_file as idx
 from torchvision import datasets
 
 from vaestudy import data
 from vaestudy.errors import InputError
 
 COUNTS = {"train": 12, "t10k": 5}
-
-
-def idx(array):
-    """An IDX file: big-endian magic number with the number of axes, the sizes, the bytes."""
-    return struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
 
 
 def write_idx(root, kind, pack=False):

@@ -8,18 +8,13 @@ import time
 
 import numpy as np
 import pytest
+from own_images import gradient
 from PIL import Image
 
 from vaestudy import data
 from vaestudy.data import celeba, decode, photos
 from vaestudy.data.decode import Recipe, decode_all, list_images
 from vaestudy.errors import InputError
-
-
-def gradient(width, height, seed=0):
-    """A smooth picture, different for each seed, that survives JPEG."""
-    corners = np.random.default_rng(seed).integers(0, 256, (2, 2, 3), dtype=np.uint8)
-    return Image.fromarray(corners).resize((width, height), Image.Resampling.BILINEAR)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from own_images import idx_file as idx
 from PIL import Image
 
 from vaestudy import data
@@ -18,10 +19,6 @@ from vaestudy.errors import InputError
 HTML = b"<!DOCTYPE html><html><body>503: this file has moved</body></html>"
 PIXELS = np.zeros((4, 28, 28), np.uint8)
 LISTS = ("list_eval_partition.txt", "list_attr_celeba.txt")
-
-
-def idx(array):
-    return struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
 
 
 def mnist(**changed):
