@@ -25,29 +25,33 @@ RECIPE = (
 RECORDED = ("experiment", *RECIPE[2:], "seeds", "models", "seconds", "file")  # the columns of `records`
 FOLDERS = ("run", "file")  # columns of names that stay as they are
 FORMATS = {"β": "g", "beta": "g", "seconds": ",.1f"}  # of columns that look the same in every table
-Rows = pd.DataFrame | Iterable[Mapping]
+NUMBER = r"[−+]?(\d[\d.,]*(e−?\d+)?|∞)( ± [\d.]+)?"  # how a cell reads that holds one
+Rows = Sequence[Mapping[str, Any]]
 
 
 def table(
-    rows: Rows, caption: str, alt: str = "", formats: Mapping[str, str] | None = None,
+    rows: pd.DataFrame | Iterable[Mapping[str, Any]],
+    caption: str,
+    formats: Mapping[str, str] | None = None,
     once: Mapping[str, str] | None = None,
-) -> Output:  # fmt: skip
+) -> Output:
     """A table from dicts or a DataFrame, whose first column names the rows.
 
     The digits of a column follow from its values, unless `formats` says ".1f". Columns without any value are left out;
     one of `once` that is the same in every row is said above the table in the words given there.
     """
-    rows = _dicts(rows)
+    rows = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else [dict(row) for row in rows]
     once, formats = once or {}, formats or {}
     same = _shared([{name: row[name] for name in once if row.get(name) is not None} for row in rows])
     shown = [{name: value for name, value in row.items() if name not in same} for row in rows]
     before = _paragraph({once[name]: cell(value, formats.get(name, "")) for name, value in same.items()})
-    return _make("table", rows, caption, alt, shown, before, formats)
+    return _make("table", rows, caption, shown, before=before, formats=formats)
 
 
-def claims(rows: Sequence[dict[str, Any]], caption: str = "") -> Output:
+def claims(
+    rows: Rows, caption: str = "The claims of this page, each by the test that was fixed before the run."
+) -> Output:
     """The claims of a page from `vaestudy.claims.evaluate`, and under "published" what the published evidence says."""
-    rows = _dicts(rows)
     if not rows or any(not set(row) >= CLAIM for row in rows):
         raise InputError(f"claims are rows with the keys {', '.join(sorted(CLAIM))}")
     shown = [
@@ -62,8 +66,7 @@ def claims(rows: Sequence[dict[str, Any]], caption: str = "") -> Output:
         }
         for claim in rows
     ]
-    caption = caption or "The claims of this page, each by the test that was fixed before the run."
-    return _make("claims", rows, caption, words.verdicts(rows), shown)
+    return _make("claims", rows, caption, shown, alt=words.verdicts(rows))
 
 
 def headline(rows: Rows, caption: str = "This stage's headline numbers.") -> Output:
@@ -72,12 +75,11 @@ def headline(rows: Rows, caption: str = "This stage's headline numbers.") -> Out
     `ours` and `published` are numbers or text ("0.43 ± 0.02"); what nobody has published is None. A row may have
     `values` as well, one number a model, and the `digits` printed: another run of the report is compared by them.
     """
-    rows, order = _dicts(rows), (*HEADLINE, "values", "digits")
     for row in rows:
         if set(row) - {"values", "digits"} != set(HEADLINE):
             raise InputError(f"a headline row has the keys {', '.join(HEADLINE)}, not {', '.join(row)}")
-    rows = [{name: row[name] for name in order if name in row} for row in rows]
-    return _make("headline", rows, caption, shown=[{name: row[name] for name in HEADLINE} for row in rows])
+    shown = [{name: row[name] for name in HEADLINE} for row in rows]
+    return _make("headline", [{**first, **row} for first, row in zip(shown, rows, strict=True)], caption, shown)
 
 
 def provenance(rows: Rows, caption: str = "The runs behind this page.", kind: str = "provenance") -> Output:
@@ -87,13 +89,13 @@ def provenance(rows: Rows, caption: str = "The runs behind this page.", kind: st
     """
     # A notebook's file keeps its objects by the alphabet; the run comes first, and its figures last.
     key = lambda item: (item[0] != "run", isinstance(item[1], float))  # noqa: E731
-    rows = [dict(sorted(row.items(), key=key)) for row in _dicts(rows)]
+    rows = [dict(sorted(row.items(), key=key)) for row in rows]
     same = _shared(rows)
     own = [{name: value for name, value in row.items() if name not in same} for row in rows]
-    return _make(kind, rows, caption, shown=own, before=shared(rows))
+    return _make(kind, rows, caption, own, before=shared(rows))
 
 
-def shared(rows: Sequence[Mapping[str, Any]]) -> str:
+def shared(rows: Rows) -> str:
     """The paragraph of what the rows of a table of provenance have in common."""
     return _paragraph({k: cell(v, FORMATS.get(k, "")) for k, v in _shared(rows).items() if v is not None})
 
@@ -103,7 +105,7 @@ def _paragraph(same: Mapping[str, str]) -> str:
     return f'<p class="shared">{text}</p>' if text else ""
 
 
-def _shared(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _shared(rows: Rows) -> dict[str, Any]:
     return {k: v for k, v in rows[0].items() if all(row.get(k) == v for row in rows)} if rows else {}
 
 
@@ -127,23 +129,20 @@ def records(models: pd.DataFrame) -> Output:
 
 
 def _make(
-    kind: str, rows: Rows, caption: str, alt: str = "", shown: list[dict] | None = None, before: str = "",
+    kind: str, rows: Rows, caption: str, shown: Rows, *, alt: str = "", before: str = "",
     formats: Mapping[str, str] | None = None,
 ) -> Output:  # fmt: skip
-    """A table of `shown`, or of all that the rows hold."""
-    rows = _dicts(rows)
+    """A table of `shown`, whose data are the rows."""
     if not rows:
         raise InputError(f"the table {caption!r} has no rows")
-    cells = pd.DataFrame(rows if shown is None else shown, dtype=object)
-    cells = cells.dropna(axis=1, how="all").apply(_texts, formats=FORMATS | (formats or {})).rename(columns=words.label)
-    kinds = ["code" if name in FOLDERS else "number" if cells[name].map(_is_number).any() else "" for name in cells]
-    body = render("table", names=list(map(str, cells)), kinds=kinds, rows=cells.to_numpy()) if kinds else ""
+    cells = pd.DataFrame(shown, dtype=object).dropna(axis=1, how="all")
+    cells = cells.apply(_texts, formats=FORMATS | (formats or {})).rename(columns=words.label)
+    kinds = [
+        "code" if name in FOLDERS else "number" if cells[name].str.fullmatch(NUMBER).any() else "" for name in cells
+    ]
+    body = render("table", names=list(cells), kinds=kinds, rows=cells.to_numpy()) if kinds else ""
     text = f"{caption}\n{cells.to_string(index=False)}" if kinds else caption  # all is said before
     return Output(kind, before + body, caption, alt or caption, rows, text)
-
-
-def _dicts(rows: Rows) -> list[dict]:
-    return rows.to_dict("records") if isinstance(rows, pd.DataFrame) else [dict(row) for row in rows]
 
 
 def _texts(column: pd.Series, formats: Mapping[str, str]) -> pd.Series:
@@ -167,7 +166,3 @@ def cell(value: Any, spec: str = "") -> str:
     if is_number:
         return words.readable(format(value, spec)) if spec and math.isfinite(value) else words.number(value)
     return words.readable(str(value)[:12] if re.fullmatch("[0-9a-f]{32,}", str(value)) else str(value))
-
-
-def _is_number(text: str) -> bool:
-    return bool(re.fullmatch(r"[−+]?(\d[\d.,]*(e−?\d+)?|∞)( ± [\d.]+)?", text))
