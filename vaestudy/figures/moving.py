@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from vaestudy import data
@@ -26,7 +27,7 @@ from vaestudy.words import counted, fixed, listed, readable
 __all__ = ["decoder", "explore", "player", "traversal"]
 
 REACH = 3  # standard deviations of the prior, to which latents are moved
-LEVELS = 2**15 - 1  # a weight is a whole number of 16 bits times its layer's step
+LARGEST = 2**15 - 1  # a weight is a whole number of 16 bits times its layer's step
 MOST_BYTES = 2_000_000  # of the weights of all models of a page, as text
 STEP = 0.05  # of a slider
 LEFT_OUT = "No decoder to move by hand stands here: {reason}."
@@ -41,18 +42,15 @@ def player(
     It opens with the frame whose emptiest image has most to see. `labels` names the strips, `steps` the frames, and
     `slider` what the steps are values of.
     """
-    shape = tuple(frames.shape)
-    if len(shape) != 5 or shape[:2] != (len(labels), len(steps)):
-        raise InputError(f"frames {shape} must be ({len(labels)} labels, {len(steps)} steps, c, h, w)")
-    pixels = rgba(frames.reshape(-1, *shape[2:]))
-    pixels = pixels.reshape(*shape[:2], *pixels.shape[1:])
-    strips, count, h, w, _ = pixels.shape
+    shape, strips = tuple(frames.shape), len(labels)
+    if len(shape) != 5 or shape[:2] != (strips, len(steps)):
+        raise InputError(f"frames {shape} must be ({strips} labels, {len(steps)} steps, c, h, w)")
+    pixels = rearrange(rgba(frames.reshape(-1, *shape[2:])), "(s f) h w k -> s f h w k", s=strips)
     body = render(
         "player",
         alt=readable(alt),
-        # One embedded PNG holds all: a strip a row, a frame a column.
-        sheet=png(pixels.swapaxes(1, 2).reshape(strips * h, count * w, 4)),
-        size=(w, h),
+        sheet=png(rearrange(pixels, "s f h w k -> (s h) (f w) k")),  # a strip a row, a frame a column
+        size=(shape[4], shape[3]),
         places=list(zip(map(readable, labels), np.linspace(0, 100, strips).round(4), strict=True)),
         steps=list(map(readable, steps)),
         first=int(pixels[..., :3].std(axis=(2, 3, 4)).min(axis=0).argmax()),
@@ -91,15 +89,17 @@ def traversal(model: Any, images: Any, order: str = "kl", rows: int = 10, frames
     mean, nats, by_kl = start_of(model, images)
     latents, ordered = (by_kl, "by KL from the prior") if order == "kl" else (sorted(by_kl), "by number")
     latents, values = latents[:rows], torch.linspace(-REACH, REACH, frames, device=mean.device)
-    caption = f"its latents walked one at a time from −{REACH:g} to {REACH:g}, {ordered}."
-    caption = f"{name}: one image, {caption}" if name else f"One image, {caption}"
+    one = f"{name}: one image" if name else "One image"
     ends = " down to ".join(fixed(nats[latent], 2) for latent in (latents[0], latents[-1]))
-    alt = f"{counted(len(latents), 'strip')} of images, one for each latent; KL from {ends} nats."
-    data = {"latents": latents, "kl_nats": nats[latents], "image": len(images) // 2}
-    about = {"labels": [f"z{i}: {fixed(nats[i], 2)} nats" for i in latents]}
-    about |= {"steps": [f"z = {value:+.2f}" for value in values.tolist()]}
-    frames_of = traversal_frames(model, mean, latents, values)
-    return player(frames_of, caption, alt, data, slider="value of the latent that is walked", **about)
+    return player(
+        traversal_frames(model, mean, latents, values),
+        f"{one}, its latents walked one at a time from −{REACH:g} to {REACH:g}, {ordered}.",
+        f"{counted(len(latents), 'strip')} of images, one for each latent; KL from {ends} nats.",
+        {"latents": latents, "kl_nats": nats[latents], "image": len(images) // 2},
+        labels=[f"z{i}: {fixed(nats[i], 2)} nats" for i in latents],
+        steps=[f"z = {value:+.2f}" for value in values.tolist()],
+        slider="value of the latent that is walked",
+    )
 
 
 @torch.no_grad()
@@ -148,7 +148,7 @@ def _packed(model: Any) -> dict[str, Any] | None:
         rows = torch.cat([layer.weight, layer.bias[:, None]], dim=1).float().cpu().numpy()
         if layer is linear[-1]:
             rows = rows[: math.prod(model.shape)]  # variances, where there are any, come after the means
-        step = float(np.abs(rows).max()) / LEVELS or 1.0
+        step = float(np.abs(rows).max()) / LARGEST or 1.0
         weights += np.rint(rows / step).astype("<i2").tobytes()
         name = type(activation).__name__.lower()
         about.append({"inputs": layer.in_features, "outputs": len(rows), "step": step, "activation": name})
@@ -190,12 +190,10 @@ def explore(run: Run | Path | str | None = None, images: Any = None, rows: int =
         caption = f"What {about['model']} makes of these latents."
         display(charts.image_grid(model.decode([z]), 1, caption, "One decoded image.", values, width=2.4))
 
-    look = {"min": -REACH, "max": REACH, "step": 0.1}
-    starts = mean[0].clamp(-REACH, REACH).tolist()
-    sliders = {
-        f"z{i}": widgets.FloatSlider(starts[i], description=f"z{i}, {fixed(nats[i], 2)} nats", **look)
-        for i in order[:rows]
-    }
+    sliders = {}
+    for i in order[:rows]:
+        start, name = mean[0, i].clamp(-REACH, REACH).item(), f"z{i}, {fixed(nats[i], 2)} nats"
+        sliders[f"z{i}"] = widgets.FloatSlider(start, min=-REACH, max=REACH, step=0.1, description=name)
     return widgets.interactive(show, **sliders)
 
 

@@ -20,6 +20,7 @@ __all__ = [
 ]  # fmt: skip
 
 GROUPS = ("top", "second", "third")
+ACTIVE_ABOVE = 0.1  # nats of a channel, summed over its map
 
 
 @draw.style()
@@ -52,32 +53,32 @@ def architecture(config: Any) -> Figure:
     return Figure(fig, caption, alt, {"group_shapes": shapes, "widths": widths})
 
 
-def kl_by_group(runs: Mapping[str, Sequence[np.ndarray]], active_above: float = 0.1) -> Figure:
-    """KL of each latent group (n, z, h, w), and how many of its channels carry more than `active_above` nats."""
+def kl_by_group(runs: Mapping[str, Sequence[np.ndarray]]) -> Figure:
+    """KL of each latent group (n, z, h, w), and how many of its channels carry more than `ACTIVE_ABOVE` nats."""
     place, kl, active = "latent group, top first", "KL, nats per image", "active channels"
     rows = []
     for name, groups in runs.items():
         for i, group in enumerate(groups, 1):
             channels = group.sum((2, 3)).mean(0)
             shape = " × ".join(map(str, group.shape[1:]))
-            numbers = {kl: channels.sum(), active: int((channels > active_above).sum())}
+            numbers = {kl: channels.sum(), active: int((channels > ACTIVE_ABOVE).sum())}
             rows.append({"model": name, place: f"{i}\n{shape}", **numbers})
     data = pd.DataFrame(rows)
     nats_of = data.groupby("model", sort=False)[kl].agg(lambda nats: ", ".join(fixed(v, 1) for v in nats))
     alt = "; ".join(f"{name}: {nats} nats" for name, nats in nats_of.items()) + "."
-    caption = f"What each latent group costs. A channel is active above {active_above:g} nats, summed over its map."
+    caption = f"What each latent group costs. A channel is active above {ACTIVE_ABOVE:g} nats, summed over its map."
     return charts.bars(data, place, [kl, active], "model", caption, alt)
 
 
 @torch.no_grad()
 def samples_by_temperature(
-    model: Any, temperatures: Sequence[float], name: str, count: int = 10, passes: int = 10, seed: int = 0
+    model: Any, temperatures: Sequence[float], name: str, count: int = 10, passes: int = 10
 ) -> Figure:
     """Samples of the model of this name at several temperatures, batch norm statistics gathered anew (sec. 4.2)."""
     rows = {}
     with torch.random.fork_rng():
         for temperature in temperatures:
-            torch.manual_seed(seed)
+            torch.manual_seed(0)
             with model.reestimated_batch_norm(passes, 100, temperature):
                 rows[f"t = {temperature:g}"] = model.sample(count, temperature)
     finite = all(bool(torch.isfinite(images).all()) for images in rows.values())
@@ -89,14 +90,14 @@ def samples_by_temperature(
 
 
 @torch.no_grad()
-def below_a_fixed_top(model: Any, x: Tensor, count: int = 8, temperature: float = 0.7, seed: int = 0) -> Figure:
+def below_a_fixed_top(model: Any, x: Tensor, count: int = 8, temperature: float = 0.7) -> Figure:
     """One image, its top groups kept and the groups below drawn anew: what each level decides (NVAE, fig. 5)."""
     latents, rows = model.encode(x[:1]), {}
     with torch.random.fork_rng():
         for keep in range(1, len(latents) + 1):
-            torch.manual_seed(seed)
-            fixed = [group.expand(count, -1, -1, -1) for group in latents]
-            drawn = model.sample(count, temperature, fixed_top=fixed, keep=keep)
+            torch.manual_seed(0)
+            top = [group.expand(count, -1, -1, -1) for group in latents]
+            drawn = model.sample(count, temperature, fixed_top=top, keep=keep)
             rows[f"{keep} of {len(latents)} kept"] = torch.cat([x[:1], drawn])
     caption = "First column: an image. Its top groups are kept, the groups below drawn anew from the prior."
     return charts.image_rows(rows, caption)
@@ -132,10 +133,8 @@ def nearest_in_training(samples: Tensor, images: Any, batch: int = 2000) -> Figu
     flat = samples.flatten(1)
     starts = range(0, len(images), batch)
     parts = (images.batch(slice(start, start + batch)).to(flat.device).flatten(1) for start in starts)
-    near, where = zip(*(torch.cdist(flat, x).min(1) for x in parts), strict=True)
-    best, part = torch.stack(near).min(0)
-    index = (torch.stack(where).gather(0, part[None])[0] + batch * part).cpu()
-    distances = (best / flat.shape[1] ** 0.5).cpu().numpy()
+    nearest, index = torch.cat([torch.cdist(flat, part) for part in parts], 1).min(1)
+    index, distances = index.cpu(), (nearest / flat.shape[1] ** 0.5).cpu().numpy()
     rows = {"sample": samples, "nearest": images.batch(index)}
     caption = f"Samples and their nearest training images; root mean squared difference {distances.mean():.3f} a value."
     return charts.image_rows(rows, caption, {"index": index, "root_mean_squared_difference": distances})

@@ -19,17 +19,18 @@ __all__ = [
 ]  # fmt: skip
 
 
-def examples(images: Any, count: int = 48, columns: int = 16, seed: int = 0) -> Figure:
+def examples(images: Any, count: int = 48, columns: int = 16) -> Figure:
     """Some images of a set, drawn at random."""
-    index = _some(images, min(count, len(images)), seed)
-    count = len(index)
+    count = min(count, len(images))
+    index = drawn_at_random(images, count)
     caption = f"{count} of the {counted(len(images), 'image')} of {label(images.name)}, drawn at random."
     alt = f"A grid of {counted(count, 'example image')}."
     return charts.image_grid(images.batch(index), columns, caption, alt, {"index": index})
 
 
-def _some(images: Any, count: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).choice(len(images), count, replace=len(images) < count)
+def drawn_at_random(images: Any, count: int) -> np.ndarray:
+    """The places of so many images of a set, more than once where it has fewer."""
+    return np.random.default_rng(0).choice(len(images), count, replace=len(images) < count)
 
 
 def gradient_spread(spreads: Mapping[str, Mapping[int, float]]) -> Figure:
@@ -72,12 +73,12 @@ def _whole_intervals(history: Mapping[str, np.ndarray] | pd.DataFrame, names: Se
 
 
 @torch.no_grad()
-def reconstructions(model: Any, images: Any, count: int = 12, seed: int = 0) -> Figure:
+def reconstructions(model: Any, images: Any, count: int = 12) -> Figure:
     """Originals, the means of p(x|z) at their posterior means, and samples from the prior."""
-    index = _some(images, count, seed)
+    index = drawn_at_random(images, count)
     x = images.batch(index).to(next(model.parameters()).device)
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         rows = {"image": x, "rebuilt": model.decode(model.encode(x)), "sample": model.sample(count)}
     error = float((x - rows["rebuilt"]).square().mean())
     caption = "Images that training never saw, their reconstructions, and samples from the prior."
