@@ -20,7 +20,7 @@ import click
 
 from vaestudy import settings, stopping
 from vaestudy.errors import InputError, first_line
-from vaestudy.report import execute
+from vaestudy.report import site
 
 _CALL = click.Command(
     "papermill",
@@ -55,12 +55,11 @@ def read(words: list[str] | None) -> dict[str, Any] | None:
         call = _CALL.make_context("papermill", list(words)).params
     except click.ClickException:
         return None
-    return call if settings.stage_of(call["notebook"]) and not _was_executed(call["notebook"]) else None
-
-
-def _was_executed(notebook: str) -> bool:
-    """Whether this is an output of papermill, which `... | papermill OUTPUT` writes anew."""
-    return "papermill" in json.loads(Path(notebook).read_text(encoding="utf-8"))["metadata"]
+    if settings.stage_of(call["notebook"]) is None:
+        return None
+    # An output of papermill's own is what `... | papermill OUTPUT` writes anew.
+    metadata = json.loads(Path(call["notebook"]).read_text(encoding="utf-8"))["metadata"]
+    return None if "papermill" in metadata else call
 
 
 def take_over() -> None:
@@ -100,13 +99,8 @@ def main() -> None:
 
 def run(call: dict[str, Any]) -> int:
     """Run the notebook of a call."""
-    given = parameters(call)
-    execute.check(call["notebook"], given)
-
-    from vaestudy.report import site
-
     progress = sys.stderr.isatty() if call["progress"] is None else call["progress"]
-    executed, page = site.run_one(call["notebook"], given, progress)
+    executed, page = site.run_one(call["notebook"], parameters(call), progress)
     click.echo(f"{executed}\n{page}")
     return 0
 
