@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, Template
-from matplotlib.collections import PathCollection, QuadMesh
+from matplotlib.collections import PathCollection
 from matplotlib.text import Text
 
 from vaestudy.errors import InputError
@@ -24,6 +23,7 @@ from vaestudy.words import readable
 __all__ = ["MIME", "Figure", "Output", "statement"]
 
 MIME = "application/vnd.vaestudy+json"
+NO_METADATA = ("Creator", "Date", "Format", "Type")  # of an SVG
 SENTENCES = ("answer", "statement")  # kinds without a caption below
 
 
@@ -81,15 +81,15 @@ class Figure(Output):
     @cached_property
     def svg(self) -> str:
         """The figure as an `<svg>` element, the same bytes each time, its ink and paper left to the page."""
-        for artist in self.fig.findobj(lambda artist: isinstance(artist, PathCollection | QuadMesh)):
-            if np.size(artist.get_array()) > 1000 or len(artist.get_offsets()) > 1000:
-                artist.set_rasterized(True)
+        for points in self.fig.findobj(PathCollection):
+            if len(points.get_offsets()) > 1000:
+                points.set_rasterized(True)
         for text in self.fig.findobj(Text):  # a name as long as a line would leave the axes no room
             text.set_text("\n".join(_short(line) for line in text.get_text().split("\n")))
         buffer = io.StringIO()
         # The ids of a page's figures must differ: matplotlib makes them of this salt and of what is drawn.
         with matplotlib.rc_context({**STYLE, "svg.hashsalt": self.caption + self.alt}):
-            self.fig.savefig(buffer, format="svg", dpi=160, metadata=dict.fromkeys(("Date", "Creator")))
+            self.fig.savefig(buffer, format="svg", dpi=160, metadata=dict.fromkeys(NO_METADATA))
         return _inline(buffer.getvalue(), self.alt)
 
     def body(self) -> str:
@@ -112,7 +112,6 @@ def _short(name: str, most: int = 44) -> str:
 def _inline(svg: str, alt: str) -> str:
     """Make matplotlib's stand-alone SVG fit for the inside of a page."""
     svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"\s*<style[^>]*>.*?</style>", "", svg, count=1, flags=re.S)  # its `*` would reach the whole page
     used = set(re.findall(r"#([\w.-]+)", svg))
     svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)
