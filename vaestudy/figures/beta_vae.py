@@ -153,7 +153,7 @@ def _responses_to_few(known: pd.DataFrame, codes: Codes, latents: Any, shown: Se
     """Mean of each latent over each of one to three factors."""
     latent_codes = pd.DataFrame(codes[:, latents], columns=[f"z{latent}" for latent in latents])
     means = {factor: latent_codes.groupby(known[factor]).mean() for factor in shown}
-    tidy = pd.concat([charts.wide(mean, "value", "latent", "mean").assign(factor=name) for name, mean in means.items()])
+    tidy = pd.concat([charts.melt(mean, "value", "latent", "mean").assign(factor=name) for name, mean in means.items()])
     swings = pd.DataFrame({name: mean.max() - mean.min() for name, mean in means.items()})
     alt = "; ".join(f"{latent} swings most with {name}" for name, latent in swings.idxmax().sort_index().items()) + "."
     caption = f"Mean of each latent over the values of {', '.join(shown)}."
@@ -166,7 +166,7 @@ def weak_labels(
     """The score of each β as judged by all labels, by few and by none; `chance` and `weak` are what guessing scores."""
     scores = pd.DataFrame(chosen)
     levels = {"all labels": {"chance": chance}, "weak labels": {"chance": weak}}
-    tidy = charts.wide(scores, "beta", "judged by", "score")
+    tidy = charts.melt(scores, "beta", "judged by", "score")
     alt = "; ".join(f"{name} choose β = {beta:g}" for name, beta in scores.idxmax().items()) + "."
     caption = (
         "The same sweep judged with every label, with a few and with none, each time by a score of its own (UDR: how "

@@ -74,10 +74,10 @@ def lines(
     table: pd.DataFrame, x: str, hue: str, y: str, caption: str, alt: str, levels: Levels | None = None, **options: Any
 ) -> Figure:
     """Curves of a table that holds a column a line over its index, in one panel."""
-    return curves(wide(table, x, hue, y), x, y, caption, alt, hue=hue, levels={"": levels or {}}, **options)
+    return curves(melt(table, x, hue, y), x, y, caption, alt, hue=hue, levels={"": levels or {}}, **options)
 
 
-def wide(table: pd.DataFrame, x: str, hue: str, y: str) -> pd.DataFrame:
+def melt(table: pd.DataFrame, x: str, hue: str, y: str) -> pd.DataFrame:
     """The tidy form of a table that holds a column a line over its index."""
     return table.rename_axis(x).reset_index().melt(x, var_name=hue, value_name=y).dropna()
 

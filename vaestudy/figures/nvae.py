@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vaestudy.figures import charts, draw
 from vaestudy.figures.figure import Figure, Output, statement
+from vaestudy.training.run import noise_from
 from vaestudy.words import counted, fixed, listed
 
 __all__ = [
@@ -75,12 +76,10 @@ def samples_by_temperature(
     model: Any, temperatures: Sequence[float], name: str, count: int = 10, passes: int = 10
 ) -> Figure:
     """Samples of the model of this name at several temperatures, batch norm statistics gathered anew (sec. 4.2)."""
-    rows = {}
-    with torch.random.fork_rng():
-        for temperature in temperatures:
-            torch.manual_seed(0)
-            with model.reestimated_batch_norm(passes, 100, temperature):
-                rows[f"t = {temperature:g}"] = model.sample(count, temperature)
+    rows, device = {}, next(model.parameters()).device
+    for temperature in temperatures:
+        with noise_from(0, device), model.reestimated_batch_norm(passes, 100, temperature):
+            rows[f"t = {temperature:g}"] = model.sample(count, temperature)
     finite = all(bool(torch.isfinite(images).all()) for images in rows.values())
     caption = (
         f"Samples, {name}: every standard deviation times t. Means of p(x|z), batch norm statistics re-estimated at "
@@ -92,13 +91,11 @@ def samples_by_temperature(
 @torch.no_grad()
 def below_a_fixed_top(model: Any, x: Tensor, count: int = 8, temperature: float = 0.7) -> Figure:
     """One image, its top groups kept and the groups below drawn anew: what each level decides (NVAE, fig. 5)."""
-    latents, rows = model.encode(x[:1]), {}
-    with torch.random.fork_rng():
-        for keep in range(1, len(latents) + 1):
-            torch.manual_seed(0)
-            top = [group.expand(count, -1, -1, -1) for group in latents]
-            drawn = model.sample(count, temperature, fixed_top=top, keep=keep)
-            rows[f"{keep} of {len(latents)} kept"] = torch.cat([x[:1], drawn])
+    latents, rows = [group.expand(count, -1, -1, -1) for group in model.encode(x[:1])], {}
+    for keep in range(1, len(latents) + 1):
+        with noise_from(0, x.device):
+            drawn = model.sample(count, temperature, fixed_top=latents, keep=keep)
+        rows[f"{keep} of {len(latents)} kept"] = torch.cat([x[:1], drawn])
     caption = "First column: an image. Its top groups are kept, the groups below drawn anew from the prior."
     return charts.image_rows(rows, caption)
 

@@ -11,6 +11,7 @@ from vaestudy.errors import InputError
 from vaestudy.figures import charts, draw
 from vaestudy.figures.figure import Figure
 from vaestudy.metrics import mean_correlation
+from vaestudy.training.run import noise_from
 from vaestudy.words import LABELS, counted, fixed, label, number
 
 __all__ = [
@@ -77,8 +78,7 @@ def reconstructions(model: Any, images: Any, count: int = 12) -> Figure:
     """Originals, the means of p(x|z) at their posterior means, and samples from the prior."""
     index = drawn_at_random(images, count)
     x = images.batch(index).to(next(model.parameters()).device)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with noise_from(0, x.device):
         rows = {"image": x, "rebuilt": model.decode(model.encode(x)), "sample": model.sample(count)}
     error = float((x - rows["rebuilt"]).square().mean())
     caption = "Images that training never saw, their reconstructions, and samples from the prior."
@@ -121,7 +121,7 @@ def importance_ladder(samples: Sequence[int], bounds: np.ndarray) -> Figure:
         f"The bound over K: means over {counted(bounds.shape[1], 'image')} of one model, "
         "with 95 % intervals of the gain on the ELBO (K = 1)."
     )
-    shown = charts.curves(charts.wide(gains, x, "image", y), x, y, caption, alt)
+    shown = charts.curves(charts.melt(gains, x, "image", y), x, y, caption, alt)
     shown.data = pd.DataFrame({"mean": gains.mean(axis=1), "sem": gains.sem(axis=1)}).rename_axis(x).reset_index()
     return shown
 
