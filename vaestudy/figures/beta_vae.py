@@ -27,7 +27,7 @@ ONE_FACTOR = "{what} is about several factors, and of these images one is known:
 NOT_TRAINED = "This profile does not train {what}, and no published records of them are here: the night profile does."
 
 
-def score_over_beta(rows: Rows, scores: Mapping[str, str], chance: Mapping[str, float] | None = None) -> Figure:
+def score_over_beta(rows: Rows, scores: Mapping[str, str], chance: Mapping[str, float]) -> Figure:
     """Scores over β or, where latent sizes differ, over β_norm, a line a size (Higgins et al., 2017, fig. 6).
 
     `chance` is what guessing scores, for the scores that have such a floor: their ceiling is 1, and all share an axis.
@@ -46,10 +46,10 @@ def score_over_beta(rows: Rows, scores: Mapping[str, str], chance: Mapping[str, 
         f"Scores over the pressure β: means over up to {counted(models['seed'].nunique(), 'seed')}, 95 % intervals "
         f"where a setting has three or more; dots: the {len(models):,} single models. Trained: β = {trained}."
     )
-    levels = {name: {"chance": level, "ceiling": 1.0} for name, level in (chance or {}).items()}
-    axes = {"hue": "latent size", "panel": "score", "titles": dict(scores), "levels": levels, "ylabel": "score"}
-    axes |= {"share": set(scores) == set(levels)}
-    return charts.curves(tidy, x, "value", caption, "; ".join(best) + ".", dots=True, height=3.4, **axes)
+    levels = {name: {"chance": level, "ceiling": 1.0} for name, level in chance.items()}
+    axes = {"titles": scores, "levels": levels, "share": set(scores) == set(levels), "ylabel": "score", "height": 3.4}
+    alt = "; ".join(best) + "."
+    return charts.curves(tidy, x, "value", caption, alt, hue="latent size", panel="score", dots=True, **axes)
 
 
 def score_over_pairs(curves: Curves, pairs: Sequence[int], chance: float) -> Output:

@@ -42,7 +42,7 @@ def table(
     """
     rows = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else [dict(row) for row in rows]
     once, formats = once or {}, formats or {}
-    same = _shared([{name: row[name] for name in once if row.get(name) is not None} for row in rows])
+    same = _same_in_all([{name: row[name] for name in once if row.get(name) is not None} for row in rows])
     shown = [{name: value for name, value in row.items() if name not in same} for row in rows]
     before = _paragraph({once[name]: cell(value, formats.get(name, "")) for name, value in same.items()})
     return _make("table", rows, caption, shown, before=before, formats=formats)
@@ -90,14 +90,14 @@ def provenance(rows: Rows, caption: str = "The runs behind this page.", kind: st
     # A notebook's file keeps its objects by the alphabet; the run comes first, and its figures last.
     key = lambda item: (item[0] != "run", isinstance(item[1], float))  # noqa: E731
     rows = [dict(sorted(row.items(), key=key)) for row in rows]
-    same = _shared(rows)
+    same = _same_in_all(rows)
     own = [{name: value for name, value in row.items() if name not in same} for row in rows]
     return _make(kind, rows, caption, own, before=shared(rows))
 
 
 def shared(rows: Rows) -> str:
     """The paragraph of what the rows of a table of provenance have in common."""
-    return _paragraph({k: cell(v, FORMATS.get(k, "")) for k, v in _shared(rows).items() if v is not None})
+    return _paragraph({k: cell(v, FORMATS.get(k, "")) for k, v in _same_in_all(rows).items() if v is not None})
 
 
 def _paragraph(same: Mapping[str, str]) -> str:
@@ -105,7 +105,7 @@ def _paragraph(same: Mapping[str, str]) -> str:
     return f'<p class="shared">{text}</p>' if text else ""
 
 
-def _shared(rows: Rows) -> dict[str, Any]:
+def _same_in_all(rows: Rows) -> dict[str, Any]:
     return {k: v for k, v in rows[0].items() if all(row.get(k) == v for row in rows)} if rows else {}
 
 

@@ -82,7 +82,7 @@ def run_notebook(path: Path | str, given: Mapping[str, Any], output: Path | str,
             )
     except papermill.PapermillExecutionError as error:
         if requested:
-            raise requested[0](_first_line(error.evalue) or GOES_ON) from None
+            raise requested[0](first_line(error.evalue) or GOES_ON) from None
         kind = InputError if error.ename == "InputError" else NotebookError
         raise kind(_failure(checked.stage, given, error, partial)) from None
     except DeadKernelError:
@@ -131,8 +131,8 @@ def in_words(value: Any) -> str:
 
 def _failure(stage: str, given: Mapping, error: Any, partial: Path) -> str:
     values = ", ".join(f"{name}={in_words(chosen)}" for name, chosen in given.items()) or "no parameters"
-    where = f"stage {stage}, cell {error.exec_count}, {_first_line(error.source)!r}, {values}"
-    return f"{error.ename}: {_first_line(error.evalue)} ({where}; executed so far: {partial})"
+    where = f"stage {stage}, cell {error.exec_count}, {first_line(error.source)!r}, {values}"
+    return f"{error.ename}: {first_line(error.evalue)} ({where}; executed so far: {partial})"
 
 
 def _kernel_manager() -> type:
@@ -175,7 +175,7 @@ def _progress(cells: int, runs: Path, shown: bool, requested: list) -> Iterator[
         if requested:
             raise requested[0](GOES_ON)
         if cell.cell_type == "code":
-            place.update(cell=place["cell"] + 1, line=_first_line(cell.source), since=time.time())
+            place.update(cell=place["cell"] + 1, line=first_line(cell.source), since=time.time())
 
     def show() -> None:
         with tqdm(bar_format="{desc}", file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
@@ -203,7 +203,8 @@ def newest_training(runs: Path, since: float) -> str:
     return ""
 
 
-def _first_line(text: str) -> str:
+def first_line(text: str) -> str:
+    """The first line of some text that says anything, or nothing."""
     return next(iter(text.strip().splitlines()), "")
 
 

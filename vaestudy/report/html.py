@@ -19,7 +19,7 @@ import vaestudy
 from vaestudy import figures, profiles, settings, words
 from vaestudy.errors import InputError
 from vaestudy.figures.figure import template
-from vaestudy.report.execute import in_words
+from vaestudy.report.execute import first_line, in_words
 from vaestudy.report.prose import prose
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -28,11 +28,6 @@ _HEADING = re.compile(r"<h([1-4])>(.*?)</h\1>", re.S)
 _FIGURE = re.compile(r'<figure class="([a-z]+)">(.*?)</figure>', re.S)
 _SCROLLS = '<div class="wide"'
 _HERE = "\ue002"  # stands for the id of a figure until it has one
-
-
-def read(path: Path | str) -> Any:
-    """A notebook's file."""
-    return nbformat.read(path, as_version=4)
 
 
 def shown(output: Any, source: str = "") -> str:
@@ -159,13 +154,12 @@ def toy(notebook: Any) -> bool:
 def stopped(path: Path) -> str:
     """Where a notebook stopped that was not executed to its end."""
     try:
-        found = outputs(read(path))
+        found = outputs(nbformat.read(path, as_version=4))
     except (OSError, ValueError):  # it is being written
         return "is running"
     for cell, output in found:
         if output.output_type == "error":
-            message = next(iter(output.evalue.splitlines()), "")
-            return f"stopped in cell {cell.execution_count}: {output.ename}: {message}".rstrip(": ")
+            return f"stopped in cell {cell.execution_count}: {output.ename}: {first_line(output.evalue)}".rstrip(": ")
     return "is running, or was cut short"
 
 
@@ -241,14 +235,14 @@ def index(notebooks: Mapping[str, Any], **context: Any) -> str:
     ]
     runs = [row for notebook in notebooks.values() for row in rows(notebook, "provenance")]
     caption = "Our numbers beside the published ones; a dash stands where nobody has published one."
-    made = {"headline": _shown(figures.table, headline, caption), "toy": any(map(toy, notebooks.values()))}
+    made = {"headline": _table(figures.table, headline, caption), "toy": any(map(toy, notebooks.values()))}
     return numbered(_render("index", runs, notebooks=notebooks, here="index", **made, **context))[0]
 
 
 def primary(notebook: Any) -> str:
     """The table of a stage's primary claims."""
     claims = [claim for claim in rows(notebook, "claims") if "primary" in claim["family"]]
-    return _shown(figures.claims, claims, "The primary claims of this stage.")
+    return _table(figures.claims, claims, "The primary claims of this stage.")
 
 
 def runs_page(notebooks: Mapping[str, Any], **context: Any) -> str:
@@ -261,10 +255,10 @@ def runs_page(notebooks: Mapping[str, Any], **context: Any) -> str:
         shown, judged = rows(notebook, "provenance"), rows(notebook, "records")
         judged = [{name: row[name] for name in figures.RECORDED if name in row} for row in judged]
         cost = words.number(sum(row.get("seconds") or 0 for row in shown), 3)
-        made = _shown(figures.provenance, shown, f"{words.counted(len(shown), 'run')}; {cost} s of training in all.")
+        made = _table(figures.provenance, shown, f"{words.counted(len(shown), 'run')}; {cost} s of training in all.")
         models = words.counted(sum(row["models"] for row in judged), "model")
         caption = f"{models} of this page's claims and experiments, a row a setting; seconds of training and scoring."
-        tables[short_title(notebook)] = made + _shown(figures.provenance, judged, caption)
+        tables[short_title(notebook)] = made + _table(figures.provenance, judged, caption)
     return numbered(_render("runs", [], tables=tables, title="Every run", here="runs", **context))[0]
 
 
@@ -278,7 +272,7 @@ def picture(notebook: Any) -> str:
     return re.sub(r'( id="|url\(#|href="#)', r"\1picture-", text).replace('class="figure"', 'class="picture"')
 
 
-def _shown(make: Callable[..., Any], rows: list[dict], caption: str) -> Markup:
+def _table(make: Callable[..., Any], rows: list[dict], caption: str) -> Markup:
     """A table of the rows, nothing where there are none."""
     return Markup(make(rows, caption)._repr_html_() if rows else "")
 

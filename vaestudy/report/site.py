@@ -85,13 +85,15 @@ def find(folder: Path) -> list[Path]:
 
 def write(profile: str, folder: Path, also: Path | None = None) -> Path:
     """Write results.json, a page for each executed stage in a folder (and for `also`), and the index; return that."""
+    import nbformat
+
     from vaestudy.report import html
 
-    nodes = {path.stem: html.read(path) for path in find(folder)}
+    nodes = {path.stem: nbformat.read(path, as_version=4) for path in find(folder)}
     titles = {name: html.short_title(node) for name, node in nodes.items()}
     links = {"index": "Overview", **titles, "runs": "Every run"}
     write_json(folder / "results.json", results(profile, nodes))
-    extra = {also.stem: html.read(also)} if also and also.exists() else {}
+    extra = {also.stem: nbformat.read(also, as_version=4)} if also and also.exists() else {}
     for name, node in (extra | nodes).items():
         _replace(folder / f"{name}.html", html.page(node, links=links, here=name, command=command(node)))
     _replace(folder / "runs.html", html.runs_page(extra | nodes, links=links))
