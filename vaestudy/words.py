@@ -84,8 +84,8 @@ def spread(mean: SupportsFloat, std: SupportsFloat, digits: int = 1) -> str:
 
 def column(values: Iterable[Any]) -> int | None:
     """The decimals that all numbers of a column share, or None where one number of digits does not fit them all."""
-    sizes = [abs(value) for value in values if isinstance(value, float) and math.isfinite(value)]
-    sizes = [size for size in sizes if size > 1e-9]  # less is nothing, and rounding made it
+    # Less than a billionth is nothing, and rounding made it.
+    sizes = [abs(value) for value in values if isinstance(value, float) and 1e-9 < abs(value) < math.inf]
     if not sizes:
         return None
     places = decimals(max(sizes), 3 if max(sizes) < 10 else 4)

@@ -35,8 +35,7 @@ def answer(claims: Sequence[Mapping[str, Any]], models: Sequence[str] = (), seen
     if models:
         sentences.append(f"Shown: {words.listed(models)}; a latent of 0.05 nats or more is live.")
     if unanswered:
-        kind = "claim" if len(unanswered) == 1 else "claims"
-        sentences.append(f"Not tested here: {kind} {words.listed(unanswered)}.")
+        sentences.append(f"Not tested here: claim{'' if len(unanswered) == 1 else 's'} {words.listed(unanswered)}.")
     sure, change = words.verdicts(claims), _change(answered, unanswered)
     if seen and not answered:
         sure, change = f"{sure} {UNTESTED['sure']}", [*change, UNTESTED["change"]]
@@ -44,7 +43,7 @@ def answer(claims: Sequence[Mapping[str, Any]], models: Sequence[str] = (), seen
         sure += " The run has changed parameters or toy sizes, so that its verdicts are exploratory."
     question = PAGES[found[0][0]["id"].partition(".")[0]]["question"]
     data = {"question": question, "sentences": sentences, "sure": sure, "change": change}
-    caption = " ".join(data["sentences"])
+    caption = " ".join(sentences)
     return Output("answer", answer_html(data, *HEADS), caption, f"{question} {caption} {sure}", data)
 
 

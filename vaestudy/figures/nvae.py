@@ -103,12 +103,11 @@ def below_a_fixed_top(model: Any, x: Tensor, count: int = 8, temperature: float 
 @torch.no_grad()
 def interpolation(model: Any, x: Tensor, count: int = 9) -> Figure:
     """Straight lines between the latents of pairs of images, in all groups at once."""
-    rows = {}
-    for pair in range(len(x) // 2):
-        ends = model.encode(x[2 * pair : 2 * pair + 2])
-        steps = torch.linspace(0, 1, count, device=x.device)[:, None, None, None]
-        path = [start + steps * (end - start) for start, end in (group.split(1) for group in ends)]
-        rows[f"pair {pair + 1}"] = torch.cat([x[2 * pair, None], model.decode(path), x[2 * pair + 1, None]])
+    rows, steps = {}, torch.linspace(0, 1, count, device=x.device)[:, None, None, None]
+    for number, pair in enumerate(x[: len(x) // 2 * 2].split(2), 1):
+        ends = (group.split(1) for group in model.encode(pair))
+        path = [start + steps * (end - start) for start, end in ends]
+        rows[f"pair {number}"] = torch.cat([pair[:1], model.decode(path), pair[1:]])
     caption = "Between two images: the ends are originals, the rest decoded along a straight line through all groups."
     return charts.image_rows(rows, caption)
 
@@ -144,8 +143,8 @@ def nats_by_group(records: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     panels, by schedule.
     """
     columns = {f"{group}_nats": group for group in GROUPS}
-    tidy = records[["schedule", "beta", "seed", *columns]].rename(columns=columns)
-    tidy = tidy.melt(["schedule", "beta", "seed"], list(GROUPS), "latent group", "nats per image")
+    nats = records.rename(columns=columns)
+    tidy = nats.melt(["schedule", "beta", "seed"], list(GROUPS), "latent group", "nats per image")
     means = records.groupby(["schedule", "beta"])[list(columns)].mean()
     parts = []
     for schedule in (name for name in titles if name in means.index):
