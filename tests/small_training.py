@@ -1,17 +1,21 @@
-"""What the tests of training share: a few images of noise, ten small steps, and ways to stop them."""
+"""What the tests of training share: a few images of noise, ten small steps, and ways to follow and stop them."""
 
+import math
 import os
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import nn
 
+from vaestudy import training
 from vaestudy.data import ImageSet
 from vaestudy.models import Terms
-from vaestudy.training import Training
+from vaestudy.training import Training, loop
 
 SHAPE = (1, 8, 8)
 STEPS = 10
@@ -26,6 +30,36 @@ def noise(shape=SHAPE, count=200):
 def small(**changes):
     """Ten steps of 20 images, a line of the log every two of them."""
     return replace(Training(images=20 * STEPS, batch=20, log_every=40, precision="fp32"), **changes)
+
+
+def fit(*arguments, on_step=None, checkpoint_seconds=None, **options):
+    """`training.fit`, which calls `on_step` after each step with the number of steps done."""
+    with followed(on_step, checkpoint_seconds):
+        return training.fit(*arguments, **options)
+
+
+def fit_many(jobs, *, on_step=None, checkpoint_seconds=None, **options):
+    """The same for many."""
+    with followed(on_step, checkpoint_seconds):
+        return training.fit_many(jobs, **options)
+
+
+@contextmanager
+def followed(on_step, checkpoint_seconds):
+    """Trainings of this process tell their steps, and write checkpoints at other times than by default."""
+    save_or_stop = loop.Loop.save_or_stop
+
+    def then(own, requested):
+        save_or_stop(own, requested)
+        on_step(own.step)
+
+    with ExitStack() as patches:
+        if on_step is not None:
+            patches.enter_context(mock.patch.object(loop.Loop, "save_or_stop", then))
+        if checkpoint_seconds is not None:
+            seconds = dict.fromkeys(loop.CHECKPOINT_SECONDS, checkpoint_seconds)
+            patches.enter_context(mock.patch.multiple(loop, CHECKPOINT_SECONDS=seconds, CHECKPOINT_SHARE=math.inf))
+        yield
 
 
 class Interrupted(Exception):

@@ -4,11 +4,21 @@ import re
 
 import pytest
 import torch
-from small_training import SHAPE, STEPS, Interrupted, assert_same, assert_same_history, interrupt_after, noise, small
+from small_training import (
+    SHAPE,
+    STEPS,
+    Interrupted,
+    assert_same,
+    assert_same_history,
+    fit,
+    interrupt_after,
+    noise,
+    small,
+)
 
 from vaestudy.errors import InputError
 from vaestudy.models import VAE
-from vaestudy.training import Run, checkpoint, fit
+from vaestudy.training import Run, checkpoint
 
 NAME = re.compile(r"checkpoint-(\d{12})-[0-9a-f]{16}\.pt")
 

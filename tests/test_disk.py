@@ -7,13 +7,13 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import pytest
 from small_notebook import write
-from small_training import SHAPE, Interrupted, assert_same, assert_same_history, interrupt_after, noise, small
+from small_training import SHAPE, Interrupted, assert_same, assert_same_history, fit, interrupt_after, noise, small
 
 from vaestudy.data.cache import cached_array
 from vaestudy.errors import InputError
 from vaestudy.models import VAE
 from vaestudy.report import site
-from vaestudy.training import Run, checkpoint, fit
+from vaestudy.training import Run, checkpoint
 
 SIZE = 8 << 20  # of the disk
 

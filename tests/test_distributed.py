@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_training import SHAPE, assert_same, noise, small, start
+from small_training import SHAPE, assert_same, fit, noise, small, start
 from torch import nn
 
 from vaestudy.errors import InputError
 from vaestudy.models import VAE
-from vaestudy.training import Grid, Job, Run, distributed, fit, loop
+from vaestudy.training import Grid, Job, Run, distributed, loop
 from vaestudy.training.loop import Loop
 from vaestudy.training.objective import LossTerms
 from vaestudy.training.steps import Step
@@ -180,9 +180,9 @@ def test_micro_batches_that_cannot_be_shared_are_refused(monkeypatch, tmp_path):
 
 STOPPED = """
 import signal, sys
-from small_training import SHAPE, noise, small
+from small_training import SHAPE, fit, noise, small
 from vaestudy.models import VAE
-from vaestudy.training import distributed, fit
+from vaestudy.training import distributed
 
 distributed.start()
 
@@ -216,9 +216,9 @@ def threads(_step=None):
 
 
 atexit.register(threads)  # the last to be called
-from small_training import SHAPE, noise, small
+from small_training import SHAPE, fit, noise, small
 from vaestudy.models import VAE
-from vaestudy.training import distributed, fit
+from vaestudy.training import distributed
 
 distributed.start()
 fit(VAE(SHAPE), noise(), small(images=20, micro_batches=2), sys.argv[1], device="cpu", on_step=threads)
@@ -235,9 +235,9 @@ def test_no_thread_of_the_group_outlives_it(tmp_path):
 
 MORTAL = """
 import os, signal, sys
-from small_training import SHAPE, noise, small
+from small_training import SHAPE, fit, noise, small
 from vaestudy.models import VAE
-from vaestudy.training import distributed, fit
+from vaestudy.training import distributed
 
 distributed.start()
 steps = []

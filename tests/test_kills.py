@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_training import SHAPE, assert_same, noise, small, start
+from small_training import SHAPE, assert_same, fit, fit_many, noise, small, start
 
 from vaestudy import experiments, settings
 from vaestudy.models import NVAE, VAE
-from vaestudy.training import Grid, Job, Run, checkpoint, fit, fit_many
+from vaestudy.training import Grid, Job, Run, checkpoint
 
 PROCESSES = multiprocessing.get_context("forkserver")  # which imports torch once, and forks each child
 PROCESSES.set_forkserver_preload(["small_training", "vaestudy.experiments", "torch._dynamo"])

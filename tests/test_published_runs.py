@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_training import noise, small
+from small_training import fit, noise, small
 
 from vaestudy import settings
 from vaestudy.data import ImageSet
@@ -14,7 +14,7 @@ from vaestudy.experiments.evidence import Context, Part
 from vaestudy.figures.moving import explore_options
 from vaestudy.files import write_json
 from vaestudy.models import NVAE, VAE, NVAEConfig
-from vaestudy.training import Job, Run, fit
+from vaestudy.training import Job, Run
 
 NIGHT = settings.resolve("beta_vae", profile="night")
 

@@ -11,13 +11,14 @@ from small_training import (
     Unreadable,
     assert_same,
     assert_same_history,
+    fit,
     noise,
     small,
 )
 
 from vaestudy.errors import InputError
 from vaestudy.models import NVAE, VAE, NVAEConfig
-from vaestudy.training import Run, checkpoint, fit, loop
+from vaestudy.training import Run, checkpoint, loop
 
 STEPS, RATE = 60, 1e-3
 TINY = {"channels": 4, "groups": (1, 1), "latents": 2, "mixtures": 2, "encoder_cells": 1, "decoder_cells": 1}

@@ -6,12 +6,12 @@ import time
 import nbformat
 import pytest
 from small_notebook import write
-from small_training import SHAPE, assert_same, noise, small, start
+from small_training import SHAPE, assert_same, fit, noise, small, start
 
 from vaestudy import stopping
 from vaestudy.errors import InputError, NotebookError
 from vaestudy.models import VAE
-from vaestudy.training import Run, fit
+from vaestudy.training import Run
 from vaestudy.training.run import owned
 
 SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
@@ -20,7 +20,6 @@ import time
 from pathlib import Path
 import small_training as shared
 from vaestudy.models import VAE
-from vaestudy.training import fit
 
 
 def wait(folder, step):
@@ -32,7 +31,7 @@ def wait(folder, step):
 
 def train(folder):
     model = VAE(shared.SHAPE, latent_dim=3, width=16)
-    return fit(model, shared.noise(), shared.small(), folder, on_step=lambda step: wait(folder, step))
+    return shared.fit(model, shared.noise(), shared.small(), folder, on_step=lambda step: wait(folder, step))
 """
 PROGRAM = """
 import sys

@@ -13,6 +13,8 @@ from small_training import (
     Unreadable,
     assert_same,
     assert_same_history,
+    fit,
+    fit_many,
     interrupt_after,
     noise,
     small,
@@ -21,7 +23,7 @@ from small_training import (
 
 from vaestudy.errors import InputError
 from vaestudy.models import VAE
-from vaestudy.training import Grid, Job, Objective, Run, cost, fit, fit_many, memory, sweep
+from vaestudy.training import Grid, Job, Objective, Run, cost, memory, sweep
 
 GRID = Grid(betas=(0.5, 4), latent_dims=(2, 5), seeds=(0, 1))
 WIDTH = {"network": "mlp", "width": 16}

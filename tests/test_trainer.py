@@ -17,6 +17,7 @@ from small_training import (
     Poisoned,
     assert_same,
     assert_same_history,
+    fit,
     interrupt_after,
     noise,
     small,
@@ -26,7 +27,7 @@ from small_training import (
 from vaestudy.errors import InputError
 from vaestudy.files import write_json
 from vaestudy.models import NVAE, VAE, NVAEConfig, Terms
-from vaestudy.training import Objective, Training, fit, folder
+from vaestudy.training import Objective, Training, folder
 from vaestudy.training.run import Run, owned
 
 
@@ -109,10 +110,9 @@ SECOND = """
 import sys
 import small_training as shared
 from vaestudy.models import VAE
-from vaestudy.training import fit
 
 steps = []
-run = fit(VAE(shared.SHAPE, width=16), shared.noise(), shared.small(), sys.argv[1], on_step=steps.append)
+run = shared.fit(VAE(shared.SHAPE, width=16), shared.noise(), shared.small(), sys.argv[1], on_step=steps.append)
 print(len(steps), "steps of", run.images_seen, "images")
 """
 

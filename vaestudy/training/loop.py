@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from vaestudy.training.run import Job, describe
 from vaestudy.training.steps import Step
 
 logger = logging.getLogger(__name__)
-CHECKPOINT_SECONDS = {"cpu": 30.0, "cuda": 300.0}
-CHECKPOINT_SHARE = 0.02  # of the time, at most, unless the seconds between two of them are given
+CHECKPOINT_SECONDS = {"cpu": 30.0, "cuda": 300.0}  # between two of them
+CHECKPOINT_SHARE = 0.02  # of the time that writing them takes at most
 MOST_SKIPPED_IN_A_ROW, MOST_ROLLBACKS = 100, 3
 STATE = ("step", "taken", "rollbacks", "seconds", "totals", "counted", "kept")  # beside that of the step
 STEPS_ALONE = 3  # of each process by itself that are timed, after one that is not
@@ -45,25 +45,12 @@ class Loop:
         take_step: how one or many models move by a batch.
         jobs: one for each model, alike but for seed and objective; what is logged and recorded goes into their runs.
         folder: of the checkpoints.
-        checkpoint_seconds: time between two of them; by default CHECKPOINT_SECONDS, or more where writing them would
-            take over CHECKPOINT_SHARE of it.
-        on_step: called after each step with the number of steps done.
     """
 
-    def __init__(
-        self,
-        take_step: Step,
-        jobs: Sequence[Job],
-        folder: Path,
-        checkpoint_seconds: float | int | None = None,
-        on_step: Callable[[int], None] | None = None,
-    ):
-        self.take_step, self.jobs, self.folder, self.on_step = take_step, jobs, folder, on_step
+    def __init__(self, take_step: Step, jobs: Sequence[Job], folder: Path):
+        self.take_step, self.jobs, self.folder = take_step, jobs, folder
         self.runs, self.training = [job.run for job in jobs], take_step.training
-        self.checkpoint_seconds, self.checkpoint_share = checkpoint_seconds, math.inf
-        if checkpoint_seconds is None:
-            self.checkpoint_seconds = CHECKPOINT_SECONDS.get(take_step.device.type, 300.0)
-            self.checkpoint_share = CHECKPOINT_SHARE
+        self.checkpoint_seconds = CHECKPOINT_SECONDS.get(take_step.device.type, 300.0)
         self.batch = min(self.training.batch, len(take_step.images))
         self.steps = math.ceil(self.training.images / self.batch)
         self.log_steps = max(1, self.training.log_every // self.batch)
@@ -83,31 +70,31 @@ class Loop:
         images = self.batch * len(self.runs)
         with progress_bar(self.jobs, self.steps * images, self.step * images) as bar, stop_requests() as requested:
             self.began = time.perf_counter()
-            due = self.began + self.checkpoint_seconds
+            self.due = self.began + self.checkpoint_seconds
             while self.step < self.steps:
                 self.advance()
                 if self.step % self.log_steps == 0 or self.step == self.steps:
                     self.log()
                 bar.update(self.step * images - bar.n)
-                now, stops = time.perf_counter(), self.stops(requested)
-                if now > due or stops:
-                    self.save()
-                    due = time.perf_counter()
-                    due += max(self.checkpoint_seconds, (due - now) / self.checkpoint_share)
-                if stops:
-                    if self.take_step.processes > 1:  # torchrun ends all once one has left, and one still saves
-                        distributed.barrier()
-                    raise stops(f"stopped after {self.step * self.batch:,} images: the same command goes on there")
-                if self.on_step is not None:
-                    self.on_step(self.step)
+                self.save_or_stop(requested)
             self.save()
         if self.take_step.writes:
             self.finalize()
 
-    def stops(self, requested: Sequence[type[BaseException]]) -> type[BaseException] | None:
-        """What to end with, if anything; processes that train together end after the same step, whichever was told."""
-        stop = bool(requested) if self.take_step.processes == 1 else distributed.anywhere(bool(requested))
-        return [*requested, Terminated][0] if stop else None
+    def save_or_stop(self, requested: Sequence[type[BaseException]]) -> None:
+        """A checkpoint if one is due, and the last one where an end is requested."""
+        now, stop, several = time.perf_counter(), bool(requested), self.take_step.processes > 1
+        if several:  # they end after the same step, whichever was told
+            stop = distributed.anywhere(stop)
+        if now > self.due or stop:
+            self.save()
+            saved = time.perf_counter()
+            self.due = saved + max(self.checkpoint_seconds, (saved - now) / CHECKPOINT_SHARE)
+        if stop:
+            if several:  # torchrun ends all once one has left, and one still saves
+                distributed.barrier()
+            end = requested[0] if requested else Terminated
+            raise end(f"stopped after {self.step * self.batch:,} images: the same command goes on there")
 
     def advance(self) -> None:
         """One step; what is not finite stays out of the means of the log."""

@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -37,8 +37,6 @@ def fit(
     run_dir: Path | str,
     *,
     device: torch.device | str | None = None,
-    checkpoint_seconds: float | int | None = None,
-    on_step: Callable[[int], None] | None = None,
 ) -> Run:
     """Train `model` on `images`, or go on with, or return, the run that `run_dir` already holds.
 
@@ -48,8 +46,6 @@ def fit(
         training: sizes, optimiser and objective.
         run_dir: the run's folder (see `run.folder`).
         device: where to train; by default CUDA if there is one.
-        checkpoint_seconds: time between two checkpoints; by default 30 s on a CPU, 5 minutes on CUDA.
-        on_step: called after each step with the number of steps done.
 
     Raises:
         InputError: if the folder holds another run or cannot be written, the images do not fit the model, or the
@@ -65,7 +61,7 @@ def fit(
             part = f"{training.batch // training.micro_batches} images, a micro batch"
             with explained(f"{part}: raise micro_batches, or lower batch or image_size", device):
                 step = ModelStep(model.to(device), images.to(device), training, device)
-                Loop(step, [job], run.path, checkpoint_seconds, on_step).run()
+                Loop(step, [job], run.path).run()
         elif distributed.rank() == 0:
             checkpoint.remove(run.path)  # a kill has left them at the very end
     distributed.barrier()
@@ -73,14 +69,7 @@ def fit(
     return run
 
 
-def fit_many(
-    jobs: Sequence[Job],
-    *,
-    device: torch.device | str | None = None,
-    at_once: int | None = None,
-    checkpoint_seconds: float | int | None = None,
-    on_step: Callable[[int], None] | None = None,
-) -> list[Run]:
+def fit_many(jobs: Sequence[Job], *, device: torch.device | str | None = None, at_once: int | None = None) -> list[Run]:
     """`fit` for many: VAEs of one architecture as one program, other models side by side on the cores of a CPU.
 
     Every member of a sweep is the same run as its model trained alone: the same first weights, order of images and
@@ -92,8 +81,6 @@ def fit_many(
         jobs: what to train; two jobs may not share a folder.
         device: where to train; by default CUDA if there is one.
         at_once: VAEs trained as one program; by default what fits into half of the free memory.
-        checkpoint_seconds: time between two checkpoints; by default 30 s on a CPU, 5 minutes on CUDA.
-        on_step: called after each step of stacked VAEs with the number of steps done.
 
     Returns:
         One finished run for each job, in their order.
@@ -108,13 +95,13 @@ def fit_many(
     for job in jobs:
         check(job)
     device, runs = device_of(device), [job.run for job in jobs]
-    alone = partial(fit, device=device, checkpoint_seconds=checkpoint_seconds)
+    alone = partial(fit, device=device)
     stackable = [job for job in jobs if stacks(job)]
     for _, alike in itertools.groupby(sorted(stackable, key=kind), key=kind):
         own = [job for i, job in enumerate(alike) if i % distributed.world() == distributed.rank()]
         with owned([job.run for job in own if not job.run.finished]):
             for part, folder in _parts(own, device, at_once):
-                _train_stack(part, folder, device, checkpoint_seconds, on_step)
+                _train_stack(part, folder, device)
         for job in own:  # alone a training has ways to come to an end that a stack has not
             if distributed.world() == 1 and not job.run.finished:
                 alone(*job)
@@ -219,7 +206,7 @@ def _parts(jobs: Sequence[Job], device: torch.device, at_once: int | None) -> It
         _remove(state)
 
 
-def _train_stack(jobs: Sequence[Job], folder: Path, device: torch.device, seconds: float | int | None, on_step) -> None:
+def _train_stack(jobs: Sequence[Job], folder: Path, device: torch.device) -> None:
     """Train some VAEs as one program; those that diverge are left without a record."""
     remove_unfinished(folder)
     write_json(folder / "runs.json", [Path(job.run_dir).name for job in jobs])
@@ -227,7 +214,7 @@ def _train_stack(jobs: Sequence[Job], folder: Path, device: torch.device, second
         models, trainings = [job.model for job in jobs], [job.training for job in jobs]
         try:
             step = StackStep(models, trainings, jobs[0].images.to(device), device)
-            Loop(step, jobs, folder, seconds, on_step).run()
+            Loop(step, jobs, folder).run()
         except Diverged:
             if distributed.world() > 1:
                 raise
