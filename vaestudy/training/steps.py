@@ -62,11 +62,8 @@ class Step(ABC):
 
     def __call__(self, step: int, progress: float) -> Float[Tensor, "models parts"]:
         """Take a step; loss, nll and the KL of each group, means over the batch in nats per image, a row a model."""
-        several = len(self.micro_batches) > 1
-        if several and self.gradients.fixed:
-            torch._foreach_zero_([p.grad for p in self.parameters if p.grad is not None])
-        elif several:
-            self.optimizer.zero_grad()
+        if len(self.micro_batches) > 1:
+            self.optimizer.zero_grad(set_to_none=not self.gradients.fixed)
         if self.totals is not None:
             self.totals.zero_()
         for part in self.micro_batches:
@@ -207,10 +204,10 @@ class ModelStep(Step):
 
     def find_moments(self) -> list[list[Tensor]]:
         """What an optimiser that is not fused has beside the weights: nothing before its first step."""
-        values = [
-            value for state in self.optimizer.state.values() for value in state.values() if torch.is_tensor(value)
-        ]
-        return [] if self.fused else kinds([v for v in values if v.device == self.parameters[0].device])
+        if self.fused:
+            return []
+        found = [value for state in self.optimizer.state.values() for value in state.values()]
+        return kinds([own for own in found if torch.is_tensor(own) and own.device == self.parameters[0].device])
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
