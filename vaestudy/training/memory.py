@@ -15,6 +15,7 @@ from vaestudy.errors import InputError
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # the names in malloc.h begin with M_
 CGROUP = Path("/sys/fs/cgroup")  # of the control group that a container is (version 2)
+usable_cores = cpu_count  # those that this process is bound to, in a container within its share of them
 
 
 def free_bytes(device: torch.device) -> int:
@@ -39,11 +40,6 @@ def _cgroup(name: str) -> int | None:
         return int((CGROUP / name).read_text())
     except (OSError, ValueError):  # or "max"
         return None
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: those it is bound to, in a container within its share of them."""
-    return cpu_count()
 
 
 def peak(device: torch.device) -> int:
