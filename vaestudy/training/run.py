@@ -164,7 +164,9 @@ class Run:
 
         def encode(x: torch.Tensor) -> list[np.ndarray]:
             latents = self.model.encode(x, draw=draws) if draws else self.model.encode(x)
-            return [_code(group, pooled).cpu().numpy() for group in latents]
+            if pooled:
+                latents = [group.flatten(2).mean(2) if group.ndim > 2 else group for group in latents]
+            return [group.flatten(1).cpu().numpy() for group in latents]
 
         index = np.arange(len(images)) if index is None else np.asarray(index)
         groups = [np.concatenate(group) for group in self.by_batch(encode, images, batch, index)]
@@ -257,13 +259,6 @@ def noise_from(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
-
-
-def _code(latents: torch.Tensor, pooled: bool) -> torch.Tensor:
-    """Latents (n, d) or maps of them (n, d, h, w) as one row an image."""
-    if latents.ndim > 2 and pooled:
-        return latents.flatten(2).mean(2)
-    return latents.flatten(1)
 
 
 @contextmanager
