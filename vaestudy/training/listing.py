@@ -1,6 +1,5 @@
 """The runs that are there: a table of their folders, and each of them opened again without the code that trained it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,20 +36,23 @@ def runs(root: Path | str | None = None) -> pd.DataFrame:
     rows = []
     for path in folders:
         try:
-            config = json.loads(path.read_text())
-            rows.append(_row(path.parent, settings_of(config)))
+            rows.append(_row(Run(path.parent, nn.Module())))
         except (OSError, ValueError, LookupError, TypeError, StopIteration, AttributeError):
             rows.append({"state": "damaged", "folder": str(path.parent)})
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _row(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
-    run = Run(folder, nn.Module())
-    end = run.record.get("training", {}) if run.finished else {}
-    seconds = run.record.get("provenance", {}).get("seconds") if run.finished else None
-    state = {"seen": run.images_seen, "state": "finished" if run.finished else "unfinished"}
-    own = {"stage": folder.name.rpartition("-")[0], **about, **state, "ELBO, nats": end.get("elbo_nats")}
-    return {**own, "seconds": seconds, "folder": str(folder)}
+def _row(run: Run) -> dict[str, Any]:
+    record = run.record if run.finished else {}
+    return {
+        "stage": run.path.name.rpartition("-")[0],
+        **settings_of(run.config),
+        "seen": run.images_seen,
+        "state": "finished" if run.finished else "unfinished",
+        "ELBO, nats": record.get("training", {}).get("elbo_nats"),
+        "seconds": record.get("provenance", {}).get("seconds"),
+        "folder": str(run.path),
+    }
 
 
 def scores(folder: Path | str) -> dict[str, str]:
