@@ -131,19 +131,19 @@ def kept_per_image(model: nn.Module) -> int:
     Workspaces of the kernels come on top; bf16 halves most of it. The model is copied onto the meta device.
     """
     shadow = copy.deepcopy(model).to("meta").train()
-    kept = []
-    for images in (2, 4):  # what all images share falls out of the difference
-        storages: dict[int, torch.UntypedStorage] = {}
+    return (_kept(shadow, 4) - _kept(shadow, 2)) // 2  # what all images share falls out of the difference
 
-        def pack(tensor: Tensor, storages: dict[int, torch.UntypedStorage] = storages) -> Tensor:
-            storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
-            return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            terms = shadow(torch.zeros(images, *shadow.shape, device="meta"))
-            loss = terms.nll.mean() + terms.kl.sum()
-        kept.append(sum(storage.nbytes() for storage in storages.values()) if loss.requires_grad else 0)
-    return (kept[1] - kept[0]) // 2
+def _kept(model: nn.Module, images: int) -> int:
+    storages: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(torch.zeros(images, *model.shape, device="meta"))
+    return sum(storage.nbytes() for storage in storages.values())
 
 
 def models_at_once(model: VAE, training: Training, device: torch.device, *, total_correlation: bool = False) -> int:
