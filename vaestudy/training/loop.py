@@ -26,6 +26,8 @@ CHECKPOINT_SECONDS = {"cpu": 30.0, "cuda": 300.0}  # between two of them
 CHECKPOINT_SHARE = 0.02  # of the time that writing them takes at most
 MOST_SKIPPED_IN_A_ROW, MOST_ROLLBACKS = 100, 3
 STATE = ("step", "taken", "rollbacks", "seconds", "totals", "counted", "kept")  # beside that of the step
+# Of the last line of the log.
+RECORDED = ("images_seen", "nll_nats", "kl_nats", "elbo_nats", "steps_skipped", "rollbacks", "scaling_efficiency")
 STEPS_ALONE = 3  # of each process by itself that are timed, after one that is not
 KEPT_STATES = 10  # that a training takes on its way to go back to, at fixed numbers of images
 
@@ -234,16 +236,13 @@ class Loop:
         about |= {"peak_memory_gib": round(memory.peak(device) / 2**30, 2)}
         seen, made_by, lost = self.steps * self.batch, provenance(**about), []
         for job, run, weights in zip(self.jobs, self.runs, self.take_step.final_weights(), strict=True):
-            finite = all(weight.isfinite().all() for weight in weights.values() if weight.is_floating_point())
+            finite = all(weight.isfinite().all() for weight in weights.values())
             if not finite or run.images_seen < seen:  # its last numbers are not in the log
                 lost.append(job)
                 continue
             run.save_weights(weights)
-            last = run.history.iloc[-1]
-            end = {name: float(last[name]) for name in ("nll_nats", "kl_nats", "elbo_nats")}
-            end |= {"images_seen": seen, "images_per_second": round(seen / max(seconds, 1e-9), 1)}
-            end |= {name: int(last[name]) for name in ("steps_skipped", "rollbacks")}
-            end |= {name: float(last[name]) for name in ("scaling_efficiency",) if name in last}
+            end = {name: value for name, value in run.log[-1].items() if name in RECORDED}
+            end |= {"images_per_second": round(seen / max(seconds, 1e-9), 1)}
             run.update_record(config=run.config, training=end, provenance={"seed": job.training.seed, **made_by})
         checkpoint.remove(self.folder)
         if lost:
