@@ -26,7 +26,7 @@ from vaestudy.training.cost import models_at_once
 from vaestudy.training.loop import Diverged, Loop
 from vaestudy.training.parallel import side_by_side
 from vaestudy.training.progress import progress_bar
-from vaestudy.training.run import Job, Run, describe, owned
+from vaestudy.training.run import Job, Run, describe, noise_from, owned
 from vaestudy.training.steps import ModelStep, StackStep
 
 
@@ -158,8 +158,7 @@ def explained(what: str, device: torch.device) -> Iterator[None]:
     """A training: `what` is named where memory runs out, and the global generators are left as they were."""
     if device.type == "cpu":
         memory.keep_freed()
-    noise = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-    with memory.explain_oom(what), noise:
+    with memory.explain_oom(what), noise_from(0, device):
         yield
 
 
@@ -183,16 +182,11 @@ def _parts(jobs: Sequence[Job], device: torch.device, at_once: int | None) -> It
     A state that also names models that are not asked for now is of no use once the others were trained without them.
     """
     everyone = {Path(job.run_dir).name: job for job in jobs}
-    left = {name for name, job in everyone.items() if not job.run.finished}
-    unfinished, roots = set(left), {Path(job.run_dir).parent for job in jobs}
-    known = sorted(path for root in roots for path in root.glob("sweep-*/runs.json"))
-    states = {path.parent: json.loads(path.read_text()) for path in known}
+    unfinished = {name for name, job in everyone.items() if not job.run.finished}
+    known = sorted(path for root in {job.run.path.parent for job in jobs} for path in root.glob("sweep-*/runs.json"))
+    states, left = {path.parent: json.loads(path.read_text()) for path in known}, set(unfinished)
     for state, names in states.items():
-        if not set(names) <= set(everyone):
-            continue
-        if not left & set(names):  # a kill has left it at the very end
-            _remove(state)
-        elif checkpoint.load(state) is not None:
+        if everyone.keys() >= set(names) and left & set(names) and checkpoint.load(state) is not None:
             yield [everyone[name] for name in names], state
             left -= set(names)
     if left:
@@ -202,8 +196,9 @@ def _parts(jobs: Sequence[Job], device: torch.device, at_once: int | None) -> It
         for names in np.array_split(sorted(left), math.ceil(len(left) / at_once)):
             digest = hashlib.sha256(",".join(names).encode()).hexdigest()[:12]
             yield [everyone[name] for name in names], Path(some.run_dir).parent / f"sweep-{digest}"
-    for state in (state for state, names in states.items() if unfinished & set(names)):
-        _remove(state)
+    for state, names in states.items():
+        if unfinished & set(names) or everyone.keys() >= set(names):
+            _remove(state)
 
 
 def _train_stack(jobs: Sequence[Job], folder: Path, device: torch.device) -> None:
