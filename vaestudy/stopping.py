@@ -31,9 +31,6 @@ def stop_requests(tell: Callable[[], Any] = lambda: None) -> Iterator[list[type[
     `tell` is called when the first one comes.
     """
     requested: list[type[BaseException]] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield requested
-        return
 
     def note(number: int, _frame: Any) -> None:
         if requested:
@@ -41,12 +38,20 @@ def stop_requests(tell: Callable[[], Any] = lambda: None) -> Iterator[list[type[
         requested.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
         tell()
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with _handled(note, signal.SIGTERM, signal.SIGINT):
         yield requested
+
+
+@contextmanager
+def _handled(handler: Callable[[int, Any], None], *numbers: int) -> Iterator[None]:
+    """Have signals handled so inside the block; in other threads than the main one nothing can be."""
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in numbers if here}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, usual in before.items():
+            signal.signal(number, usual)
 
 
 def status(run: Callable[[], int]) -> int:
@@ -56,12 +61,12 @@ def status(run: Callable[[], int]) -> int:
     def terminate(_number: int, _frame: Any) -> None:
         raise Terminated
 
-    before = signal.signal(signal.SIGTERM, terminate) if threading.current_thread() is threading.main_thread() else None
     try:
-        try:
-            return run()
-        finally:
-            sys.stdout.flush()  # a closed pipe says so here, not when Python ends
+        with _handled(terminate, signal.SIGTERM):
+            try:
+                return run()
+            finally:
+                sys.stdout.flush()  # a closed pipe says so here, not when Python ends
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
         return 141
@@ -74,8 +79,5 @@ def status(run: Callable[[], int]) -> int:
         if error.errno not in _NO_ROOM:
             raise
         found, words = 2, f"cannot write {error.filename or 'a file'}: {error.strerror}"
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
     print(f"vaestudy: {words}", file=sys.stderr)  # noqa: T201
     return found
