@@ -199,8 +199,7 @@ def measured(device: torch.device, halved: bool) -> Rates:
     small = torch.zeros(1, device=device)
     works = [lambda: torch.mm(a, b), lambda: target.copy_(source), lambda: small.add_(1)]
     product, moved, launch = least_seconds(works, device)
-    name = torch.cuda.get_device_name(device) if on_gpu else "this CPU"
-    return Rates(name, 2 * side**3 / product, 2 * source.nbytes / moved, GPU.operation if on_gpu else launch)
+    return Rates(str(device), 2 * side**3 / product, 2 * source.nbytes / moved, GPU.operation if on_gpu else launch)
 
 
 def least_seconds(works: Sequence[Callable], device: torch.device, rounds: int = 20) -> list[float]:
