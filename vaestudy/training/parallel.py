@@ -46,7 +46,8 @@ def _alone(function: Callable[..., Any], arguments: tuple, parent: int, stop: Pa
     torch.set_num_threads(1)
     _watch(parent, stop)
     with _WORK, suppress(Terminated, KeyboardInterrupt):
-        return None if stop.exists() or os.getppid() != parent else function(*arguments)
+        if not stop.exists() and os.getppid() == parent:
+            return function(*arguments)
     return None
 
 

@@ -51,7 +51,8 @@ def fit(
         InputError: if the folder holds another run or cannot be written, the images do not fit the model, or the
             training diverges.
     """
-    job, run, device = Job(model, images, training, run_dir), Run(run_dir, model), device_of(device)
+    job, device = Job(model, images, training, run_dir), device_of(device)
+    run = job.run
     check(job, distributed.world())
     with owned([run] if distributed.rank() == 0 and not run.finished else []):
         # Nobody else changes the folder from here on, so that all processes see the same.
@@ -181,7 +182,7 @@ def _parts(jobs: Sequence[Job], device: torch.device, at_once: int | None) -> It
 
     A state that also names models that are not asked for now is of no use once the others were trained without them.
     """
-    everyone = {Path(job.run_dir).name: job for job in jobs}
+    everyone = {job.run.path.name: job for job in jobs}
     unfinished = {name for name, job in everyone.items() if not job.run.finished}
     known = sorted(path for root in {job.run.path.parent for job in jobs} for path in root.glob("sweep-*/runs.json"))
     states, left = {path.parent: json.loads(path.read_text()) for path in known}, set(unfinished)
@@ -195,7 +196,7 @@ def _parts(jobs: Sequence[Job], device: torch.device, at_once: int | None) -> It
         at_once = at_once or models_at_once(some.model, some.training, device, total_correlation=tc)
         for names in np.array_split(sorted(left), math.ceil(len(left) / at_once)):
             digest = hashlib.sha256(",".join(names).encode()).hexdigest()[:12]
-            yield [everyone[name] for name in names], Path(some.run_dir).parent / f"sweep-{digest}"
+            yield [everyone[name] for name in names], some.run.path.parent / f"sweep-{digest}"
     for state, names in states.items():
         if unfinished & set(names) or everyone.keys() >= set(names):
             _remove(state)
@@ -204,7 +205,7 @@ def _parts(jobs: Sequence[Job], device: torch.device, at_once: int | None) -> It
 def _train_stack(jobs: Sequence[Job], folder: Path, device: torch.device) -> None:
     """Train some VAEs as one program; those that diverge are left without a record."""
     remove_unfinished(folder)
-    write_json(folder / "runs.json", [Path(job.run_dir).name for job in jobs])
+    write_json(folder / "runs.json", [job.run.path.name for job in jobs])
     with explained(f"{len(jobs)} models at once: set at_once below it", device):
         models, trainings = [job.model for job in jobs], [job.training for job in jobs]
         try:
