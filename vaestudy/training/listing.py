@@ -59,12 +59,11 @@ def scores(folder: Path | str) -> dict[str, str]:
     """What was measured of a finished run beside its training: the bound on held-out images and the score card."""
     run = Run(folder, nn.Module())
     record = run.record if run.finished else {}
-    bound = {label(name): fixed(value, 3) for name, value in record.get("test", {}).items()}
-    cards = {}
+    found = {f"held-out {label(name)}": fixed(value, 3) for name, value in record.get("test", {}).items()}
     for row in record.get("score_card", []):
         known = {name: row[name] for name in ("value", "floor", "ceiling") if isinstance(row[name], float)}
-        cards[label(row["metric"])] = ", ".join(f"{name} {fixed(value, 3)}" for name, value in known.items())
-    return {f"held-out {name}": value for name, value in bound.items()} | cards
+        found[label(row["metric"])] = ", ".join(f"{name} {fixed(value, 3)}" for name, value in known.items())
+    return found
 
 
 def open_run(run: Run | Path | str) -> Run:
