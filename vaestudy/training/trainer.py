@@ -7,11 +7,12 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 
 import numpy as np
 import torch
@@ -228,17 +229,16 @@ def _watched(jobs: Sequence[Job]) -> Iterator[None]:
     """Show by their logs how far trainings in other processes are."""
     ended = Event()
 
-    def watch(bar) -> None:
+    def watch() -> None:
         over = False
         while not over:
             over = ended.wait(1)
             bar.update(sum(job.run.images_seen for job in jobs) - bar.n)
 
-    with progress_bar(jobs, sum(job.training.images for job in jobs), 0) as bar:
-        thread = Thread(target=watch, args=(bar,), daemon=True)
-        thread.start()
+    images = sum(job.training.images for job in jobs)
+    with progress_bar(jobs, images, 0) as bar, ThreadPoolExecutor(1) as side:
+        side.submit(watch)
         try:
             yield
         finally:
             ended.set()
-            thread.join()
