@@ -114,6 +114,10 @@ def test_the_claims_from_other_seeds_are_those_of_their_runs():
     for name, *cells in rows:
         for cell, claims in zip(cells, by_id, strict=True):
             assert cell == in_short(claims[name.split()[0]])
+    pairs = [(claim, run[name]) for name, claim in by_id[0].items() if claim["decidable"] for run in by_id[1:]]
+    assert all(ours["verdict"] == others["verdict"] for ours, others in pairs)  # none is reversed or undecided
+    weaker = sum(is_tendency(others) for _, others in pairs)
+    assert f"of {len(pairs)} comparisons {len(pairs) - weaker} are decided there too" in " ".join(section.split())
 
 
 def test_the_speeds_are_those_of_the_published_benchmark():
