@@ -263,6 +263,15 @@ def test_run_one_names_its_files_by_what_was_changed(project, monkeypatch):
     assert "The square of 1 is 1." in (root / "reports" / "smoke" / "01_vae.html").read_text()
 
 
+@pytest.mark.parametrize(("beta", "changed"), [(1, False), (3, True)])
+def test_a_page_names_a_parameter_as_changed_if_it_is_not_the_study_s_own(project, monkeypatch, beta, changed):
+    root, _, _ = project
+    monkeypatch.chdir(root)
+    _, page = site.run_one("notebooks/01_vae.ipynb", {"profile": "smoke", "beta": beta})
+    assert ("Changed against the study: β 3 in place of 1." in page.read_text()) == changed
+    assert ("Changed against the study" in page.read_text()) == changed
+
+
 @pytest.mark.parametrize("given", [{"bta": 1}, {"beta": "x"}, {"beta": -1}, {"profile": "huge"}])
 def test_wrong_parameters_stop_before_anything_is_written(project, tmp_path, given):
     source = project[0] / "notebooks" / "01_vae.ipynb"

@@ -140,7 +140,7 @@ def changed(notebook: Any) -> str:
     new = [
         f"{words.label(name)} {in_words(value)} in place of {in_words(known[name].default) or 'none'}"
         for name, value in given.items()
-        if name in known and name != "profile"
+        if name in known and name != "profile" and value != known[name].default
     ]
     return f"Changed against the study: {words.listed(new)}." if new else ""
 
