@@ -8,7 +8,7 @@ import pytest
 
 from vaestudy import claims, figures, settings, words
 from vaestudy.errors import InputError
-from vaestudy.experiments import beta_vae, evidence
+from vaestudy.experiments import beta_vae, evidence, sweep_tables
 
 
 def sweep(rise, seeds=8, noise=0.02):
@@ -96,8 +96,8 @@ def test_the_table_of_a_sweep_comes_from_its_records(dsprites_dir):
     table = beta_vae.sweep_table(chosen, sweep(0.4), whole)
     assert table["score"].equals(table["higgins_5"])
     assert table["beta_norm"].iloc[0] == 10 / 256
-    assert beta_vae.best_beta(table) == 16
-    by_live = beta_vae.by_live_latents(table)
+    assert sweep_tables.best_beta(table) == 16
+    by_live = sweep_tables.by_live_latents(table)
     assert by_live["models"].sum() == len(table)
     assert by_live["live latents"].tolist() == [3, 5, 5]
     with pytest.raises(InputError, match="L = 7"):

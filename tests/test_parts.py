@@ -9,7 +9,7 @@ from small_training import small
 from vaestudy import claims
 from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments import beta_vae, evidence, losses, scores, vae
+from vaestudy.experiments import beta_vae, evidence, losses, scores, sweep_tables, vae
 from vaestudy.models import VAE
 from vaestudy.training import Run
 
@@ -164,7 +164,7 @@ def test_the_spectrum_of_an_error_stands_at_its_frequency():
             return squares().batch(slice(0, len(latents[0]))) + 0.1 * wave
 
     images = squares().select(slice(0, 20))
-    power = losses.error_spectrum(Run("", Wrong(images.shape, latent_dim=2, width=8)), images, batch=20)
+    power = losses.error_spectrum(Run("", Wrong(images.shape, latent_dim=2, width=8)), images)
     assert power.shape == (SIDE // 2,)
     assert power.argmax() + 1 == 3
     assert power[[0, 1, 3]].max() < 1e-9 * power[2]
@@ -215,7 +215,7 @@ def test_the_model_shown_is_the_one_in_the_middle_of_its_ten(tmp_path):
     elsewhere = table[(table["beta"] == 1) & (table["seed"] == 7)]
     plain, pressed = beta_vae.plain_and_pressed(runs, elsewhere, 8.0)
     assert (plain[0].recipe["seed"], pressed[0].recipe["seed"]) == (7, 0)
-    assert beta_vae.beside_small_runs(elsewhere, 8.0) == []
+    assert sweep_tables.beside_small_runs(elsewhere, 8.0) == []
 
 
 def test_a_sentence_says_what_a_code_knows():
@@ -235,13 +235,13 @@ def test_beside_a_rise_stand_its_live_latents():
     rows += [
         {"beta": 8.0, "live": live, "score": score, "factor_vae": 0.4} for live, score in ((3, 0.8), (3, 0.8), (4, 0.7))
     ]
-    first, second = beta_vae.beside_the_rise(pd.DataFrame(rows), 8.0)
+    first, second = sweep_tables.beside_the_rise(pd.DataFrame(rows), 8.0)
     assert first == (
         "2 of 3 models of β = 1 have 4 live latents, 2 of 3 models of β = 8 have 3; "
         "with 4 live the scores are 0.60 (2 models) and 0.70 (1 model)."
     )
     assert second == "FactorVAE's score, which no claim is about, is 0.50 at β = 1 and 0.40 at β = 8."
     apart = pd.DataFrame(rows).drop(columns="factor_vae").query("live != 4 or beta == 1")
-    (alone,) = beta_vae.beside_the_rise(apart, 8.0)
+    (alone,) = sweep_tables.beside_the_rise(apart, 8.0)
     assert alone.endswith("no model of the one has as many as one of the other.")
-    assert beta_vae.beside_the_rise(apart, 2.0) == beta_vae.beside_the_rise(apart, 1.0) == []
+    assert sweep_tables.beside_the_rise(apart, 2.0) == sweep_tables.beside_the_rise(apart, 1.0) == []

@@ -7,13 +7,12 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Int
-from scipy.stats import spearmanr
 
 from vaestudy import data, metrics, published
 from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae_parts as parts
-from vaestudy.experiments import evidence
+from vaestudy.experiments import common, evidence
 from vaestudy.experiments.beta_vae_parts import held_out_region  # noqa: F401 (for the page)
 from vaestudy.experiments.common import LEAST_SCORED, checked, image_side, images, runs_root, seeds_from, sizes
 from vaestudy.experiments.scores import READ_OUT, Examined, check_examined, kl_of_some
@@ -22,7 +21,7 @@ from vaestudy.models import VAE
 from vaestudy.settings import BetaVAESettings
 from vaestudy.training import Grid, Job, Run, distributed, fit_many
 from vaestudy.training import sweep as sweeps
-from vaestudy.words import counted, fixed, spread
+from vaestudy.words import spread
 
 PAPER_MODELS = 10
 SWEEPS = ("sweep32", "curve32")
@@ -123,71 +122,30 @@ def sweep_table(settings: BetaVAESettings, records: pd.DataFrame, whole: ImageSe
     rows = records[records["part"].isin(SWEEPS)].drop_duplicates(["latent_dim", "beta", "seed"])
     if not len(rows) or score not in rows:
         raise InputError(f"no record of the sweep has {score}, the score at L = {settings.pairs}: run its parts first")
-    named = {"beta_norm": rows["beta"] * rows["latent_dim"] / whole.dims, "score": rows[score], "kind": "beta"}
-    return rows.assign(**named, kl_nats=rows["nats"]).reset_index(drop=True)
+    norm = rows["beta"] * rows["latent_dim"] / whole.dims
+    return rows.assign(beta_norm=norm, score=rows[score], kind="beta", kl_nats=rows["nats"]).reset_index(drop=True)
 
 
-def members(runs: Sequence[Run], latent_dim: int) -> dict[float, list[int]]:
-    """Which runs have each β at one latent size, in the order of their seeds."""
-    found: dict[float, list[int]] = {}
-    for number, run in enumerate(runs):
-        if run.model.config.latent_dim == latent_dim:
-            found.setdefault(run.recipe["objective"]["beta"], []).append(number)
-    return dict(sorted(found.items()))
-
-
-def by_live_latents(table: pd.DataFrame) -> pd.DataFrame:
-    """Scores of models with as many live latents, over β: what a rise owes to latents that switch off."""
-    named = table.astype({"live": int}).rename(columns={"live": "live latents", "beta": "β", "mig": "MIG"})
-    means = {name: (name, "mean") for name in ("score", "MIG", "nats")}
-    return named.groupby(["live latents", "β"]).agg(models=("seed", "size"), **means).reset_index()
-
-
-def beside_the_rise(table: pd.DataFrame, beta: float) -> list[str]:
-    """What stands beside a rise from β = 1 to another β: how many latents are live, and what FactorVAE's score does.
-
-    `table` holds the records of one latent size, which may have no model of one of the two.
-    """
-    plain, pressed = (table[table["beta"] == each] for each in (1.0, beta))
-    if beta == 1 or plain.empty or pressed.empty:
-        return []
-    usual = {each: int(models["live"].mode().iloc[0]) for each, models in ((1.0, plain), (beta, pressed))}
-    (low, first), (high, second) = (
-        (usual[each], f"{(models['live'] == usual[each]).sum()} of {len(models)} models of β = {each:g}")
-        for each, models in ((1.0, plain), (beta, pressed))
-    )
-    clauses = [f"{first} have {counted(low, 'live latent')}, {second} have {high}"]
-    for live in sorted(set(plain["live"]) & set(pressed["live"])):
-        groups = [models.loc[models["live"] == live, "score"] for models in (plain, pressed)]
-        scores = " and ".join(f"{fixed(scores.mean(), 2)} ({counted(len(scores), 'model')})" for scores in groups)
-        clauses.append(f"with {live:.0f} live the scores are {scores}")
-    if len(clauses) == 1:
-        clauses.append("no model of the one has as many as one of the other")
-    sentences = [f"{'; '.join(clauses)}."]
-    if "factor_vae" in table:
-        low, high = (fixed(models["factor_vae"].mean(), 2) for models in (plain, pressed))
-        sentences.append(f"FactorVAE's score, which no claim is about, is {low} at β = 1 and {high} at β = {beta:g}.")
-    return sentences
-
-
-def factors_known(table: pd.DataFrame) -> pd.DataFrame:
-    """R² of each factor (columns) in the codes of each β (rows), mean over seeds."""
-    names = [name for name in table if name.startswith("r2_") and table[name].notna().all()]
-    return table.groupby("beta")[names].mean().rename(columns=lambda name: name.removeprefix("r2_"))
+def members(runs: Sequence[Run], table: pd.DataFrame) -> dict[float, list[Run]]:
+    """The models of each β at the latent size of a table, the first ten seeds: as many as the paper's table has."""
+    found: dict[float, list[Run]] = {}
+    for run in runs:
+        if run.model.config.latent_dim == table["latent_dim"].iloc[0]:
+            found.setdefault(run.recipe["objective"]["beta"], []).append(run)
+    return {beta: alike[:PAPER_MODELS] for beta, alike in sorted(found.items())}
 
 
 def plain_and_pressed(runs: Sequence[Run], table: pd.DataFrame, beta: float) -> tuple[list[Run], list[Run]]:
-    """Models of β = 1 and of another β, the first ten seeds of each: as many as the paper's table has.
+    """`members` of β = 1 and of another β.
 
     `table` holds the records of one latent size. The model that figures show comes first: the one whose score is in the
     middle of those that have one there. Published records may know neither the seeds nor the β of this page.
     """
-    own = members(runs, int(table["latent_dim"].iloc[0]))
+    own = members(runs, table)
     if beta not in own:
         raise InputError(f"the page has no model of β = {beta:g}, which its records find best: name one in beta")
     scores = table.set_index(["beta", "seed"])["score"].to_dict()
-    plain, pressed = (_middle_first([runs[i] for i in own[each][:PAPER_MODELS]], scores) for each in (1.0, beta))
-    return plain, pressed
+    return _middle_first(own[1.0], scores), _middle_first(own[beta], scores)
 
 
 def _middle_first(runs: list[Run], scores: Mapping[tuple[float, int], float]) -> list[Run]:
@@ -209,48 +167,6 @@ def named(name: str, run: Run, examined: Examined) -> str:
     return f"{name} (β = {run.recipe['objective']['beta']:g}, {live} live)"
 
 
-def best_beta(table: pd.DataFrame) -> float:
-    """The β with the highest mean score, of those with the most seeds."""
-    scores = table.groupby("beta")["score"].agg(["mean", "count"])
-    return float(scores.loc[scores["count"] == scores["count"].max(), "mean"].idxmax())
-
-
-def reconstruction_and_score(table: pd.DataFrame) -> dict[str, float | int]:
-    """How reconstruction and score go together over the models of one latent size."""
-    sharp, good = table.loc[table["nll_nats"].idxmin()], table.loc[table["score"].idxmax()]
-    return {
-        "count": len(table),
-        "correlation": float(spearmanr(-table["nll_nats"], table["score"]).statistic),
-        "sharpest_beta": float(sharp["beta"]),
-        "sharpest_score": float(sharp["score"]),
-        "sharpest_live": int(sharp["live"]),
-        "best_beta": float(good["beta"]),
-        "best_score": float(good["score"]),
-        "best_live": int(good["live"]),
-        "paid": float(good["nll_nats"] - sharp["nll_nats"]),
-    }
-
-
-def beside_small_runs(table: pd.DataFrame, beta: float) -> list[dict]:
-    """A row a score: ours at one β of the sweep, mean and spread over seeds in percent, beside published runs.
-
-    None for a β of which the records have no model.
-    """
-    models, rows = table[table["beta"] == beta], []
-    seeds = table.groupby("beta").size()
-    others = ", ".join(f"{own:g}" for own in seeds.index[seeds == len(models)])
-    if models.empty:
-        return rows
-    for name, title in (("higgins", "Higgins score"), ("factor_vae", "FactorVAE score"), ("mig", "MIG")):
-        scores = 100 * models["score" if name == "higgins" else name]
-        ours = spread(scores.mean(), scores.std())
-        about = (
-            f"β = {beta:g}, best by Higgins of {others}; {len(models)} seeds of {models['images'].iloc[0]:,.0f} images"
-        )
-        rows.append({"score": title, "ours": ours, **published.SMALL_RUNS[name], "our protocol": about})
-    return rows
-
-
 def choices_of_beta(
     settings: BetaVAESettings, examined: Examined, table: pd.DataFrame, runs: Sequence[Run]
 ) -> dict[str, dict[float, float]]:
@@ -260,39 +176,11 @@ def choices_of_beta(
     """
     means = {name: table.groupby("beta")[column].mean().to_dict() for name, column in LABELS.items()}
     seen = examined.images.select(some(examined))
-    own = members(runs, int(table["latent_dim"].iloc[0]))
     agreement = {}  # how far models that differ by their seed have found the same latents
-    for beta, numbers in own.items():
-        models = [runs[i] for i in numbers[:PAPER_MODELS]]
+    for beta, models in members(runs, table).items():
         nats = [kl_of_some(run, examined.images) for run in models]
         agreement[beta] = float(np.median(metrics.udr(sweeps.codes(models, seen), nats, seed=settings.seed)))
     return means | {"no labels (UDR)": agreement}
-
-
-def cost_of_choice(chosen: Mapping[str, Mapping[float, float]]) -> dict[str, tuple[float, float]]:
-    """For each way to choose: its β, and how far that β's score is below the best one."""
-    truth = chosen["all labels"]
-    picks = {name: max((beta for beta in scores if beta in truth), key=scores.get) for name, scores in chosen.items()}
-    return {name: (beta, max(truth.values()) - truth[beta]) for name, beta in picks.items()}
-
-
-def combinations_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Records of models trained without one region of the factor grid: a row a model and side of it."""
-    if not len(rows):
-        return rows
-    found = [
-        rows[["beta", "seed"]].assign(images=words, nll=rows[f"{name}_nll_nats"], higgins=rows[f"{name}_higgins_5"])
-        for name, words in (("seen", "seen"), ("new", "never seen"))
-    ]
-    return pd.concat(found, ignore_index=True)
-
-
-def objectives_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Records of the three objectives as the figures name their columns; their rates differ, so draws are scored."""
-    if not len(rows):
-        return rows
-    column = "higgins_5_draws" if "higgins_5_draws" in rows else f"{READ_OUT}_draws"
-    return rows.assign(score=rows[column], kl_nats=rows["nats"])
 
 
 def headline(
@@ -315,15 +203,13 @@ def headline(
     for own, models in table.groupby("beta"):
         code, theirs = published_at.get(own, (None, None))
         scores = (100 * models["score"]).tolist()
-        row = {"quantity": f"{name}, β = {own:g} (β_norm {own * normed:.2g}), %"}
-        row |= {"ours": spread(np.mean(scores), np.std(scores, ddof=1)), "published": published.HIGGINS.get(code)}
-        rows.append(row | {"source": f"{source}; {theirs}" if theirs else None, "values": scores, "digits": 1})
+        ours, beside = spread(np.mean(scores), np.std(scores, ddof=1)), f"{source}; {theirs}" if theirs else None
+        quantity = f"{name}, β = {own:g} (β_norm {own * normed:.2g}), %"
+        rows.append(common.headline_row(quantity, ours, published.HIGGINS.get(code), beside, values=scores, digits=1))
     for code in ("PCA", "true factors") if reports else ():
         report = reports[code][settings.pairs]
         ours = spread(100 * report.mean, 100 * report.std)
-        rows.append(
-            {"quantity": f"{name}, {code}, %", "ours": ours, "published": published.HIGGINS[code], "source": source}
-        )
+        rows.append(common.headline_row(f"{name}, {code}, %", ours, published.HIGGINS[code], source))
     return rows
 
 

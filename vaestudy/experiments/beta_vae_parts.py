@@ -12,7 +12,6 @@ from vaestudy.experiments.common import LEAST_SCORED, some_rows, trained
 from vaestudy.experiments.evidence import Context, part
 from vaestudy.experiments.scores import (
     DRAWS,
-    LIVE_NATS,
     Examined,
     code_scores,
     draw_scores,
@@ -25,8 +24,7 @@ from vaestudy.experiments.scores import (
 from vaestudy.training import Grid, Job, Run
 from vaestudy.training import sweep as sweeps
 
-DRAWN_IMAGES = 5_000
-BOUND_IMAGES = 5_000
+DRAWN_IMAGES = BOUND_IMAGES = 5_000
 LINEAR_IMAGES, LINEAR_NUMBERS = 20_000, 2**28  # what is fitted on pixels takes so many images, and 1 GiB at most
 COMPONENTS = 10
 
@@ -66,7 +64,7 @@ def rates(runs: Sequence[Run], images: ImageSet) -> list[dict[str, Any]]:
     for run, bound in zip(runs, sweeps.bounds(runs, images), strict=True):
         kl = bound["kl_by_latent"]
         row = {"elbo": bound["elbo_nats"], "nats": bound["kl_nats"], "nll_nats": bound["nll_nats"]}
-        row |= {"live": int(metrics.live(np.array(kl), LIVE_NATS).sum()), "kl_by_latent": kl}
+        row |= {"live": int(metrics.live(np.array(kl)).sum()), "kl_by_latent": kl}
         rows.append(described(run) | row)
     return rows
 
@@ -176,19 +174,18 @@ def regions(context: Context) -> dict[str, ImageSet]:
 )
 def combinations(context: Context, runs: list[Run]) -> list[dict]:
     """The sweep without one region of the factor grid, examined inside of it and on as many images outside."""
-    limit, rows = context.sizes["grid_images"], []
-    exams = {name: region_examined(part.compact(), limit) for name, part in regions(context).items()}
-    for run in runs:
-        row = described(run)
-        for name, exam in exams.items():
+    rows = [described(run) for run in runs]
+    for name, region in regions(context).items():
+        exam = region_examined(region.compact(), context.sizes["grid_images"])
+        vary = [k for k in exam.classes if len(np.unique(exam.factors[:, k])) > 1]
+        kept = paired(exam.factors[:, vary])
+        own = Examined(exam.images, exam.factors[kept][:, vary], list(range(len(vary))))
+        some = exam.images.select(some_rows(exam.images, BOUND_IMAGES))
+        for run, row in zip(runs, rows, strict=True):
             codes, _ = run.codes(exam.images)
-            vary = [k for k in exam.classes if len(np.unique(exam.factors[:, k])) > 1]
-            kept = paired(exam.factors[:, vary])
-            own = Examined(exam.images, exam.factors[kept][:, vary], list(range(len(vary))))
             scored = higgins(codes[kept], own, row["seed"], (5,)) if len(vary) > 1 else {}
-            row |= {f"{name}_higgins_5": scored.get("higgins_5", float("nan"))}
-            row |= {f"{name}_nll_nats": run.bound(exam.images.select(some_rows(exam.images, BOUND_IMAGES)))["nll_nats"]}
-        rows.append(row)
+            row[f"{name}_higgins_5"] = scored.get("higgins_5", float("nan"))
+            row[f"{name}_nll_nats"] = run.bound(some)["nll_nats"]
     return rows
 
 

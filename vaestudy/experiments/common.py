@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.files import project_root
 from vaestudy.settings import MOST_SEED, Settings
-from vaestudy.training import Run
+from vaestudy.training import Run, Training
 from vaestudy.training.listing import settings_of
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,11 @@ LEAST_SCORED = 100  # images that scores of a code can rest on
 def sizes(settings: Settings) -> dict[str, Any]:
     """The profile's row of the table."""
     return profiles.sizes(settings.stage, settings.profile)
+
+
+def dataset(settings: Settings) -> str:
+    """The data set asked for, or the profile's."""
+    return settings.dataset or sizes(settings)["dataset"]
 
 
 def image_side(settings: Settings) -> int:
@@ -97,6 +103,11 @@ def trained(run: Run) -> dict[str, Any]:
     return row | {"images": recipe["images"], "batch_size": recipe["batch"]}
 
 
+def pressed(recipe: Training, seed: int, **objective: Any) -> Training:
+    """A training at another seed, with changes to its objective."""
+    return replace(recipe, seed=seed, objective=replace(recipe.objective, **objective))
+
+
 def images(settings: Settings) -> ImageSet:
     """All images of the data set, or those of its training split."""
     return data.load(settings.dataset, image_size=image_side(settings), data_dir=settings.data_dir or None)
@@ -123,6 +134,11 @@ def runs_root(settings: Settings) -> Path:
         return project_root() / Path(settings.runs_dir).expanduser()
     except RuntimeError as error:
         raise InputError(f"runs_dir cannot be {settings.runs_dir!r}: {error}") from error
+
+
+def headline_row(quantity: str, ours: Any, published: Any = None, source: str | None = None, **more: Any) -> dict:
+    """A number for the report's first page, as `figures.headline` takes it."""
+    return {"quantity": quantity, "ours": ours, "published": published, "source": source, **more}
 
 
 def provenance(runs: Sequence[Run]) -> list[dict]:

@@ -10,7 +10,7 @@ from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments import evidence
 from vaestudy.experiments.beta_vae import PAPER_MODELS, seeds, some
 from vaestudy.experiments.common import seeds_from, sizes
-from vaestudy.experiments.scores import Examined, higgins, kl_of_some, live_codes, threaded
+from vaestudy.experiments.scores import Examined, kl_of_some, live_codes, score, threaded
 from vaestudy.models import VAE
 from vaestudy.settings import BetaVAESettings
 from vaestudy.training import Run
@@ -24,8 +24,7 @@ WIDE = 200  # columns of a code
 def scores_of(settings: BetaVAESettings, examined: Examined, codes: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The score of the page for each of some codes of `some`."""
     part = examined._replace(factors=examined.factors[some(examined)])
-    found = {name: higgins(code, part, settings.seed, (settings.pairs,)) for name, code in codes.items()}
-    return {name: next(iter(scores.values())) for name, scores in found.items()}
+    return {name: score(code, part, settings.seed, settings.pairs) for name, code in codes.items()}
 
 
 def linear_codes(examined: Examined, seed: int) -> dict[str, list[metrics.LinearCode]]:

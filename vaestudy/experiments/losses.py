@@ -16,7 +16,7 @@ from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments.common import some_rows
 from vaestudy.experiments.evidence import Context, part
-from vaestudy.experiments.scores import examined, higgins, live_codes, threaded
+from vaestudy.experiments.scores import examined, live_codes, score, threaded
 from vaestudy.training import Job, Run
 from vaestudy.training import sweep as sweeps
 
@@ -49,9 +49,8 @@ def spectra(context: Context, runs: list[Run]) -> list[dict]:
     some = exam.images.select(some_rows(exam.images, parts.BOUND_IMAGES, NUMBERS))
     power, scores = image_spectrum(some), [0.0] * len(runs)
     if sum(beta > 1 for beta in {run.recipe["objective"]["beta"] for run in runs}) > 1:
-        score = lambda codes, seed: next(iter(higgins(codes, exam, seed, (5,)).values()))  # noqa: E731
-        jobs = [(c, r.provenance["seed"]) for r, c in zip(runs, sweeps.codes(runs, exam.images), strict=True)]
-        scores = threaded(score, jobs)
+        codes = sweeps.codes(runs, exam.images)
+        scores = threaded(score, [(c, exam, run.provenance["seed"], 5) for run, c in zip(runs, codes, strict=True)])
 
     def slopes(seed: int) -> dict:
         own = by_beta(runs, scores, seed)
@@ -74,12 +73,12 @@ def lost_by_frequency(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 @torch.no_grad()
-def error_spectrum(run: Run, images: ImageSet, batch: int = 500) -> Float[np.ndarray, " frequencies"]:
+def error_spectrum(run: Run, images: ImageSet) -> Float[np.ndarray, " frequencies"]:
     """Mean power of the error of reconstructions at each whole spatial frequency, 1 to half the side, cycles an image.
 
     A reconstruction is the mean of p(x|z) at the posterior mean; a frequency holds the ring around it.
     """
-    total, batch = 0.0, max(1, min(batch, NUMBERS // 8 // images.dims))
+    total, batch = 0.0, max(1, min(500, NUMBERS // 8 // images.dims))
     for start in range(0, len(images), batch):
         x = images.batch(slice(start, start + batch)).to(run.device)
         total = total + _power(x - run.model.decode(run.model.encode(x)))
@@ -132,14 +131,14 @@ def dropped_at(r2: Mapping[Any, float]) -> float:
     0 where it is below at every β, and twice the greatest β where it never is.
     """
     betas = sorted(r2)
-    below = [beta for beta in betas if all(r2[later] < READ_AT for later in betas if later >= beta)]
-    if not below:
-        return 2.0 * betas[-1]
-    if below[0] == betas[0]:
+    read = [place for place, beta in enumerate(betas) if r2[beta] >= READ_AT]
+    if not read:
         return 0.0
-    last = betas[betas.index(below[0]) - 1]
-    share = (r2[last] - READ_AT) / (r2[last] - r2[below[0]])
-    return float(np.exp(np.log(last) + share * np.log(below[0] / last)))
+    if read[-1] == len(betas) - 1:
+        return 2.0 * betas[-1]
+    last, lost = betas[read[-1] : read[-1] + 2]
+    share = (r2[last] - READ_AT) / (r2[last] - r2[lost])
+    return float(np.exp(np.log(last) + share * np.log(lost / last)))
 
 
 def factor_worth(images: ImageSet) -> list[float]:

@@ -13,8 +13,8 @@ from vaestudy import data, metrics, published
 from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.experiments import evidence, group_scores, hierarchy
-from vaestudy.experiments.common import checked, runs_root, scorable, sizes, some_rows
-from vaestudy.experiments.scores import classes_of, threaded
+from vaestudy.experiments.common import checked, dataset, headline_row, pressed, runs_root, scorable, sizes, some_rows
+from vaestudy.experiments.scores import classes_of, read_out_row, threaded
 from vaestudy.metrics.table import Codes, Labels
 from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.settings import NVAESettings
@@ -32,11 +32,6 @@ class Runs(NamedTuple):
     def named(self) -> dict[str, Run]:
         """NVAEs and the flat VAE under the names that the figures give them."""
         return {**{f"NVAE, β = {beta:g}": run for beta, run in self.nvae.items()}, "flat VAE": self.flat}
-
-
-def dataset(settings: NVAESettings) -> str:
-    """The data set asked for, or the rendered faces of the profile."""
-    return settings.dataset or sizes(settings)["dataset"]
 
 
 def image_side(settings: NVAESettings) -> int | None:
@@ -81,8 +76,7 @@ def betas(settings: NVAESettings) -> tuple[float, ...]:
 
 def training(settings: NVAESettings, beta: float) -> Training:
     """The training of the NVAE at one β."""
-    recipe = sizes(settings)["training"]
-    return replace(recipe, seed=settings.seed, objective=replace(recipe.objective, beta=beta))
+    return pressed(sizes(settings)["training"], settings.seed, beta=beta)
 
 
 def trained_how(settings: NVAESettings) -> str:
@@ -201,10 +195,8 @@ def label_table(settings: NVAESettings, runs: Mapping[str, Run], seen: ImageSet,
     """A row a model and latent group: what a linear classifier reads of the one factor in `kept`, from draws."""
     rows = []
     for about, code, factors, nats in groups_drawn(runs, seen, 1) if kept else ():
-        found = metrics.read_out(code, factors[:, kept[0]], seed=settings.seed)
         row = {**about, "nats": float(nats.sum()), "label": seen.factors.names[kept[0]]}
-        row |= {"accuracy of a linear read-out": found.accuracy, "guessing": found.chance}
-        rows.append(row | {"information, nats": found.nats})
+        rows.append(row | read_out_row(code, factors[:, kept[0]], settings.seed))
     return rows
 
 
@@ -263,9 +255,8 @@ def beside_published(settings: NVAESettings) -> list[dict]:
 def headline(settings: NVAESettings, bounds: pd.DataFrame, bits: int) -> list[dict]:
     """The stage's rows on the report's first page."""
     name, by_model = dataset(settings), bounds.set_index("model")["bits_per_dim"]
-    theirs = (published.NVAE[name], published.NVAE_SOURCE) if name in published.NVAE else (None, None)
-    rows = [
-        (f"NVAE, bits per dimension of {name}, {bits} bits", by_model["NVAE, β = 1"], *theirs),
-        ("flat VAE beside it, bits per dimension", by_model["flat VAE"], None, None),
+    theirs = (published.NVAE[name], published.NVAE_SOURCE) if name in published.NVAE else ()
+    return [
+        headline_row(f"NVAE, bits per dimension of {name}, {bits} bits", by_model["NVAE, β = 1"], *theirs),
+        headline_row("flat VAE beside it, bits per dimension", by_model["flat VAE"]),
     ]
-    return [dict(zip(("quantity", "ours", "published", "source"), row, strict=True)) for row in rows]

@@ -14,7 +14,6 @@ from vaestudy.errors import InputError
 from vaestudy.experiments.common import LEAST_SCORED, some_rows, unscorable
 from vaestudy.training import Run, memory
 
-LIVE_NATS = 0.05
 DRAWS = 10  # an image
 READ_OUT = "read_out"  # the column of a record in place of the Higgins scores where one factor alone is known
 
@@ -79,6 +78,18 @@ def higgins(codes: Float[np.ndarray, "n d"], exam: Examined, seed: int, pairs: S
     return {f"higgins_{count}": float(score) for count, score in zip(pairs, curve, strict=True)}
 
 
+def score(codes: Float[np.ndarray, "n d"], exam: Examined, seed: int, pairs: int) -> float:
+    """The Higgins score for one L or, where one factor alone is known, the accuracy of a linear read-out."""
+    return next(iter(higgins(codes, exam, seed, (pairs,)).values()))
+
+
+def read_out_row(codes: Float[np.ndarray, "n d"], values: Int[np.ndarray, " n"], seed: int) -> dict[str, float]:
+    """What a linear read-out tells of one factor, as tables name it."""
+    found = metrics.read_out(codes, values, seed=seed)
+    told = {"accuracy of a linear read-out": found.accuracy, "guessing": found.chance}
+    return told | {"information, nats": found.nats}
+
+
 def code_scores(codes: Float[np.ndarray, "n d"], exam: Examined, kl: list[float], seed: int, sizes: Any) -> dict:
     """The scores of a model's posterior means, as the paper takes them, and what its live latents know."""
     alive = live_codes(codes, kl)
@@ -106,7 +117,7 @@ def kl_of_some(run: Run, images: ImageSet) -> Float[np.ndarray, " d"]:
 
 def live_codes(codes: Float[np.ndarray, "n d"], kl: Sequence[float] | np.ndarray) -> Float[np.ndarray, "n _"]:
     """The latents that carry .05 nats or more, or one that is constant where none does."""
-    alive = metrics.live(np.asarray(kl), LIVE_NATS)
+    alive = metrics.live(np.asarray(kl))
     return codes[:, alive] if alive.any() else np.zeros_like(codes[:, :1])
 
 

@@ -11,9 +11,10 @@ from jaxtyping import Float
 
 from vaestudy import metrics, published
 from vaestudy.data import ImageSet
+from vaestudy.experiments import common
 from vaestudy.experiments.common import checked, image_side, images, runs_root, scorable, sizes, train_and_test
 from vaestudy.experiments.group_scores import KNOWN_FROM
-from vaestudy.experiments.scores import kl_of_some, live_codes
+from vaestudy.experiments.scores import kl_of_some, live_codes, read_out_row
 from vaestudy.experiments.vae_parts import gradient_spreads
 from vaestudy.models import VAE
 from vaestudy.settings import VAESettings
@@ -57,16 +58,16 @@ def model(settings: VAESettings, shape: tuple[int, int, int], latent_dim: int) -
 
 def jobs(settings: VAESettings, train_set: ImageSet) -> dict[str, list[Job]]:
     """Every training of the stage: with the latents asked for, as long and half as long, and with two latents."""
-    main = training(settings)
-    half, plane = (replace(main, images=n) for n in (main.images // 2, sizes(settings)["plane_images"]))
-    wanted = {
-        f"VAE of {settings.latent_dim} latents": (settings.latent_dim, main),
-        "the same, half as long": (settings.latent_dim, half),
-        "VAE of 2 latents, for the plane": (2, plane),
-    }
+    recipe, latent_dim = training(settings), settings.latent_dim
+
+    def job(latent_dim: int, images: int) -> list[Job]:
+        own = model(settings, train_set.shape, latent_dim)
+        return [Job.below(runs_root(settings), "vae", own, train_set, replace(recipe, images=images))]
+
     return {
-        name: [Job.below(runs_root(settings), "vae", model(settings, train_set.shape, latent_dim), train_set, recipe)]
-        for name, (latent_dim, recipe) in wanted.items()
+        f"VAE of {latent_dim} latents": job(latent_dim, recipe.images),
+        "the same, half as long": job(latent_dim, recipe.images // 2),
+        "VAE of 2 latents, for the plane": job(2, sizes(settings)["plane_images"]),
     }
 
 
@@ -132,11 +133,9 @@ def latents_in_use(run: Run, test_set: ImageSet) -> pd.DataFrame:
     return pd.DataFrame({"kl_nats": run.kl_by_latent(test_set)[0], "active": metrics.active_units(codes)})
 
 
-def importance_ladder(
-    run: Run, test_set: ImageSet, samples: tuple[int, ...], count: int = 500
-) -> Float[np.ndarray, "sizes n"]:
-    """Importance-weighted bounds of held-out images for several numbers of samples, nats."""
-    weights = run.log_weights(test_set.select(slice(0, count)), samples=max(samples))
+def importance_ladder(run: Run, test_set: ImageSet, samples: tuple[int, ...]) -> Float[np.ndarray, "sizes n"]:
+    """Importance-weighted bounds of 500 held-out images for several numbers of samples, nats."""
+    weights = run.log_weights(test_set.select(slice(0, 500)), samples=max(samples))
     return metrics.importance_weighted_ladder(weights, samples)
 
 
@@ -167,9 +166,7 @@ def rotated_codes(
         if several:
             row["mutual information gap"] = metrics.mig(code, values, seed=seed)
         elif factors.shape[1]:
-            found = metrics.read_out(code, values[:, 0], seed=seed)
-            row |= {"accuracy of a linear read-out": found.accuracy, "guessing": found.chance}
-            row["information, nats"] = found.nats
+            row |= read_out_row(code, values[:, 0], seed)
         rows.append(row)
     return named, pd.DataFrame(rows)
 
@@ -183,9 +180,8 @@ def knowledge(codes: Float[np.ndarray, "n d"], factors: pd.DataFrame, seed: int)
         return []
     r2 = pd.Series(metrics.knn_r2(codes, factors.to_numpy(), seed=seed), map(label, factors))
     known, unknown = r2[r2 >= KNOWN_FROM], r2[r2 < KNOWN_FROM]
-    names = (
-        listed(f"{name} ({fixed(value, 2)})" for name, value in known.items()) if len(known) else "none of the factors"
-    )
+    found = [f"{name} ({fixed(value, 2)})" for name, value in known.items()]
+    names = listed(found) if found else "none of the factors"
     beside = f", but not {listed(unknown.index)}" if len(known) and len(unknown) else ""
     return [f"The code of the VAE shown knows {names}{beside} (R² by nearest neighbours, one half at least)."]
 
@@ -206,16 +202,16 @@ def headline(
     theirs = published.AEVB_MNIST.get(settings.latent_dim) if settings.dataset == "mnist" else None
     beside = (f"{theirs:g} ± 1", published.AEVB_SOURCE) if theirs else (None, None)
     bound, samples = bounds["elbo_nats"].iloc[0], max(sizes(settings)["ladder"])
+    gained = np.mean(ladder[-1] - ladder[0])
     rows = [
-        ("ELBO on held-out images, nats per image", f"{bound:.1f}", *beside),
-        (f"ELBO to the bound of K = {samples}, nats gained", f"{np.mean(ladder[-1] - ladder[0]):.2f}", None, None),
-        (f"active latents of {settings.latent_dim}", int(latents["active"].sum()), None, None),
+        common.headline_row("ELBO on held-out images, nats per image", f"{bound:.1f}", *beside),
+        common.headline_row(f"ELBO to the bound of K = {samples}, nats gained", f"{gained:.2f}"),
+        common.headline_row(f"active latents of {settings.latent_dim}", int(latents["active"].sum())),
     ]
-    found = [dict(zip(("quantity", "ours", "published", "source"), row, strict=True)) for row in rows]
     noise = records[records["part"] == "gradients"]
     if len(noise):
+        name = "gradient variance, score function over pathwise, powers of ten"
         powers = np.log10(noise["score_function_variance"] / noise["pathwise_variance"]).tolist()
-        row = {"quantity": "gradient variance, score function over pathwise, powers of ten", "published": None}
-        row |= {"ours": f"{np.mean(powers):.2f} ± {np.std(powers, ddof=1):.2f}", "source": None}
-        found.append(row | {"values": powers, "digits": 2})
-    return found
+        ours = f"{np.mean(powers):.2f} ± {np.std(powers, ddof=1):.2f}"
+        rows.append(common.headline_row(name, ours, values=powers, digits=2))
+    return rows
