@@ -1,32 +1,26 @@
 """NVAE's devices, switched off one at a time: what each does to the bound, and what it costs in time."""
 
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 from scipy import stats
 
 from vaestudy import published
 from vaestudy.data import ImageSet
-from vaestudy.experiments.evidence import PARTS, Context, apart
-from vaestudy.experiments.hierarchy import pressed, settled, train_and_test
+from vaestudy.experiments.common import pressed
+from vaestudy.experiments.evidence import Context, apart
+from vaestudy.experiments.hierarchy import settled
 from vaestudy.models import NVAE, NVAEConfig
 from vaestudy.training import Job, Objective, fit
 
-
-class Device(NamedTuple):
-    """Fields of the network and of the objective that leave a device out."""
-
-    network: dict[str, Any]
-    objective: dict[str, Any]
-
-
-DEVICES = {
-    "residual distributions": Device({"residual": False}, {}),
-    "depthwise cells": Device({"decoder_cell": "regular"}, {}),
-    "squeeze-and-excitation": Device({"squeeze_excitation": False}, {}),
-    "batch norm with Swish": Device({"norm_activation": "wn_elu"}, {}),
-    "spectral regularisation": Device({}, {"spectral": 0.0}),
+# What leaves each device out: fields of the network and of the objective.
+DEVICES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "residual distributions": ({"residual": False}, {}),
+    "depthwise cells": ({"decoder_cell": "regular"}, {}),
+    "squeeze-and-excitation": ({"squeeze_excitation": False}, {}),
+    "batch norm with Swish": ({"norm_activation": "wn_elu"}, {}),
+    "spectral regularisation": ({}, {"spectral": 0.0}),
 }
 
 
@@ -37,21 +31,21 @@ def wanted(context: Context) -> list[tuple[Context, str, int]]:
 
 def job(context: Context, without: str, seed: int, images: ImageSet) -> Job:
     """The training of one model, on images at the bits of its network."""
-    sizes, own = context.sizes, DEVICES.get(without, Device({}, {}))
-    config = NVAEConfig.preset(sizes["architecture"], shape=images.shape, seed=seed, **own.network)
-    recipe = pressed(sizes["training"], seed, own.objective)
+    sizes, (network, objective) = context.sizes, DEVICES.get(without, ({}, {}))
+    config = NVAEConfig.preset(sizes["architecture"], shape=images.shape, seed=seed, **network)
+    recipe = pressed(sizes["training"], seed, **objective)
     return Job.below(context.runs_root, "devices", NVAE(config), images.quantized(config.bits), recipe)
 
 
 def trained_and_scored(context: Context, without: str, seed: int) -> dict:
     """The row of one model: its bound on held-out images, and the seconds of its training."""
-    train_set, test_set = train_and_test(context)
+    train_set, test_set = context.train_and_test()
     run = fit(*job(context, without, seed, train_set))
     bound = run.bound(test_set.quantized(run.model.config.bits))
     return settled(run) | {"without": without, "elbo": bound["elbo_nats"]}
 
 
-PARTS["devices"] = apart("devices", trained_and_scored, wanted, job, lambda context: train_and_test(context)[0])
+apart("devices", trained_and_scored, wanted, job)
 
 
 def table(records: pd.DataFrame, config: NVAEConfig, objective: Objective) -> list[dict]:
@@ -63,8 +57,8 @@ def table(records: pd.DataFrame, config: NVAEConfig, objective: Objective) -> li
     by_device = records.groupby("without") if len(records) else {}
     found, by_seed = [], {name: models.set_index("seed").sort_index() for name, models in by_device}
     shown = asdict(config) | asdict(objective)
-    for name, off in DEVICES.items():
-        is_on = all(shown[field] != value for field, value in (off.network | off.objective).items())
+    for name, changes in DEVICES.items():
+        is_on = all(shown[field] != value for fields in changes for field, value in fields.items())
         row = {"device": name, "in the models shown": is_on}
         if {"nothing", name} <= by_seed.keys():
             whole, without = by_seed["nothing"].align(by_seed[name], join="inner", axis=0)

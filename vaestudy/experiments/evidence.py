@@ -58,6 +58,11 @@ class Context(NamedTuple):
         name, side = self.source
         return data.load(name, image_size=side, data_dir=self.data_dir)
 
+    def train_and_test(self) -> tuple[ImageSet, ImageSet]:
+        """Images to train on, and those held out, which the sizes count."""
+        name, side = self.source
+        return data.train_and_test(name, self.sizes["test_images"], image_size=side, data_dir=self.data_dir)
+
 
 class Part(NamedTuple):
     """An experiment.
@@ -82,7 +87,7 @@ PARTS: dict[str, Part] = {}
 
 
 def part(name: str, stage: str, jobs: Callable, images: Callable = Context.images) -> Callable[[Callable], Callable]:
-    """Put a function into `PARTS` that makes the rows from a context and its trained runs."""
+    """Put a part into `PARTS` whose rows a function makes from a context and its trained runs."""
 
     def register(score: Callable[[Context, list[Run]], list[dict]]) -> Callable:
         PARTS[name] = Part(name, stage, lambda own: score(own, fit_many(jobs(own, images(own)))), jobs, images)
@@ -91,13 +96,18 @@ def part(name: str, stage: str, jobs: Callable, images: Callable = Context.image
     return register
 
 
-def apart(name: str, row: Callable[..., dict], wanted: Callable, job: Callable, images: Callable) -> Part:
-    """A part of stage 3: `row` trains and scores one model of those `wanted`, which are made side by side.
+def apart(name: str, row: Callable[..., dict], wanted: Callable, job: Callable) -> None:
+    """Put a part of stage 3 into `PARTS`: `row` trains and scores one of the models `wanted`, made side by side.
 
     Each tuple that `wanted` gives of a context is what `row` takes and, with the images, `job`.
     """
-    jobs = lambda context, seen: [job(*arguments, seen) for arguments in wanted(context)]  # noqa: E731
-    return Part(name, "nvae", lambda context: side_by_side(row, wanted(context)), jobs, images)
+    PARTS[name] = Part(
+        name,
+        "nvae",
+        rows=lambda context: side_by_side(row, wanted(context)),
+        jobs=lambda context, images: [job(*arguments, images) for arguments in wanted(context)],
+        images=lambda context: context.train_and_test()[0],
+    )
 
 
 def run_piece(part: Part, context: Context, seeds: Iterable[int], piece: str, folder: Path) -> pd.DataFrame:
@@ -118,9 +128,9 @@ def run_piece(part: Part, context: Context, seeds: Iterable[int], piece: str, fo
         about = {name: about[name] for name in ABOUT} | {"seconds": seconds}
         known += [{"part": part.name, "piece": piece, **_plain(row), **same, **about} for row in made]
         known.sort(key=lambda row: row["seed"])
-    if missing and known:  # a part that these images cannot have has no models
-        with replacing(path) as temporary:
-            temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in known), "utf-8")
+        if known:  # a part that these images cannot have has no models
+            with replacing(path) as temporary:
+                temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in known), "utf-8")
     return _frame([row for row in known if row["seed"] in set(seeds)])
 
 
@@ -147,19 +157,17 @@ def run_all(profile: str, folder: Path, say: Callable[[str], Any] = print) -> in
     What is there already is not made again. It can be stopped at any moment: trainings go on where they were, and a
     finished piece has its file. The trained models of a piece are removed with its last record.
     """
-    in_pieces = [stage for stage in STAGES if profiles.sizes(stage, profile)["pieces"]]
-    todo = {name: sizes for stage in in_pieces for name, sizes in plan(stage, profile).items()}
-    own = max((profiles.sizes(stage, profile)["pieces"] for stage in in_pieces), default=0)
-    files = 0
+    pieces = {stage: own for stage in STAGES if (own := profiles.sizes(stage, profile)["pieces"])}
+    todo = {name: sizes for stage in pieces for name, sizes in plan(stage, profile).items()}
+    own, runs, files = max(pieces.values(), default=0), folder / "runs", 0
     count = max((math.ceil(sizes["seeds"] / own) for sizes in todo.values()), default=0)
     for number in range(count):
-        runs = folder / "runs"
         for name, sizes in todo.items():
-            seeds = range(number * own, min((number + 1) * own, sizes["seeds"]))
+            seeds, piece = range(sizes["seeds"])[number * own : (number + 1) * own], f"{number:02d}"
             if not seeds:
                 continue
-            there, began = _path(folder, name, f"{number:02d}").exists(), time.perf_counter()
-            rows = run_piece(PARTS[name], Context(sizes, None, runs), seeds, f"{number:02d}", folder)
+            there, began = _path(folder, name, piece).exists(), time.perf_counter()
+            rows = run_piece(PARTS[name], Context(sizes, None, runs), seeds, piece, folder)
             files += not there
             state = "there" if there else f"{time.perf_counter() - began:.0f} s"
             say(f"piece {number + 1} of {count}, {name}: {len(rows)} records, {state}")

@@ -19,7 +19,7 @@ from vaestudy.metrics.table import Codes, Labels
 KNOWN_FROM = 0.5  # R² by nearest neighbours from which a code knows a factor
 
 
-def scored_metrics(classes: Sequence[int] | None) -> dict[str, Callable[..., float]]:
+def scored_metrics(classes: Sequence[int]) -> dict[str, Callable[..., float]]:
     """The scores that stand beside their rotations, by the name of their column."""
     return {"higgins_5": partial(metrics.higgins_score, classes=classes, pairs=5), "mig": metrics.mig}
 
@@ -31,9 +31,9 @@ def scores(
     *,
     names: Sequence[str],
     seed: int,
+    classes: Sequence[int],
+    rotations: int,
     draws: int = 1,
-    classes: Sequence[int] | None = None,
-    rotations: int = 20,
 ) -> dict[str, float]:
     """Scores of the latents of a group that carry .05 nats or more; all are 0 where none does.
 
@@ -43,9 +43,9 @@ def scores(
         nats: mean KL of each latent.
         names: of the factors.
         seed: of pairs, splits and rotations.
-        draws: of each image; what learns from some rows and is tested on others takes one of them.
         classes: factor columns that the Higgins score names and the R² are of.
         rotations: random rotations behind each `*_rotated`.
+        draws: of each image; what learns from some rows and is tested on others takes one of them.
 
     Returns:
         `nats`, `live` (how many latents), and of the live ones: `higgins_1_draws`, `higgins_5_draws`, `mig_draws`,
@@ -55,7 +55,7 @@ def scores(
     """
     live = metrics.live(nats)
     about = {"nats": float(nats.sum()), "live": int(live.sum())}
-    z, examined, chance = codes[:, live], scored_metrics(classes), 1 / len(classes or factors.T)
+    z, examined, chance = codes[:, live], scored_metrics(classes), 1 / len(classes)
     drawn = {"higgins_1_draws", "mig_sup_draws", "linear_r2", *(f"r2_{name}" for name in names)}
     drawn |= {f"{name}_{kind}" for name in examined for kind in ("draws", "rotated", "noise", "known")}
     if not live.any():
@@ -65,7 +65,7 @@ def scores(
     row = {
         "higgins_1_draws": metrics.higgins_score(z, factors, seed=seed, classes=classes, pairs=1),
         "mig_sup_draws": metrics.mig_sup(z, factors, seed=seed),
-        "linear_r2": linear_r2(z[::draws], factors[::draws], classes),
+        "linear_r2": linear_r2(z[::draws], factors[::draws][:, classes]),
         **{f"r2_{name}": float(value) for name, value in zip(names, r2, strict=True)},
     }
     for name, metric in examined.items():
@@ -78,11 +78,11 @@ def scores(
     return about | row
 
 
-def references(factors: Labels, *, seed: int, classes: Sequence[int] | None = None) -> dict[str, float]:
+def references(factors: Labels, *, seed: int, classes: Sequence[int]) -> dict[str, float]:
     """What no code changes: `higgins_chance`, and `*_ceiling`, the scores of the true factors."""
     truth = metrics.factor_codes(factors)
     ceilings = {name: metric(truth, factors, seed=seed) for name, metric in scored_metrics(classes).items()}
-    return {"higgins_chance": 1 / len(classes or factors.T)} | {f"{name}_ceiling": v for name, v in ceilings.items()}
+    return {"higgins_chance": 1 / len(classes)} | {f"{name}_ceiling": v for name, v in ceilings.items()}
 
 
 def known(scores: Mapping[str, float], names: Sequence[str]) -> list[str]:
@@ -90,15 +90,14 @@ def known(scores: Mapping[str, float], names: Sequence[str]) -> list[str]:
     return [name for name in names if scores[f"r2_{name}"] >= KNOWN_FROM]
 
 
-def linear_r2(codes: Codes, factors: Labels, classes: Sequence[int] | None = None) -> float:
+def linear_r2(codes: Codes, factors: Labels) -> float:
     """R² of a linear regression of the factors on the code, mean over factors, on the last third of the rows.
 
     The statistic by which Vafaii et al. (2023) read all groups of a hierarchy together. Values count as numbers.
     """
     cut = 2 * len(codes) // 3
-    values = factors if classes is None else factors[:, list(classes)]
-    fit = LinearRegression().fit(codes[:cut].astype(np.float64), values[:cut])
-    return float(r2_score(values[cut:], fit.predict(codes[cut:].astype(np.float64))))
+    fit = LinearRegression().fit(codes[:cut].astype(np.float64), factors[:cut])
+    return float(r2_score(factors[cut:], fit.predict(codes[cut:].astype(np.float64))))
 
 
 class Knowledge(NamedTuple):
@@ -113,26 +112,22 @@ class Knowledge(NamedTuple):
     together: Float[np.ndarray, "groups k"]
 
 
-def knowledge(
-    groups: Sequence[Float[np.ndarray, "n _"]], factors: Labels, *, seed: int, folds: int = 3, values: int = 8
-) -> Knowledge:
+def knowledge(groups: Sequence[Float[np.ndarray, "n _"]], factors: Labels, *, seed: int) -> Knowledge:
     """What each group knows, by itself, beyond the groups above, and together with them.
 
-    The nats of `metrics.read_out` by cross-validation in `folds`, from one row an image of each group, top first.
-    Factors of more than `values` values are merged to that many neighbours. `seed` is that of the folds.
+    The nats of `metrics.read_out` by cross-validation in three folds, from one row an image of each group, top first.
+    Factors of more than eight values are merged to eight neighbours. `seed` is that of the folds.
     """
     above = [np.concatenate(groups[: i + 1], axis=1) for i in range(len(groups))]
-    targets = [_merged(column, values) for column in factors.T]
+    targets, exam = [_merged(column) for column in factors.T], {"seed": seed, "points": None}
     alone, together = (
-        np.array(
-            [[metrics.read_out(code, y, seed=seed, points=None, folds=folds).nats for y in targets] for code in codes]
-        )
+        np.array([[metrics.read_out(code, y, **exam).nats for y in targets] for code in codes])
         for codes in (groups, above)
     )
     return Knowledge(alone, np.diff(together, axis=0, prepend=0), together)
 
 
-def _merged(column: np.ndarray, values: int) -> np.ndarray:
+def _merged(column: np.ndarray) -> np.ndarray:
     ranks = np.unique(column, return_inverse=True)[1]
     count = int(ranks.max()) + 1
-    return ranks * values // count if count > values else ranks
+    return ranks * 8 // count if count > 8 else ranks

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vaestudy import data, words
+from vaestudy import words
 from vaestudy.data import ImageSet
 from vaestudy.experiments import group_scores
-from vaestudy.experiments.common import trained
-from vaestudy.experiments.evidence import PARTS, Context, apart, either
+from vaestudy.experiments.common import pressed, trained
+from vaestudy.experiments.evidence import Context, apart, either
 from vaestudy.experiments.scores import classes_of
 from vaestudy.models import NVAE, NVAEConfig
-from vaestudy.training import Job, Run, Training, fit
+from vaestudy.training import Job, Run, fit
 
 SCHEDULE_TITLES = {"none": "no schedule", "balance": "NVAE's balancing", "top_first": "top first"}
 SCHEDULE_WORDS = {
@@ -21,6 +21,7 @@ SCHEDULE_WORDS = {
     "balance": "under NVAE's balancing",
     "top_first": "with the lower groups charged more",
 }
+SHOWN = (1.0, 16.0)  # the β whose groups the page shows
 WORTH = 0.1  # nats of a factor from which it is named
 # Columns of a record after the group's name, and what the page calls them.
 REFERENCES = {
@@ -58,17 +59,6 @@ def settings(sizes: dict[str, Any]) -> list[dict[str, Any]]:
     return pressed + flat
 
 
-def train_and_test(context: Context) -> tuple[ImageSet, ImageSet]:
-    """Images to train on, and the held-out ones that bounds and scores are taken on."""
-    name, side = context.source
-    return data.train_and_test(name, context.sizes["test_images"], image_size=side, data_dir=context.data_dir)
-
-
-def pressed(recipe: Training, seed: int, objective: dict[str, Any]) -> Training:
-    """A training at another seed, with changes to its objective."""
-    return replace(recipe, seed=seed, objective=replace(recipe.objective, **objective))
-
-
 def settled(run: Run) -> dict[str, Any]:
     """The settings of a model as records hold them."""
     return trained(run) | {"width": run.model.config.channels, "training_seconds": run.provenance["seconds"]}
@@ -78,8 +68,8 @@ def job(context: Context, setting: dict[str, Any], seed: int, images: ImageSet) 
     """The training of one setting and seed."""
     changes = {"shape": images.shape, "seed": seed, **context.sizes["network"]}
     model = NVAE(replace(NVAEConfig.preset(PRESETS[setting["network"]]), **changes))
-    pressure = {"beta": setting["beta"], **SCHEDULES[setting["schedule"] or "none"]}
-    recipe = pressed(context.sizes["training"], seed, pressure)
+    charged = SCHEDULES[setting["schedule"] or "none"]
+    recipe = pressed(context.sizes["training"], seed, beta=setting["beta"], **charged)
     return Job.below(context.runs_root, "hierarchy", model, images, recipe)
 
 
@@ -90,24 +80,22 @@ def wanted(context: Context) -> list[tuple[Context, dict[str, Any], int]]:
 
 def trained_and_scored(context: Context, setting: dict[str, Any], seed: int) -> dict:
     """The row of one model; what was scored once is found in the record of its run."""
-    train_set, test_set = train_and_test(context)
+    train_set, test_set = context.train_and_test()
     run = fit(*job(context, setting, seed, train_set))
     exam = {name: context.sizes[name] for name in ("scored_images", "draws", "rotations")}
-    known = run.record.get("groups", {})
-    if known.get("exam") != {**exam, "test_images": len(test_set)}:
+    known, about = run.record.get("groups", {}), {**exam, "test_images": len(test_set)}
+    if known.get("exam") != about:
         row = {"elbo": run.bound(test_set)["elbo_nats"], **scores(run, test_set, **exam)}
-        known = {"exam": {**exam, "test_images": len(test_set)}, "scores": row}
+        known = {"exam": about, "scores": row}
         run.update_record(groups=known)
     return {**settled(run), **setting, **known["scores"]}
 
 
 for _name in ("hierarchy", *VARIANTS):
-    PARTS[_name] = apart(_name, trained_and_scored, wanted, job, lambda context: train_and_test(context)[0])
+    apart(_name, trained_and_scored, wanted, job)
 
 
-def scores(
-    run: Run, seen: ImageSet, *, scored_images: int, draws: int, rotations: int, seed: int = 0
-) -> dict[str, float]:
+def scores(run: Run, seen: ImageSet, *, scored_images: int, draws: int, rotations: int) -> dict[str, float]:
     """The nats of a model, and the scores and knowledge of each of its groups, from posterior draws of some images.
 
     Names are those of `group_scores`, after the group's (top, second, third, and all of them together) where the model
@@ -115,19 +103,19 @@ def scores(
     """
     seen = seen.select(slice(0, scored_images))
     names = seen.factors.names
-    classes = classes_of(seen.name, names)
+    same = {"seed": 0, "classes": classes_of(seen.name, names)}
     nats = [group.ravel() for group in run.kl_by_latent(seen)]
     codes, factors = run.codes_by_group(seen, draws=draws, pooled=False, batch=BATCH // draws)
     labels = [f"{name}_" for name in GROUPS] if len(codes) > 1 else [""]
     row = {"nats": float(sum(group.sum() for group in nats))}
-    row |= group_scores.references(factors, seed=seed, classes=classes)
-    exam = {"names": names, "seed": seed, "draws": draws, "classes": classes, "rotations": rotations}
+    row |= group_scores.references(factors, **same)
+    exam = {**same, "names": names, "draws": draws, "rotations": rotations}
     parts = {label: (code, kl) for label, code, kl in zip(labels, codes, nats, strict=True)}
     if len(codes) > 1:
         parts["all_"] = np.concatenate(codes, axis=1), np.concatenate(nats)
     for label, (code, kl) in parts.items():
         row |= {f"{label}{name}": value for name, value in group_scores.scores(code, factors, kl, **exam).items()}
-    known = group_scores.knowledge([code[::draws] for code in codes], factors[::draws], seed=seed)
+    known = group_scores.knowledge([code[::draws] for code in codes], factors[::draws], seed=same["seed"])
     for what, table in known._asdict().items():
         for label, values in zip(labels, table, strict=True):
             row |= {f"{label}{what}_{name}": float(value) for name, value in zip(names, values, strict=True)}
@@ -135,20 +123,16 @@ def scores(
     return row if len(codes) > 1 else row | {"top_nats": row["nats"]}
 
 
-def groups_of(found: pd.DataFrame, betas: tuple[float, ...] = (1.0, 16.0)) -> list[dict]:
+def groups_of(found: pd.DataFrame) -> list[dict]:
     """A row a schedule, β and group: means over seeds of nats, knowledge and scores beside their references.
 
     `found` are records of the part `hierarchy`. A group "knows" what a linear classifier reads from its draws by
     themselves, "adds" what it reads beyond the groups above: factors worth a tenth of a nat or more, with their nats.
     """
-    rows = []
     if not len(found):
-        return rows
-    for (network, schedule, beta), models in found.fillna({"schedule": "none"}).groupby(
-        ["network", "schedule", "beta"], sort=False
-    ):
-        if beta not in betas:
-            continue
+        return []
+    rows, shown = [], found[found["beta"].isin(SHOWN)].fillna({"schedule": "none"})
+    for (network, schedule, beta), models in shown.groupby(["network", "schedule", "beta"], sort=False):
         means, one = models.mean(numeric_only=True), network == "one group"
         setting = network if one else SCHEDULE_TITLES[schedule]
         for label in [""] if one else ["top_", "second_", "third_", "all_"]:

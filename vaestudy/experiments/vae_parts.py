@@ -12,6 +12,7 @@ from torch import Tensor
 from vaestudy import metrics
 from vaestudy.data import ImageSet
 from vaestudy.experiments import beta_vae_parts as parts
+from vaestudy.experiments.common import pressed
 from vaestudy.experiments.evidence import Context, part
 from vaestudy.experiments.scores import examined, live_codes, threaded
 from vaestudy.models import VAE
@@ -98,8 +99,7 @@ def trainings(context: Context, images: ImageSet) -> list[Job]:
     latent_dims, betas = sizes.get("latent_dims", [sizes["latent_dim"]]), sizes.get("betas", [1.0])
     for size, recipe, beta, seed in itertools.product(latent_dims, recipes, betas, context.seeds):
         model = VAE(images.shape, latent_dim=size, seed=seed, **parts.network(sizes))
-        own = replace(recipe, seed=seed, objective=replace(recipe.objective, beta=beta))
-        jobs.append(Job.below(context.runs_root, "vae", model, images, own))
+        jobs.append(Job.below(context.runs_root, "vae", model, images, pressed(recipe, seed, beta=beta)))
     return jobs
 
 
