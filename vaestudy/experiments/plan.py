@@ -21,23 +21,23 @@ from vaestudy.training.cost import GPU, GPU_MEMORY, cost, measured, step_memory
 from vaestudy.training.trainer import device_of, kind, stacks
 
 DOWNLOADS = ("mnist", "fashion_mnist", "cifar10", "celeba")
-Find = Callable[..., tuple[ImageSet, dict[str, Any]]]  # images to train on, and what is known of them
+Trainings = tuple[dict[str, Any], dict[str, list[Job]]]  # what is known of their images, and the trainings by title
 ASSUMED_IMAGES = 10_000  # of a set whose number of images only its files know
 
 
 def plan(settings: Settings, experiment: ModuleType) -> dict[str, Any]:
     """Settings, data and trainings of a stage as JSON, those of the parts of its evidence among them; nothing is drawn,
     read or trained for it that is not there."""
-    about, page = _page(settings, experiment, _images)
-    named = {name: (jobs, about["found"]) for name, jobs in page.items()}
-    device, rows, known = device_of(None), [], set()
-    for title, (jobs, there) in {**named, **_parts(settings, _images)}.items():
-        # A part finds the models trained that the page or another part has.
-        new = [job for job in jobs if job.run_dir not in known]
-        known |= {job.run_dir for job in new}
-        alike = itertools.groupby(sorted(new, key=kind), key=kind)
-        rows += [_row(title, list(own), device, there) for _, own in alike]
-    sizes = common.sizes(settings)
+    sizes, device = common.sizes(settings), device_of(None)
+    about, page = _page(settings, experiment, look=True)
+    rows, known = [], set()
+    for there, named in ((about, page), *(_part(settings, name, look=True) for name in sizes["parts"])):
+        for title, jobs in named.items():
+            # A part finds the models trained that the page or another part has.
+            new = [job for job in jobs if job.run_dir not in known]
+            known |= {job.run_dir for job in new}
+            alike = itertools.groupby(sorted(new, key=kind), key=kind)
+            rows += [_row(title, list(own), device, there["found"]) for _, own in alike]
     given = {name: value or sizes.get(name, value) for name, value in dataclasses.asdict(settings).items()}
     resolved = {"stage": settings.stage, **given, "sizes": sizes}
     here = {"device": "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)}
@@ -47,46 +47,69 @@ def plan(settings: Settings, experiment: ModuleType) -> dict[str, Any]:
     return resolved | here | {"data": about, "trainings": rows, **seconds}
 
 
-def _page(settings: Settings, experiment: ModuleType, find: Find) -> tuple[dict[str, Any], dict[str, list[Job]]]:
-    """What is known of the images of a page, and its trainings."""
-    name = getattr(experiment, "dataset", lambda own: own.dataset)(settings)
+def check_memory(settings: Settings, experiment: ModuleType) -> None:
+    """Raise InputError for trainings that the free memory cannot hold, before any data are drawn or read for them.
+
+    VAEs of one kind share a program, as many as fit; other models are trained side by side on the cores of a CPU.
+    """
+    device, sizes = device_of(None), common.sizes(settings)
+    free = memory.free_bytes(device)
+    # The records of a profile that is run in pieces are made before.
+    parts = () if sizes["pieces"] else sizes["parts"]
+    page = functools.partial(_page, settings, experiment)
+    for trainings in (page, *(functools.partial(_part, settings, name) for name in parts)):
+        size = _bytes(_together(trainings(look=False)), device)
+        jobs = _together(trainings(look=True)) if size > free else []
+        if not all(job.run.finished for job in jobs):  # what is trained already needs no memory
+            raise InputError(
+                f"training on images of side {jobs[0].images.shape[1]} would take about {size / 1e9:.1f} GB of memory, "
+                f"and {free / 1e9:.1f} GB are free: choose a smaller image_size, network or profile"
+            )
+
+
+def _page(settings: Settings, experiment: ModuleType, look: bool) -> Trainings:
+    """The trainings of a page."""
     side = getattr(experiment, "image_side", common.image_side)(settings)
     load = getattr(experiment, "train_images", lambda own: experiment.train_and_test(own)[0])
-    found, about = find(functools.partial(load, settings), name, side, settings.data_dir)
+    where = common.dataset(settings), side, settings.data_dir
+    images, about = _images(functools.partial(load, settings), look, *where)
     with torch.device("meta"):
-        return about, experiment.jobs(settings, found)
+        return about, experiment.jobs(settings, images)
 
 
-def _parts(settings: Settings, find: Find) -> dict[str, tuple[list[Job], bool]]:
-    """The trainings of each part of the evidence, and whether its data are there, so that their folders are known."""
-    found = {}
-    for name in common.sizes(settings)["parts"]:
-        part, context = evidence.PARTS[name], evidence.context_of_page(settings, name)
-        note = {"part": name} if part.images is not evidence.Context.images else {}
-        load = functools.partial(part.images, context)
-        images, about = find(load, *context.source, context.data_dir or "", **note)
-        with torch.device("meta"):
-            found[f"part {name}"] = part.jobs(context, images), about["found"]
-    return found
+def _part(settings: Settings, name: str, look: bool) -> Trainings:
+    """The trainings of a part of the evidence."""
+    part, context = evidence.PARTS[name], evidence.context_of_page(settings, name)
+    note = {"part": name} if part.images is not evidence.Context.images else {}
+    load = functools.partial(part.images, context)
+    images, about = _images(load, look, *context.source, context.data_dir or "", **note)
+    with torch.device("meta"):
+        return about, {f"part {name}": part.jobs(context, images)}
+
+
+def _together(trainings: Trainings) -> list[Job]:
+    return [job for alike in trainings[1].values() for job in alike]
 
 
 def _images(
-    load: Callable[[], ImageSet], name: str, side: int | None, data_dir: str, **note
+    load: Callable[[], ImageSet], look: bool, name: str, side: int | None, data_dir: str, **note
 ) -> tuple[ImageSet, dict[str, Any]]:
-    """The images to train on if they are at hand, or a set of their shape without data; and what is known of them."""
+    """The images to train on if they are at hand, or a set of their shape without data; and what is known of them.
+
+    Without a `look` at what is at hand they are the latter.
+    """
+    if not look:
+        return _without_data(name, side, data_dir, **note), {}
+    missing = {}
     try:
         with cache.only_found():
-            found = load()
-        return found, _said(name, found) | {"found": True}
+            images = load()
     except InputError as error:
-        found = _without_data(name, side, data_dir, **note)
-        missing = {"missing": str(error), "command": _command(name, found.shape[1], data_dir)}
-        return found, _said(name, found) | {"found": False} | missing
-
-
-def _said(name: str, images: ImageSet | None) -> dict[str, Any]:
-    """What is said of some images; a part may have none, where nothing can be held out."""
-    return {"name": name, "shape": images.shape if images else None, "images": len(images or ())}
+        images = _without_data(name, side, data_dir, **note)
+        missing = {"missing": str(error), "command": _command(name, images.shape[1], data_dir)}
+    # A part may have no images, where nothing can be held out.
+    about = {"name": name, "shape": images.shape if images else None, "images": len(images or ())}
+    return images, about | {"found": not missing} | missing
 
 
 def _without_data(name: str, side: int | None, data_dir: str, **note) -> ImageSet:
@@ -95,37 +118,6 @@ def _without_data(name: str, side: int | None, data_dir: str, **note) -> ImageSe
     shape = (info.channels, *[info.check(side)] * 2)
     count = info.splits["train"] or ASSUMED_IMAGES
     return ImageSet(name, shape, torch.empty(count, *shape, dtype=torch.uint8, device="meta"), note=note)
-
-
-def _unseen(_load: Callable[[], ImageSet], *where: Any, **note) -> tuple[ImageSet, dict[str, Any]]:
-    """The same without a look at what is at hand."""
-    return _without_data(*where, **note), {"found": False}
-
-
-def check_memory(settings: Settings, experiment: ModuleType) -> None:
-    """Raise InputError for trainings that the free memory cannot hold, before any data are drawn or read for them.
-
-    VAEs of one kind share a program, as many as fit; other models are trained side by side on the cores of a CPU.
-    """
-    device = device_of(None)
-    free = memory.free_bytes(device)
-    needed = [_bytes(jobs, device) for jobs in _together(settings, experiment, _unseen)]
-    if max(needed) <= free:
-        return
-    for size, jobs in zip(needed, _together(settings, experiment, _images), strict=True):
-        if size > free and not all(job.run.finished for job in jobs):  # what is trained already needs no memory
-            raise InputError(
-                f"training on images of side {jobs[0].images.shape[1]} would take about {size / 1e9:.1f} GB of memory, "
-                f"and {free / 1e9:.1f} GB are free: choose a smaller image_size, network or profile"
-            )
-
-
-def _together(settings: Settings, experiment: ModuleType, find: Find) -> list[list[Job]]:
-    """The trainings of a page and of each part of the evidence that it makes, one after another."""
-    page = [job for alike in _page(settings, experiment, find)[1].values() for job in alike]
-    # The records of a profile that is run in pieces are made before.
-    parts = {} if common.sizes(settings)["pieces"] else _parts(settings, find)
-    return [page, *(jobs for jobs, _ in parts.values())]
 
 
 def _bytes(jobs: list[Job], device: torch.device) -> float:
