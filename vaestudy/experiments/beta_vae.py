@@ -37,7 +37,7 @@ def check(settings: BetaVAESettings) -> None:
             f"no factors are known of {info.name}{where}, and stage 2 scores codes against them: choose dsprites, "
             "faces or another set with labels, or stage 1 or 3"
         )
-    shape = checked(settings, settings.dataset, image_side(settings), train=LEAST_SCORED)
+    shape = checked(settings, image_side(settings), train=LEAST_SCORED)
     if info.known:
         check_examined(info.name, info.known.names, info.known.values(slice(None)))
     with torch.device("meta"):
@@ -123,7 +123,7 @@ def sweep_table(settings: BetaVAESettings, records: pd.DataFrame, whole: ImageSe
     if not len(rows) or score not in rows:
         raise InputError(f"no record of the sweep has {score}, the score at L = {settings.pairs}: run its parts first")
     norm = rows["beta"] * rows["latent_dim"] / whole.dims
-    return rows.assign(beta_norm=norm, score=rows[score], kind="beta", kl_nats=rows["nats"]).reset_index(drop=True)
+    return rows.assign(beta_norm=norm, score=rows[score]).reset_index(drop=True)
 
 
 def members(runs: Sequence[Run], table: pd.DataFrame) -> dict[float, list[Run]]:
@@ -136,7 +136,7 @@ def members(runs: Sequence[Run], table: pd.DataFrame) -> dict[float, list[Run]]:
 
 
 def plain_and_pressed(runs: Sequence[Run], table: pd.DataFrame, beta: float) -> tuple[list[Run], list[Run]]:
-    """`members` of β = 1 and of another β.
+    """The `members` of β = 1 and of another β.
 
     `table` holds the records of one latent size. The model that figures show comes first: the one whose score is in the
     middle of those that have one there. Published records may know neither the seeds nor the β of this page.

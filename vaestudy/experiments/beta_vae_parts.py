@@ -8,19 +8,9 @@ from jaxtyping import Int
 
 from vaestudy import metrics
 from vaestudy.data import Factors, ImageSet
+from vaestudy.experiments import scores
 from vaestudy.experiments.common import LEAST_SCORED, some_rows, trained
 from vaestudy.experiments.evidence import Context, part
-from vaestudy.experiments.scores import (
-    DRAWS,
-    Examined,
-    code_scores,
-    draw_scores,
-    examined,
-    higgins,
-    paired,
-    region_examined,
-    threaded,
-)
 from vaestudy.training import Grid, Job, Run
 from vaestudy.training import sweep as sweeps
 
@@ -71,15 +61,18 @@ def rates(runs: Sequence[Run], images: ImageSet) -> list[dict[str, Any]]:
 
 def scored(context: Context, runs: Sequence[Run]) -> list[dict]:
     """A record a model of a sweep."""
-    exam = examined(context.images(), context.sizes["grid_images"])
+    exam = scores.examined(context.images(), context.sizes["grid_images"])
     some = exam.images.select(some_rows(exam.images, BOUND_IMAGES))
     known, drawn_rows = rates(runs, some), some_rows(exam.images, DRAWN_IMAGES)
-    drawn_exam = exam._replace(factors=exam.factors[drawn_rows].repeat(DRAWS, axis=0))
-    codes, drawn = sweeps.codes(runs, exam.images), sweeps.codes(runs, exam.images, drawn_rows, draws=DRAWS)
-    of_each = [(row["kl_by_latent"], row["seed"]) for row in known]
-    scores = threaded(code_scores, [(c, exam, *about, context.sizes) for c, about in zip(codes, of_each, strict=True)])
-    draw_rows = threaded(draw_scores, [(c, drawn_exam, *about) for c, about in zip(drawn, of_each, strict=True)])
-    rows = [{**row, **of_mean, **of_draws} for row, of_mean, of_draws in zip(known, scores, draw_rows, strict=True)]
+    drawn_exam = exam._replace(factors=exam.factors[drawn_rows].repeat(scores.DRAWS, axis=0))
+    codes, drawn = sweeps.codes(runs, exam.images), sweeps.codes(runs, exam.images, drawn_rows, draws=scores.DRAWS)
+
+    def row_of(row: dict, means: np.ndarray, draws: np.ndarray) -> dict:
+        about = row["kl_by_latent"], row["seed"]
+        of_means = scores.code_scores(means, exam, *about, context.sizes)
+        return row | of_means | scores.draw_scores(draws, drawn_exam, *about)
+
+    rows = scores.threaded(row_of, list(zip(known, codes, drawn, strict=True)))
     for run, row in zip(runs, rows, strict=True):
         run.update_record(scores=row)
     return rows
@@ -103,7 +96,7 @@ part("sizes", "beta_vae", of_each_size)(scored)
 @part("paper64", "beta_vae", of_grid)
 def paper(context: Context, runs: list[Run]) -> list[dict]:
     """The sweep with the score of PCA, fitted anew for each seed, beside each model's."""
-    exam = examined(context.images(), context.sizes["grid_images"])
+    exam = scores.examined(context.images(), context.sizes["grid_images"])
     linear = {seed: linear_scores(exam, metrics.pca, seed)["higgins_5"] for seed in context.seeds}
     return [row | {"pca_higgins_5": linear[row["seed"]]} for row in scored(context, runs)]
 
@@ -112,7 +105,7 @@ def paper(context: Context, runs: list[Run]) -> list[dict]:
 def independent(context: Context, _runs: list[Run]) -> list[dict]:
     """Fits of ICA, converged or not."""
     whole = context.images()
-    exam = examined(whole, context.sizes["grid_images"])
+    exam = scores.examined(whole, context.sizes["grid_images"])
     about = {"data": whole.name, "image_size": whole.shape[1]}
     return [{"seed": seed, **about, **linear_scores(exam, metrics.ica, seed)} for seed in context.seeds]
 
@@ -122,13 +115,13 @@ def pixel_rows(images: ImageSet, seed: int = 0) -> Int[np.ndarray, " m"]:
     return some_rows(images, LINEAR_IMAGES, LINEAR_NUMBERS, seed)
 
 
-def linear_scores(exam: Examined, fit: Any, seed: int) -> dict[str, Any]:
+def linear_scores(exam: scores.Examined, fit: Any, seed: int) -> dict[str, Any]:
     """Higgins scores of a linear code of the pixels, fitted to `pixel_rows` and scored on all images examined."""
     rows = pixel_rows(exam.images, seed)
     code = fit(exam.images.batch(rows).flatten(1).numpy(), COMPONENTS, seed=seed)
     parts = np.array_split(np.arange(len(exam.images)), max(1, len(exam.images) // 5_000))
     codes = np.concatenate([code.encode(exam.images.batch(rows).flatten(1).numpy()) for rows in parts])
-    return higgins(codes, exam, seed, (1, 5, 64)) | {"converged": bool(code.converged)}
+    return scores.higgins(codes, exam, seed, (1, 5, 64)) | {"converged": bool(code.converged)}
 
 
 def of_each_objective(context: Context, images: ImageSet) -> list[Job]:
@@ -176,14 +169,14 @@ def combinations(context: Context, runs: list[Run]) -> list[dict]:
     """The sweep without one region of the factor grid, examined inside of it and on as many images outside."""
     rows = [described(run) for run in runs]
     for name, region in regions(context).items():
-        exam = region_examined(region.compact(), context.sizes["grid_images"])
+        exam = scores.region_examined(region.compact(), context.sizes["grid_images"])
         vary = [k for k in exam.classes if len(np.unique(exam.factors[:, k])) > 1]
-        kept = paired(exam.factors[:, vary])
-        own = Examined(exam.images, exam.factors[kept][:, vary], list(range(len(vary))))
+        kept = scores.paired(exam.factors[:, vary])
+        own = scores.Examined(exam.images, exam.factors[kept][:, vary], list(range(len(vary))))
         some = exam.images.select(some_rows(exam.images, BOUND_IMAGES))
         for run, row in zip(runs, rows, strict=True):
             codes, _ = run.codes(exam.images)
-            scored = higgins(codes[kept], own, row["seed"], (5,)) if len(vary) > 1 else {}
+            scored = scores.higgins(codes[kept], own, row["seed"], (5,)) if len(vary) > 1 else {}
             row[f"{name}_higgins_5"] = scored.get("higgins_5", float("nan"))
             row[f"{name}_nll_nats"] = run.bound(some)["nll_nats"]
     return rows

@@ -40,7 +40,7 @@ def image_side(settings: Settings) -> int:
     return side if side in info.image_sizes and side < info.default_image_size else info.default_image_size
 
 
-def checked(settings: Settings, dataset: str, side: int | None, **least: int) -> tuple[int, int, int]:
+def checked(settings: Settings, side: int | None, **least: int) -> tuple[int, int, int]:
     """The shape of the images of a stage, before one of them is rendered or read.
 
     `least` says how many images of some splits the stage needs.
@@ -49,20 +49,20 @@ def checked(settings: Settings, dataset: str, side: int | None, **least: int) ->
         InputError: an unknown set, a side that it has not, a folder of images that is not named or has too few of them.
     """
     runs_root(settings)  # raises for a folder that no run can be in
-    info = data.about(dataset, settings.data_dir or None)
+    info = data.about(dataset(settings), settings.data_dir or None)
     if info.needs_data_dir and not settings.data_dir:
-        raise InputError(f"dataset {dataset!r} needs data_dir: the directory that holds your images")
+        raise InputError(f"dataset {info.name!r} needs data_dir: the directory that holds your images")
     side, found = info.check(side), info.splits
     for split, needed in least.items():
         if found.get(split) is not None and found[split] < needed:
             raise InputError(
-                f"{dataset} has {sum(found.values())} images, and by the hash of their names {found[split]} are in "
+                f"{info.name} has {sum(found.values())} images, and by the hash of their names {found[split]} are in "
                 f"the split {split!r}: {needed} are the least there, so add images"
             )
     if info.labels == "factors" and (found.get("train") or LEAST_SCORED) < LEAST_SCORED:
         logger.warning(
             "%s has %d labelled images in the split 'train': scores of codes need %d and are left out",
-            *(dataset, found["train"], LEAST_SCORED),
+            *(info.name, found["train"], LEAST_SCORED),
         )
     return info.channels, side, side
 

@@ -28,7 +28,6 @@ from vaestudy.training.provenance import provenance
 
 # Of the columns of a record, and of the scores: another one where a metric or its protocol changes.
 VERSIONS = {"record_version": 2, "metric_version": 1}
-ABOUT = ("commit", "cpu", "threads")
 # Parameters that change what a page shows and not what its parts train.
 SHOWN = ("profile", "data_dir", "runs_dir", "seed", "temperature")
 
@@ -125,7 +124,7 @@ def run_piece(part: Part, context: Context, seeds: Iterable[int], piece: str, fo
         began, about = time.perf_counter(), provenance()
         made = part.rows(context._replace(seeds=missing))
         seconds = round((time.perf_counter() - began) / max(1, len(made)), 1)
-        about = {name: about[name] for name in ABOUT} | {"seconds": seconds}
+        about = {name: about[name] for name in ("commit", "cpu", "threads")} | {"seconds": seconds}
         known += [{"part": part.name, "piece": piece, **_plain(row), **same, **about} for row in made]
         known.sort(key=lambda row: row["seed"])
         if known:  # a part that these images cannot have has no models

@@ -55,7 +55,7 @@ def scores(
     """
     live = metrics.live(nats)
     about = {"nats": float(nats.sum()), "live": int(live.sum())}
-    z, examined, chance = codes[:, live], scored_metrics(classes), 1 / len(classes)
+    z, examined = codes[:, live], scored_metrics(classes)
     drawn = {"higgins_1_draws", "mig_sup_draws", "linear_r2", *(f"r2_{name}" for name in names)}
     drawn |= {f"{name}_{kind}" for name in examined for kind in ("draws", "rotated", "noise", "known")}
     if not live.any():
@@ -72,7 +72,7 @@ def scores(
         row[f"{name}_draws"] = metric(z, factors, seed=seed)
         row[f"{name}_rotated"] = metrics.rotation_score(z, factors, seed=seed, rotations=rotations, metric=metric)
         row[f"{name}_noise"] = metric(noise, factors, seed=seed)
-        guess = chance if name == "higgins_5" else 0.0
+        guess = 1 / len(classes) if name == "higgins_5" else 0.0
         score = metric(metrics.factor_codes(factors[:, known]), factors, seed=seed) if known else guess
         row[f"{name}_known"] = score
     return about | row

@@ -48,7 +48,7 @@ def image_side(settings: NVAESettings) -> int | None:
 
 def check(settings: NVAESettings) -> None:
     """Raise InputError for settings that cannot work together, before any work."""
-    config(settings, checked(settings, dataset(settings), image_side(settings), train=2, test=2))
+    config(settings, checked(settings, image_side(settings), train=2, test=2))
 
 
 def config(settings: NVAESettings, shape: tuple[int, int, int]) -> NVAEConfig:

@@ -59,17 +59,12 @@ def best_beta(table: pd.DataFrame) -> float:
 def reconstruction_and_score(table: pd.DataFrame) -> dict[str, float | int]:
     """How reconstruction and score go together over the models of one latent size."""
     sharp, good = table.loc[table["nll_nats"].idxmin()], table.loc[table["score"].idxmax()]
-    return {
-        "count": len(table),
-        "correlation": float(spearmanr(-table["nll_nats"], table["score"]).statistic),
-        "sharpest_beta": float(sharp["beta"]),
-        "sharpest_score": float(sharp["score"]),
-        "sharpest_live": int(sharp["live"]),
-        "best_beta": float(good["beta"]),
-        "best_score": float(good["score"]),
-        "best_live": int(good["live"]),
-        "paid": float(good["nll_nats"] - sharp["nll_nats"]),
-    }
+    correlation = float(spearmanr(-table["nll_nats"], table["score"]).statistic)
+    found = {"count": len(table), "correlation": correlation}
+    for name, model in (("sharpest", sharp), ("best", good)):
+        found |= {f"{name}_beta": float(model["beta"]), f"{name}_score": float(model["score"])}
+        found[f"{name}_live"] = int(model["live"])
+    return found | {"paid": float(good["nll_nats"] - sharp["nll_nats"])}
 
 
 def beside_small_runs(table: pd.DataFrame, beta: float) -> list[dict]:

@@ -39,7 +39,7 @@ class Runs(NamedTuple):
 
 def check(settings: VAESettings) -> None:
     """Raise InputError for settings that cannot work together, before any work."""
-    shape = checked(settings, settings.dataset, image_side(settings), train=2, test=2)
+    shape = checked(settings, image_side(settings), train=2, test=2)
     with torch.device("meta"):
         model(settings, shape, settings.latent_dim)
 
@@ -81,20 +81,15 @@ def train_and_score(settings: VAESettings) -> list[Run]:
     train_set, test_set = train_and_test(settings)
     runs = train(settings, train_set)
     if distributed.rank() == 0:
-        codes, factors = scored(runs.main, images(settings).subsample(SCORED_IMAGES))
-        scores: dict = {"score_card": []}
-        if factors is not None and factors.shape[1] > 1:
-            scores["score_card"] = [row._asdict() for row in metrics.score_card(codes, factors, seed=settings.seed)]
-        elif factors is not None:
-            scores["read_out"] = metrics.read_out(codes, factors[:, 0], seed=settings.seed)._asdict()
+        seen = images(settings).subsample(SCORED_IMAGES)
+        (codes, factors), kept, scores = runs.main.codes(seen), scorable(seen), {"score_card": []}
+        if len(kept) > 1:
+            card = metrics.score_card(codes, factors[:, kept], seed=settings.seed)
+            scores["score_card"] = [row._asdict() for row in card]
+        elif kept:
+            scores["read_out"] = metrics.read_out(codes, factors[:, kept[0]], seed=settings.seed)._asdict()
         runs.main.update_record(test=runs.main.bound(test_set), **scores)
     return list(runs)
-
-
-def scored(run: Run, seen: ImageSet) -> tuple[np.ndarray, np.ndarray | None]:
-    """Codes of some images, and those of their factors that can be scored; None where there are none."""
-    (codes, factors), kept = run.codes(seen), scorable(seen)
-    return codes, factors[:, kept] if kept else None
 
 
 def factors_table(train_set: ImageSet) -> list[dict]:

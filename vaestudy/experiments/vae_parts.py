@@ -144,8 +144,7 @@ def overfitting(context: Context, runs: list[Run]) -> list[dict]:
 @part("latents", "vae", trainings, seen)
 def latents(context: Context, runs: list[Run]) -> list[dict]:
     """How many latents carry .05 nats or more, of 20 and of 50."""
-    _, unseen = split(context)
-    return live(runs, unseen)
+    return live(runs, split(context)[1])
 
 
 def live(runs: list[Run], images: ImageSet) -> list[dict]:
