@@ -143,8 +143,7 @@ def read(folder: Path) -> pd.DataFrame:
     for path in _files(folder):
         own = _read(path)
         for name, version in VERSIONS.items():
-            others = {row[name] for row in own} - {version}
-            if others:
+            if others := {row[name] for row in own} - {version}:
                 raise InputError(f"{path} has {name} {others.pop()} where {version} is read: make it anew")
         rows += own
     return _frame(rows)
@@ -163,13 +162,12 @@ def run_all(profile: str, folder: Path, say: Callable[[str], Any] = print) -> in
     for number in range(count):
         for name, sizes in todo.items():
             seeds, piece = range(sizes["seeds"])[number * own : (number + 1) * own], f"{number:02d}"
-            if not seeds:
-                continue
-            there, began = _path(folder, name, piece).exists(), time.perf_counter()
-            rows = run_piece(PARTS[name], Context(sizes, None, runs), seeds, piece, folder)
-            files += not there
-            state = "there" if there else f"{time.perf_counter() - began:.0f} s"
-            say(f"piece {number + 1} of {count}, {name}: {len(rows)} records, {state}")
+            if seeds:
+                there, began = _path(folder, name, piece).exists(), time.perf_counter()
+                rows = run_piece(PARTS[name], Context(sizes, None, runs), seeds, piece, folder)
+                files += not there
+                state = "there" if there else f"{time.perf_counter() - began:.0f} s"
+                say(f"piece {number + 1} of {count}, {name}: {len(rows)} records, {state}")
         shutil.rmtree(runs, ignore_errors=True)
     return files
 
@@ -249,9 +247,7 @@ def changed(settings: Settings) -> dict[str, Any]:
 def either(records: pd.DataFrame, name: str) -> pd.DataFrame:
     """The records of a part: a run's own or, where it does not run the part, the published ones, if there are any."""
     own = records[records["part"] == name]
-    if len(own):
-        return own
-    published = read(folder("published/night"))
+    published = own if len(own) else read(folder("published/night"))
     return published[published["part"] == name]
 
 

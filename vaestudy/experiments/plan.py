@@ -171,13 +171,10 @@ def _row(name: str, jobs: list[Job], device: torch.device, known: bool) -> dict[
         "gb_per_step": round(counted.bytes(halved) / 1e9, 4),
         "memory_gb": round(counted.memory_bytes(halved) / 1e9, 4),
         "gpu_memory_gb": round((counted.memory_bytes(half_on_gpu) + messages) / 1e9, 4),
-        "here_seconds": round(steps * counted.step_seconds(_rates(device, halved), halved), 1),
+        "here_seconds": round(steps * counted.step_seconds(measured(device, halved), halved), 1),
         "gpu_seconds": round(steps * counted.step_seconds(GPU, half_on_gpu), 1),
         "folders": [str(job.run_dir) for job in jobs] if known else [],
     }
-
-
-_rates = functools.cache(measured)
 
 
 def text(planned: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ two times: for its multiplications, and for reading what it takes and writing wh
 """
 
 import copy
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -190,6 +191,7 @@ def _convolution_backward(grad, x, kernel, _bias, _stride, _padding, _dilation, 
 _FORMULAS = flop_registry | {torch.ops.aten.convolution_backward: _convolution_backward}
 
 
+@functools.cache
 def measured(device: torch.device, halved: bool) -> Rates:
     """The rates of the device at hand, from a product of matrices, a copy and a small operation."""
     on_gpu = device.type == "cuda"
