@@ -207,7 +207,8 @@ def _train_stack(jobs: Sequence[Job], folder: Path, device: torch.device) -> Non
     """Train some VAEs as one program; those that diverge are left without a record."""
     remove_unfinished(folder)
     write_json(folder / "runs.json", [job.run.path.name for job in jobs])
-    with explained(f"{len(jobs)} models at once: set at_once below it", device):
+    less = "take a smaller image_size or network, or a lower at_once of fit_many"
+    with explained(f"{len(jobs)} models at once: {less}", device):
         models, trainings = [job.model for job in jobs], [job.training for job in jobs]
         try:
             step = StackStep(models, trainings, jobs[0].images.to(device), device)
