@@ -174,9 +174,9 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
         "laptop": {
             "dataset": "faces_mild", "image_size": 32, "preset": "laptop32_cells", "checkpoint": "none",
             "betas": (),
-            "training": Training(images=34_000, batch=32, learning_rate=4e-3, **_TOP_FIRST),
+            "training": Training(images=24_000, batch=32, learning_rate=4e-3, **_TOP_FIRST),
             "flat": {"width": 16, "latent_dim": 64},
-            "flat_training": Training(images=34_000, batch=32, learning_rate=2e-3, objective=_FLAT, **_LAPTOP),
+            "flat_training": Training(images=24_000, batch=32, learning_rate=2e-3, objective=_FLAT, **_LAPTOP),
             "test_images": 500, "weighted_images": 100, "weights": 20, "scored_images": 2_000, "rotations": 1,
             "temperatures": (0.5, 0.7, 1.0), "passes": 10,
         },
