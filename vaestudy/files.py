@@ -90,7 +90,7 @@ def remove_unfinished(folder: Path) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=plain) + "\n")
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=plain) + "\n")
 
 
 def plain(value: Any) -> Any:
