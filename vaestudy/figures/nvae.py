@@ -91,7 +91,7 @@ def samples_by_temperature(
 @torch.no_grad()
 def below_a_fixed_top(model: Any, x: Tensor, count: int = 8, temperature: float = 0.7) -> Figure:
     """One image, its top groups kept and the groups below drawn anew: what each level decides (NVAE, fig. 5)."""
-    latents, rows = [group.expand(count, -1, -1, -1) for group in model.encode(x[:1])], {}
+    latents, rows = model.encode(x[:1]), {}
     for keep in range(1, len(latents) + 1):
         with noise_from(0, x.device):
             drawn = model.sample(count, temperature, fixed_top=latents, keep=keep)

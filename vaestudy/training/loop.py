@@ -23,7 +23,7 @@ from vaestudy.training.steps import Step
 
 logger = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = {"cpu": 30.0, "cuda": 300.0}  # between two of them
-CHECKPOINT_SHARE = 0.02  # of the time that writing them takes at most
+CHECKPOINT_SHARE = 0.02  # of the time, at most, goes into writing them
 MOST_SKIPPED_IN_A_ROW, MOST_ROLLBACKS = 100, 3
 STATE = ("step", "taken", "rollbacks", "seconds", "totals", "counted", "kept")  # beside that of the step
 # Of the last line of the log.
