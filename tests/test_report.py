@@ -14,6 +14,7 @@ from test_figure import Balanced
 
 import vaestudy
 from vaestudy.errors import InputError
+from vaestudy.experiments import evidence
 from vaestudy.report import execute, prose, site
 from vaestudy.report import html as pages
 
@@ -64,6 +65,18 @@ def test_another_parameter_or_another_cell_is_not_fresh(project):
     changed = write(root / "other" / "01_vae.ipynb", cells=[*CELLS, ["1 + 1"]])
     assert not execute.is_fresh(changed, {"profile": "smoke"}, executed)
     assert not execute.is_fresh(source, {"profile": "smoke"}, root / "none.ipynb")
+
+
+@pytest.mark.parametrize("added", ["smoke/records/a-00.jsonl", "published/night/records/a-00.jsonl"])
+def test_a_page_is_not_fresh_once_records_that_it_may_read_are_added(project, tmp_path, monkeypatch, added):
+    source, given = project[0] / "notebooks" / "01_vae.ipynb", {"profile": "smoke"}
+    monkeypatch.setattr(evidence, "project_root", lambda: tmp_path)
+    before = execute.fingerprint(source, given)
+    assert execute.fingerprint(source, given) == before
+    path = tmp_path / "reports" / added
+    path.parent.mkdir(parents=True)
+    path.write_text("{}\n")
+    assert execute.fingerprint(source, given) != before
 
 
 @pytest.mark.parametrize("name", ["index.html", "01_vae.html", "02_vae_again.html", "runs.html"])

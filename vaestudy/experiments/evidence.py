@@ -190,6 +190,13 @@ def folder(profile: str) -> Path:
     return project_root() / "reports" / profile
 
 
+def sources(profile: str) -> list[Path]:
+    """The files of records and verdicts that the pages of a profile are made from, but for what they train."""
+    folders = dict.fromkeys([folder(profile), folder(f"published/{profile}"), folder("published/night")])
+    verdicts = _published_verdicts()
+    return [path for own in folders for path in _files(own)] + [verdicts] * verdicts.is_file()
+
+
 def adopt_published(jobs: Iterable[Job], profile: str) -> None:
     """Copy the published runs among the trainings of a page that is made from published records."""
     for job in jobs if not _files(folder(profile)) else ():
@@ -257,11 +264,15 @@ def judge(settings: Settings, records: pd.DataFrame) -> list[dict]:
     sizes = profiles.sizes(settings.stage, settings.profile)
     exploratory = sizes["exploratory"] or bool(changed(settings)) or settings.seed != 0
     found = claims.evaluate(records, settings.profile, exploratory=exploratory, catalogue=own)
-    path = folder("published/night") / "results.json"
+    path = _published_verdicts()
     published = json.loads(path.read_text("utf-8"))["claims"] if path.exists() else []
     known = {claim["id"]: claim for claim in published if claim["verdict"] != "not tested"}
     there = {"published": "verdict", "published_interim": "interim", "published_decidable": "decidable"}
     return [claim | {key: known.get(claim["id"], {}).get(name) for key, name in there.items()} for claim in found]
+
+
+def _published_verdicts() -> Path:
+    return folder("published/night") / "results.json"
 
 
 def _path(folder: Path, part: str, piece: str) -> Path:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -96,20 +96,26 @@ def run_notebook(path: Path | str, given: Mapping[str, Any], output: Path | str,
 
 
 def fingerprint(path: Path | str, given: Mapping[str, Any]) -> str:
-    """Digests of all that decides what a notebook would show: its own code, its parameters and the library."""
+    """Digests of all that decides what a notebook would show: its code and parameters, the library and the records."""
+    from vaestudy.experiments import evidence
+
     shown = [dict(given), [cell["source"] for cell in _read(path)["cells"]]]
-    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest() + _library_digest()
+    records = _digest(evidence.sources(settings.resolve(settings.stage_of(path), **given).profile))
+    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest() + _library_digest() + records
 
 
 @cache
 def _library_digest() -> str:
     files = sorted(Path(vaestudy.__file__).parent.rglob("*"))
-    contents = (file.read_bytes() for file in files if file.is_file() and file.suffix != ".pyc")
-    return hashlib.sha256(b"".join(contents)).hexdigest()
+    return _digest(file for file in files if file.is_file() and file.suffix != ".pyc")
+
+
+def _digest(files: Iterable[Path]) -> str:
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def is_fresh(path: Path | str, given: Mapping[str, Any], output: Path | str) -> bool:
-    """Whether `output` is this very notebook, executed under these parameters by this very library."""
+    """Whether `output` is this very notebook, executed under these parameters by this library from these records."""
     try:
         executed = _read(output)["metadata"]["vaestudy"]["fingerprint"]
     except (OSError, ValueError, KeyError):
