@@ -1,6 +1,8 @@
 """The laptop's claims from other seeds, or in fp32: `seeds.py FIRST [PRECISION]` adds a run to `reports/seeds.json`.
 
-What the pages of stages 1 and 2 judge is trained anew, with as many models, from the seed FIRST on.
+What the pages of stages 1 and 2 judge is trained anew, with as many models, from the seed FIRST on. Another kind of
+CPU is imitated by the instructions that it has: under `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2` torch does
+what it does on a processor without AVX-512, where `auto` is fp32.
 """
 
 import json
@@ -8,6 +10,7 @@ import sys
 from dataclasses import replace
 
 import pandas as pd
+import torch
 
 from vaestudy import claims, project_root
 from vaestudy.experiments import evidence
@@ -19,7 +22,8 @@ PARTS = {"vae": ("gradients",), "beta_vae": ("sweep32", "spectra")}
 
 
 def main(first: int, precision: str = "auto") -> None:
-    folder, frames = project_root() / "runs" / f"seeds-{first}-{precision}", []
+    instructions = torch.backends.cpu.get_cpu_capability()
+    folder, frames = project_root() / "runs" / f"seeds-{first}-{precision}-{instructions}", []
     for stage, names in PARTS.items():
         for name in names:
             sizes = evidence.plan(stage, "laptop")[name]
@@ -31,8 +35,9 @@ def main(first: int, precision: str = "auto") -> None:
     tested = [claim for claim in found if claim["verdict"] != "not tested"]
     path = project_root() / "reports" / "seeds.json"
     runs = json.loads(path.read_text()) if path.exists() else []
-    run = {"first": first, "precision": precision, "provenance": provenance(), "claims": tested}
-    write_json(path, [old for old in runs if (old["first"], old["precision"]) != (first, precision)] + [run])
+    run = {"first": first, "precision": precision, "instructions": instructions}
+    others = [old for old in runs if any(old.get(name) != value for name, value in run.items())]
+    write_json(path, [*others, run | {"provenance": provenance(), "claims": tested}])
 
 
 if __name__ == "__main__":
