@@ -9,9 +9,9 @@ from small_training import small
 from vaestudy import claims
 from vaestudy.data import Factors, ImageSet
 from vaestudy.errors import InputError
-from vaestudy.experiments import beta_vae, evidence, losses, scores, sweep_tables, vae
+from vaestudy.experiments import beta_vae, beta_vae_parts, evidence, losses, scores, sweep_tables, vae, vae_parts
 from vaestudy.models import VAE
-from vaestudy.training import Run
+from vaestudy.training import Run, sweep
 
 SIDE = 8
 SIZES = {
@@ -77,12 +77,12 @@ def frames(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr(evidence.data, "load", lambda *_, **__: squares())
 
-    def frame(name):
-        if name not in made:
-            sweep = SWEEP if evidence.PARTS[name].stage == "beta_vae" else {}
-            context = evidence.Context({**SIZES, **sweep, **CHANGES[name]}, None, folder / "runs")
-            made[name] = evidence.run_piece(evidence.PARTS[name], context, (0, 1, 2), "00", folder)
-        return made[name]
+    def frame(name, records=folder):
+        if (name, records) not in made:
+            grid = SWEEP if evidence.PARTS[name].stage == "beta_vae" else {}
+            context = evidence.Context({**SIZES, **grid, **CHANGES[name]}, None, folder / "runs")
+            made[name, records] = evidence.run_piece(evidence.PARTS[name], context, (0, 1, 2), "00", records)
+        return made[name, records]
 
     yield frame
     patch.undo()
@@ -118,6 +118,35 @@ def test_linear_codes_and_the_paper_s_sweep_are_compared(frames):
     assert "sign-flips need ten" in found["2.5"]["reason"]
     assert frames("paper64").groupby("seed")["pca_higgins_5"].nunique().eq(1).all()
     assert frames("ica64")["converged"].isin([True, False]).all()
+
+
+def test_few_training_images_are_of_every_kind(monkeypatch, tmp_path):
+    monkeypatch.setattr(evidence.data, "load", lambda *_, **__: squares())
+    few = vae_parts.smaller_set(evidence.Context(SIZES | {"train_size": 300}, None, tmp_path))
+    assert len(few) == 300
+    assert [len(np.unique(column)) for column in few.factors.values(slice(None)).T] == [2, 20, SIDE, SIDE]
+
+
+@pytest.mark.parametrize("name", ["codes", "dropping"])
+def test_live_latents_are_counted_over_images_of_every_kind(name, frames, monkeypatch, tmp_path):
+    frames(name)  # trains
+    seen, nats, bounds = [], Run.kl_by_latent, sweep.bounds
+
+    def of_run(run, images, index):
+        seen.append(images.select(index))
+        return nats(run, images, index)
+
+    def of_runs(runs, images):
+        seen.append(images)
+        return bounds(runs, images)
+
+    monkeypatch.setattr(beta_vae_parts, "BOUND_IMAGES", 500)
+    monkeypatch.setattr(Run, "kl_by_latent", of_run)
+    monkeypatch.setattr(sweep, "bounds", of_runs)
+    frames(name, tmp_path)
+    assert seen
+    for images in seen:
+        assert [len(np.unique(column)) for column in images.factors.values(slice(None)).T] == [2, 20, SIDE, SIDE]
 
 
 def test_larger_latents_have_the_same_normalised_pressure(frames):

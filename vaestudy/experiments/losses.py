@@ -16,7 +16,7 @@ from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments.common import some_rows
 from vaestudy.experiments.evidence import Context, part
-from vaestudy.experiments.scores import examined, live_codes, score, threaded
+from vaestudy.experiments.scores import examined, kl_of_some, live_codes, score, threaded
 from vaestudy.training import Job, Run
 from vaestudy.training import sweep as sweeps
 
@@ -109,7 +109,7 @@ def dropping(context: Context, runs: list[Run]) -> list[dict]:
     whole = context.images()
     exam, worth = examined(whole, context.sizes["grid_images"]), factor_worth(whole)
     jobs = [
-        (live_codes(code, run.kl_by_latent(exam.images, range(500))[0]), run.provenance["seed"])
+        (live_codes(code, kl_of_some(run, exam.images)), run.provenance["seed"])
         for run, code in zip(runs, sweeps.codes(runs, exam.images), strict=True)
     ]
     known, rows = threaded(lambda code, seed: metrics.knn_r2(code, exam.factors, seed=seed), jobs), []

@@ -12,7 +12,7 @@ from torch import Tensor
 from vaestudy import metrics
 from vaestudy.data import ImageSet
 from vaestudy.experiments import beta_vae_parts as parts
-from vaestudy.experiments.common import pressed
+from vaestudy.experiments.common import pressed, some_rows
 from vaestudy.experiments.evidence import Context, part
 from vaestudy.experiments.scores import examined, live_codes, threaded
 from vaestudy.models import VAE
@@ -83,9 +83,9 @@ def seen(context: Context) -> ImageSet:
 
 
 def smaller_set(context: Context) -> ImageSet:
-    """The first `train_size` of them."""
-    count = context.sizes["train_size"]
-    return seen(context).select(slice(0, count), first=count).compact()
+    """`train_size` of them, drawn at random: the first ones of a grid are all alike."""
+    images, count = seen(context), context.sizes["train_size"]
+    return images.select(some_rows(images, count), some=count).compact()
 
 
 def trainings(context: Context, images: ImageSet) -> list[Job]:
@@ -156,7 +156,7 @@ def live(runs: list[Run], images: ImageSet) -> list[dict]:
 def codes(context: Context, runs: list[Run]) -> list[dict]:
     """The mutual information gap of a code, and the mean one of random rotations of its whitened live latents."""
     exam = examined(context.images(), context.sizes["grid_images"])
-    known = live(runs, exam.images.select(slice(0, 5_000)))
+    known = live(runs, exam.images.select(some_rows(exam.images, parts.BOUND_IMAGES)))
 
     def scored(means: np.ndarray, row: dict) -> dict:
         own, alive = {"factors": exam.factors, "seed": row["seed"]}, live_codes(means, row["kl_by_latent"])
