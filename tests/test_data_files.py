@@ -14,7 +14,8 @@ from own_images import idx_file as idx
 from torchvision import datasets
 
 from vaestudy import data
-from vaestudy.errors import InputError
+from vaestudy.data import registry
+from vaestudy.errors import InputError, reading
 
 COUNTS = {"train": 12, "t10k": 5}
 
@@ -62,7 +63,23 @@ def test_held_out_images_are_of_the_official_test_split(tmp_path):
     made = write_idx(tmp_path, "MNIST")
     train, test = data.train_and_test("mnist", 3, data_dir=tmp_path)
     assert (len(train), len(test)) == (12, 3)
-    np.testing.assert_array_equal((test.batch(slice(None))[:, 0] * 255).round(), made["t10k"][0][:3])
+    held = (test.batch(slice(None))[:, 0] * 255).round().numpy()
+    assert all((made["t10k"][0] == image).all((1, 2)).any() for image in held)
+
+
+def test_what_says_already_what_to_do_is_not_wrapped():
+    with pytest.raises(InputError, match="^move it$"), reading("a file", "fetch it again"):
+        raise InputError("move it")
+
+
+def test_held_out_images_are_drawn_from_a_test_split_in_order_of_its_classes(monkeypatch):
+    classes = np.arange(100)[:, None] // 50
+    images = data.ImageSet.from_array(np.zeros((100, 1, 8, 8), np.uint8), data.Factors(("class",), (2,), classes))
+    monkeypatch.setattr(registry, "load", lambda *_, **__: images)
+    _, held = data.train_and_test("mnist", 20)
+    seen = held.factors.values(slice(None))[:, 0]
+    assert 4 <= seen.sum() <= 16
+    assert (np.diff(seen) < 0).any()  # nor in that order
 
 
 def test_padding_to_32_puts_two_black_pixels_around(tmp_path):

@@ -26,6 +26,8 @@ def reading(what: str, advice: str, damage: tuple[type[Exception], ...] = (OSErr
     """Makes what another library says of a file that is missing or damaged into an InputError with advice."""
     try:
         yield
+    except InputError:  # says already what to do
+        raise
     except damage as error:
         raise InputError(f"cannot read {what} ({first_line(error)}): {advice}") from error
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, SupportsFloat
 
 LABELS, PARTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).values()
+GROUPS = ("top", "second", "third")  # the latent groups of a hierarchy, from above, in names of columns
 # Those that no sentence would hold by chance.
 _NAMES = sorted((name for name in LABELS if "_" in name or name == "dsprites"), key=len, reverse=True)
 _RAW = re.compile(rf"\b({'|'.join(_NAMES)})\b")

@@ -69,6 +69,16 @@ class DataSetInfo:
             )
         return side
 
+    def folder(self, data_dir: str | Path | None) -> Path:
+        """Where its files are, `default_dir()` if None is named.
+
+        Raises:
+            InputError: none is named and the set has no default, or no set can be in it.
+        """
+        if self.needs_data_dir and not data_dir:
+            raise InputError(f"dataset {self.name!r} needs data_dir: the directory that holds your images")
+        return resolve(data_dir) if data_dir else default_dir()
+
 
 def _listed(sizes: Sequence[int]) -> str:
     if isinstance(sizes, range):
@@ -156,15 +166,16 @@ def load(
         InputError: an unknown name, split or size, or files that are missing or damaged.
     """
     info = about(name)
-    side = info.check(image_size, split)
-    if info.needs_data_dir and not data_dir:
-        raise InputError(f"dataset {name!r} needs data_dir: the directory that holds your images")
-    return info.loader(side, split, resolve(data_dir) if data_dir else default_dir(), download)
+    return info.loader(info.check(image_size, split), split, info.folder(data_dir), download)
 
 
 def train_and_test(name: str, held_out: int, **where) -> tuple[ImageSet, ImageSet]:
-    """Images to train on and `held_out` others: of the official test split, or drawn from a set that has none."""
+    """Images to train on and `held_out` others, drawn at random: of the official test split, or of a set that has none.
+
+    They are in random order too, since a split's own may be that of its classes.
+    """
     if "test" not in about(name).splits:
         return load(name, **where).train_test_split(held_out)
     held = load(name, split="test", **where)  # first: files may have no images of that split
-    return load(name, **where), held.select(slice(0, held_out), held_out=held_out)
+    rows = np.random.default_rng(0).permutation(len(held))[:held_out]
+    return load(name, **where), held.select(rows, held_out=held_out)

@@ -50,8 +50,7 @@ def checked(settings: Settings, side: int | None, **least: int) -> tuple[int, in
     """
     runs_root(settings)  # raises for a folder that no run can be in
     info = data.about(dataset(settings), settings.data_dir or None)
-    if info.needs_data_dir and not settings.data_dir:
-        raise InputError(f"dataset {info.name!r} needs data_dir: the directory that holds your images")
+    info.folder(settings.data_dir)
     side, found = info.check(side), info.splits
     for split, needed in least.items():
         if found.get(split) is not None and found[split] < needed:

@@ -34,7 +34,6 @@ REFERENCES = {
     "{}mig_rotated": "MIG rotated",
     "{}mig_sup_draws": "MIG-sup",
 }
-GROUPS = ("top", "second", "third")
 BATCH = 1_000  # images encoded at a time, their draws counted: larger ones leave a core's cache
 PRESETS = {"hierarchy": "hierarchy32", "one group": "hierarchy32_top"}
 # The experiment once more, in fewer settings and seeds: the part and what is different.
@@ -106,7 +105,7 @@ def scores(run: Run, seen: ImageSet, *, scored_images: int, draws: int, rotation
     same = {"seed": 0, "classes": classes_of(seen.name, names)}
     nats = [group.ravel() for group in run.kl_by_latent(seen)]
     codes, factors = run.codes_by_group(seen, draws=draws, pooled=False, batch=BATCH // draws)
-    labels = [f"{name}_" for name in GROUPS] if len(codes) > 1 else [""]
+    labels = [f"{name}_" for name in words.GROUPS] if len(codes) > 1 else [""]
     row = {"nats": float(sum(group.sum() for group in nats))}
     row |= group_scores.references(factors, **same)
     exam = {**same, "names": names, "draws": draws, "rotations": rotations}

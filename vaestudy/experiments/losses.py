@@ -164,4 +164,4 @@ def factor_worth(images: ImageSet) -> list[float]:
 
 
 def _entropy(p: torch.Tensor) -> torch.Tensor:
-    return -torch.special.xlogy(p, p) - torch.special.xlogy(1 - p, 1 - p)
+    return torch.special.entr(p) + torch.special.entr(1 - p)

@@ -13,14 +13,13 @@ from torch import Tensor
 from vaestudy.figures import charts, draw
 from vaestudy.figures.figure import Figure, Output, statement
 from vaestudy.training.run import noise_from
-from vaestudy.words import counted, fixed, listed
+from vaestudy.words import GROUPS, counted, fixed, listed
 
 __all__ = [
     "architecture", "below_a_fixed_top", "interpolation", "kl_by_group", "nats_by_group", "nearest_in_training",
     "reconstructions_by_depth", "samples_by_temperature", "where_the_code_gathers",
 ]  # fmt: skip
 
-GROUPS = ("top", "second", "third")
 ACTIVE_ABOVE = 0.1  # nats of a channel, summed over its map
 
 
