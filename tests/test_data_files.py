@@ -68,7 +68,7 @@ def test_held_out_images_are_of_the_official_test_split(tmp_path):
 
 
 def test_what_says_already_what_to_do_is_not_wrapped():
-    with pytest.raises(InputError, match="^move it$"), reading("a file", "fetch it again"):
+    with pytest.raises(InputError, match=r"^move it$"), reading("a file", "fetch it again"):
         raise InputError("move it")
 
 
