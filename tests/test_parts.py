@@ -6,11 +6,12 @@ import pytest
 import torch
 from small_training import small
 
-from vaestudy import claims
-from vaestudy.data import Factors, ImageSet
+from vaestudy import claims, metrics
+from vaestudy.data import Factors, ImageSet, dsprites
 from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae, beta_vae_parts, evidence, losses, scores, sweep_tables, vae, vae_parts
 from vaestudy.models import VAE
+from vaestudy.settings import VAESettings
 from vaestudy.training import Run, sweep
 
 SIDE = 8
@@ -248,15 +249,39 @@ def test_the_model_shown_is_the_one_in_the_middle_of_its_ten(tmp_path):
 
 
 def test_a_sentence_says_what_a_code_knows():
+    settings = VAESettings(dataset="folder", seed=0)
     factors = pd.DataFrame(np.random.default_rng(0).integers(0, 8, (1_000, 3)), columns=["x", "y", "shape"])
     codes = factors[["x", "y"]].to_numpy(float)
-    (said,) = vae.knowledge(codes, factors, 0)
+    (said,) = vae.knowledge(settings, codes, factors)
     assert said.startswith("The code of the VAE shown knows x (1.00) and y (1.00), but not shape (")
-    (said,) = vae.knowledge(codes, factors[["x", "y"]], 0)
+    (said,) = vae.knowledge(settings, codes, factors[["x", "y"]])
     assert "but not" not in said
-    (said,) = vae.knowledge(np.zeros((1_000, 1)), factors, 0)
+    (said,) = vae.knowledge(settings, np.zeros((1_000, 1)), factors)
     assert "knows none of the factors (" in said
-    assert vae.knowledge(codes, factors[["x"]], 0) == []
+    assert vae.knowledge(settings, codes, factors[["x"]]) == []
+
+
+def test_a_code_that_holds_all_of_an_image_of_dsprites_knows_its_orientation():
+    values = np.random.default_rng(0).integers(0, dsprites.SIZES, (12_000, 5))
+    angle = dsprites.angle(values)
+    seen = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    code = np.concatenate([3.0 * np.eye(3)[values[:, 0]], values[:, 1:2] / 5, seen, values[:, 3:] / 31], axis=1)
+    r2 = scores.r2_by_factor("dsprites", code, values, dsprites.NAMES, 0)
+    assert list(r2) == ["shape", "scale", "orientation_in_shape", "x", "y"]
+    assert min(r2.values()) > 0.9
+    assert metrics.knn_r2(code, values, seed=0)[2] < 0.5  # as a number
+    code[:, 4:6] = np.random.default_rng(1).normal(size=(12_000, 2))
+    assert scores.r2_by_factor("dsprites", code, values, dsprites.NAMES, 0)["orientation_in_shape"] < 0.05
+
+
+def test_what_no_beta_holds_is_not_dropped_and_what_drops_together_is_tied(monkeypatch, frames, tmp_path):
+    by_beta = [[0.9, 0.1, 0.9, 0.9], [0.9, 0.0, 0.9, 0.1], [0.1, 0.0, 0.1, 0.0]]
+    known = iter([r2 for r2 in by_beta for _ in range(3)])  # a sweep's seeds stand side by side
+    monkeypatch.setattr(losses, "r2_by_factor", lambda *_: dict(enumerate(next(known))))
+    monkeypatch.setattr(losses, "threaded", lambda score, jobs: [score(*job) for job in jobs])
+    monkeypatch.setattr(losses, "factor_worth", lambda _: [3.0, 9.0, 2.0, 1.0])
+    (tau,) = frames("dropping", tmp_path)["worth_tau"].unique()
+    assert tau == pytest.approx(2 / 6**0.5)  # of three factors: two pairs in order, one tie
 
 
 def test_beside_a_rise_stand_its_live_latents():

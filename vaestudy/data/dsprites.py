@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from vaestudy.data.cache import cache_path, cached_array
 from vaestudy.data.grids import read_npz
@@ -24,6 +24,7 @@ from vaestudy.errors import InputError
 NAMES = ("shape", "scale", "orientation", "x", "y")
 SIZES = (3, 6, 40, 32, 32)
 COUNT = 3 * 6 * 40 * 32 * 32
+SYMMETRY = (4, 2, 1)  # a square, an ellipse and a heart look alike after such a part of a turn
 SIDES = (64, 32, 16, 8)
 
 ARCHIVE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
@@ -50,6 +51,11 @@ CORRECTIONS = (
 _CENTRES = 16 + 32 * np.arange(32) / 31  # of the sprite, in pixels from the left or top edge
 _ROWS = 256.0 * np.arange(64) + 128  # centres of the pixel rows, in 1/256 pixel
 _FROM_COLUMN = np.array([2 ** (64 - column) - 1 for column in range(65)], dtype=np.uint64)
+
+
+def angle(factors: Int[np.ndarray, "n 5"]) -> Float[np.ndarray, " n"]:
+    """The orientation of each image in radians, times the symmetry of its shape: equal for images that look alike."""
+    return 2 * np.pi / (SIZES[2] - 1) * factors[:, 2] * np.array(SYMMETRY)[factors[:, 0]]
 
 
 def dsprites(side: int, split: str, data_dir: Path, download: bool) -> ImageSet:

@@ -87,8 +87,8 @@ def of_each_size(context: Context, images: ImageSet) -> list[Job]:
     return trainings(context, images, *found)
 
 
-part("sweep32", "beta_vae", of_grid)(scored)
-part("curve32", "beta_vae", of_grid)(scored)  # more β at fewer seeds: shown, and judged by no claim
+part("sweep32", "beta_vae", of_grid, version=2)(scored)
+part("curve32", "beta_vae", of_grid, version=2)(scored)  # more β at fewer seeds: shown, and judged by no claim
 part("faces", "beta_vae", of_grid)(scored)
 part("sizes", "beta_vae", of_each_size)(scored)
 

@@ -73,6 +73,7 @@ class Part(NamedTuple):
             (`vaestudy.claims.records.SETTINGS`) and its scores, all of them plain numbers and words.
         jobs: the trainings, on images that may have no data.
         images: what the models learn from.
+        version: of its scores and training: another one where they change, so that its records are made anew.
     """
 
     name: str
@@ -80,16 +81,19 @@ class Part(NamedTuple):
     rows: Callable[[Context], list[dict]]
     jobs: Callable[[Context, ImageSet], list[Job]] = lambda _context, _images: []
     images: Callable[[Context], ImageSet] = Context.images
+    version: int = 1
 
 
 PARTS: dict[str, Part] = {}
 
 
-def part(name: str, stage: str, jobs: Callable, images: Callable = Context.images) -> Callable[[Callable], Callable]:
+def part(
+    name: str, stage: str, jobs: Callable, images: Callable = Context.images, version: int = 1
+) -> Callable[[Callable], Callable]:
     """Put a part into `PARTS` whose rows a function makes from a context and its trained runs."""
 
     def register(score: Callable[[Context, list[Run]], list[dict]]) -> Callable:
-        PARTS[name] = Part(name, stage, lambda own: score(own, fit_many(jobs(own, images(own)))), jobs, images)
+        PARTS[name] = Part(name, stage, lambda own: score(own, fit_many(jobs(own, images(own)))), jobs, images, version)
         return score
 
     return register
@@ -117,7 +121,7 @@ def run_piece(part: Part, context: Context, seeds: Iterable[int], piece: str, fo
     Raises:
         InputError: as `read` does.
     """
-    path, same = _path(folder, part.name, piece), {**VERSIONS, "recipe": _recipe(context.sizes)}
+    path, same = _path(folder, part.name, piece), {**VERSIONS, "recipe": _recipe(context.sizes, part.version)}
     known = [row for row in _read(path) if same.items() <= row.items()] if path.exists() else []
     missing = tuple(seed for seed in seeds if seed not in {row["seed"] for row in known})
     if missing:
@@ -283,9 +287,10 @@ def _files(folder: Path) -> list[Path]:
     return sorted((Path(folder) / "records").glob("*.jsonl"))
 
 
-def _recipe(sizes: Mapping[str, Any]) -> str:
-    """What tells records of other sizes apart; more seeds are no other size."""
+def _recipe(sizes: Mapping[str, Any], version: int) -> str:
+    """What tells records of other sizes and of another version apart; more seeds are no other size."""
     known = canonical({name: value for name, value in sizes.items() if name != "seeds"})
+    known |= {"version": version} if version > 1 else {}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -1,5 +1,6 @@
 """What pressure takes away, two parts of stage 2: high spatial frequencies, and factors in the order of their worth."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,13 +11,12 @@ from jaxtyping import Float
 from scipy import ndimage
 from scipy.stats import kendalltau
 
-from vaestudy import metrics
 from vaestudy.data import ImageSet
 from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments.common import some_rows
 from vaestudy.experiments.evidence import Context, part
-from vaestudy.experiments.scores import examined, kl_of_some, live_codes, score, threaded
+from vaestudy.experiments.scores import examined, kl_of_some, live_codes, r2_by_factor, score, threaded
 from vaestudy.training import Job, Run
 from vaestudy.training import sweep as sweeps
 
@@ -103,7 +103,7 @@ def _by_ring(power: Float[torch.Tensor, "h w"]) -> Float[np.ndarray, " frequenci
     return ndimage.mean(power.numpy(), ring, np.arange(1, min(height, width) // 2 + 1))
 
 
-@part("dropping", "beta_vae", of_ten_latents)
+@part("dropping", "beta_vae", of_ten_latents, version=2)
 def dropping(context: Context, runs: list[Run]) -> list[dict]:
     """A row a sweep: Kendall's tau of each factor's worth in nats and the β at which the code drops it."""
     whole = context.images()
@@ -112,11 +112,14 @@ def dropping(context: Context, runs: list[Run]) -> list[dict]:
         (live_codes(code, kl_of_some(run, exam.images)), run.provenance["seed"])
         for run, code in zip(runs, sweeps.codes(runs, exam.images), strict=True)
     ]
-    known, rows = threaded(lambda code, seed: metrics.knn_r2(code, exam.factors, seed=seed), jobs), []
+    about = exam.factors, exam.names
+    known = threaded(lambda code, seed: [*r2_by_factor(whole.name, code, *about, seed).values()], jobs)
+    rows = []
     for seed in context.seeds:
         own = by_beta(runs, known, seed)
         dropped = [dropped_at({beta: r2[k] for beta, (_, r2) in own.items()}) for k in range(len(worth))]
-        tau = kendalltau(dropped, worth).statistic
+        held = np.array(dropped) > 0  # what no β held was not dropped by pressure
+        tau = kendalltau(np.array(dropped)[held], np.array(worth)[held]).statistic if held.sum() > 1 else 0.0
         row = parts.described(next(run for run, _ in own.values())) | {"beta": None}
         row |= {f"dropped_{name}": beta for name, beta in zip(exam.names, dropped, strict=True)}
         row |= {f"worth_{name}": nats for name, nats in zip(exam.names, worth, strict=True)}
@@ -126,9 +129,10 @@ def dropping(context: Context, runs: list[Run]) -> list[dict]:
 
 
 def dropped_at(r2: Mapping[Any, float]) -> float:
-    """The β at which R² falls under one half, between two values of β by a line in log β.
+    """The β at which R² falls under one half: half-way, in log β, between the last that holds it and the next.
 
-    0 where it is below at every β, and twice the greatest β where it never is.
+    Which of two factors goes first that both drop there is not known. 0 where R² is below one half at every β, and
+    twice the greatest β where it never is.
     """
     betas = sorted(r2)
     read = [place for place, beta in enumerate(betas) if r2[beta] >= READ_AT]
@@ -136,9 +140,7 @@ def dropped_at(r2: Mapping[Any, float]) -> float:
         return 0.0
     if read[-1] == len(betas) - 1:
         return 2.0 * betas[-1]
-    last, lost = betas[read[-1] : read[-1] + 2]
-    share = (r2[last] - READ_AT) / (r2[last] - r2[lost])
-    return float(np.exp(np.log(last) + share * np.log(lost / last)))
+    return math.sqrt(betas[read[-1]] * betas[read[-1] + 1])
 
 
 def factor_worth(images: ImageSet) -> list[float]:

@@ -7,7 +7,7 @@ from scipy.stats import spearmanr
 
 from vaestudy import published
 from vaestudy.experiments.scores import READ_OUT
-from vaestudy.words import counted, fixed, spread
+from vaestudy.words import counted, fixed, label, spread
 
 
 def by_live_latents(table: pd.DataFrame) -> pd.DataFrame:
@@ -47,7 +47,7 @@ def beside_the_rise(table: pd.DataFrame, beta: float) -> list[str]:
 def factors_known(table: pd.DataFrame) -> pd.DataFrame:
     """R² of each factor (columns) in the codes of each β (rows), mean over seeds."""
     names = [name for name in table if name.startswith("r2_") and table[name].notna().all()]
-    return table.groupby("beta")[names].mean().rename(columns=lambda name: name.removeprefix("r2_"))
+    return table.groupby("beta")[names].mean().rename(columns=lambda name: label(name.removeprefix("r2_")))
 
 
 def best_beta(table: pd.DataFrame) -> float:

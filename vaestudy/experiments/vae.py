@@ -14,7 +14,7 @@ from vaestudy.data import ImageSet
 from vaestudy.experiments import common
 from vaestudy.experiments.common import checked, image_side, images, runs_root, scorable, sizes, train_and_test
 from vaestudy.experiments.group_scores import KNOWN_FROM
-from vaestudy.experiments.scores import kl_of_some, live_codes, read_out_row
+from vaestudy.experiments.scores import kl_of_some, live_codes, r2_by_factor, read_out_row
 from vaestudy.experiments.vae_parts import gradient_spreads
 from vaestudy.models import VAE
 from vaestudy.settings import VAESettings
@@ -166,14 +166,16 @@ def rotated_codes(
     return named, pd.DataFrame(rows)
 
 
-def knowledge(codes: Float[np.ndarray, "n d"], factors: pd.DataFrame, seed: int) -> list[str]:
+def knowledge(settings: VAESettings, codes: Float[np.ndarray, "n d"], factors: pd.DataFrame) -> list[str]:
     """A sentence on the factors that nearest neighbours read from a code, and those that they do not.
 
     None where fewer than two are known: a single one is a class, whose numbers mean nothing.
     """
     if factors.shape[1] < 2:
         return []
-    r2 = pd.Series(metrics.knn_r2(codes, factors.to_numpy(), seed=seed), map(label, factors))
+    r2 = pd.Series(r2_by_factor(settings.dataset, codes, factors.to_numpy(), list(factors), settings.seed)).rename(
+        label
+    )
     known, unknown = r2[r2 >= KNOWN_FROM], r2[r2 < KNOWN_FROM]
     found = [f"{name} ({fixed(value, 2)})" for name, value in known.items()]
     names = listed(found) if found else "none of the factors"

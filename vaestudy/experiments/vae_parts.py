@@ -130,7 +130,7 @@ def samples(context: Context, runs: list[Run]) -> list[dict]:
     ]
 
 
-@part("overfitting", "vae", trainings, smaller_set)
+@part("overfitting", "vae", trainings, smaller_set, version=2)
 def overfitting(context: Context, runs: list[Run]) -> list[dict]:
     """The bound on few training images after many epochs, and on others, with few latents and with many."""
     (_, unseen), trained = split(context), smaller_set(context)
@@ -152,7 +152,7 @@ def live(runs: list[Run], images: ImageSet) -> list[dict]:
     return [{name: value for name, value in row.items() if name != "nll_nats"} for row in parts.rates(runs, images)]
 
 
-@part("codes", "vae", trainings)
+@part("codes", "vae", trainings, version=2)
 def codes(context: Context, runs: list[Run]) -> list[dict]:
     """The mutual information gap of a code, and the mean one of random rotations of its whitened live latents."""
     exam = examined(context.images(), context.sizes["grid_images"])
