@@ -221,7 +221,12 @@ def test_the_groups_of_records_say_what_they_know_and_add():
     assert [one["group"] for one in rows] == ["top", "second", "third", "all"]
     assert [one["knows, nats"] for one in rows] == ["nothing", "x 1.0", "nothing", "y 2.0, x 1.2"]
     assert [one["adds, nats"] for one in rows] == ["nothing", "nothing", "nothing", "–"]
-    assert {one["seeds"] for one in rows} == {3}
+    assert {(one["seeds scored"], one["seeds"]) for one in rows} == {(3, 3)}
+    row |= {"seed": 3, "top_live": 0.0, "top_mig_draws": np.nan}
+    (top, *others) = hierarchy.groups_of(
+        pd.DataFrame([*({**row, "seed": seed, "top_live": 0.5} for seed in range(3)), row])
+    )
+    assert (top["seeds scored"], top["seeds"], others[0]["seeds scored"]) == (3, 4, 4)
 
 
 def test_a_device_is_on_or_off_and_its_gain_is_between_models_of_one_seed():
@@ -296,6 +301,8 @@ def test_the_laptop_shows_the_records_of_the_published_night(toy, monkeypatch, t
     records = evidence.either(own, "hierarchy")
     assert len(records) == len(toy[1]["hierarchy"])
     assert len(evidence.either(own, "devices")) == 1 + len(devices.DEVICES)
+    assert len(evidence.either(own, "hierarchy", "dsprites")) == len(records)
+    assert not len(evidence.either(own, "hierarchy", "shapes3d"))  # of other images than the page's
     groups = hierarchy.groups_of(records)
     assert {row["group"] for row in groups} == {"top", "second", "third", "all", "the only one"}
     assert {row["schedule"] for row in groups} == {"no schedule", "top first", "one group"}

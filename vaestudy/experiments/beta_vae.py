@@ -135,6 +135,12 @@ def members(runs: Sequence[Run], table: pd.DataFrame) -> dict[float, list[Run]]:
     return {beta: alike[:PAPER_MODELS] for beta, alike in sorted(found.items())}
 
 
+def models_a_beta(runs: Sequence[Run], table: pd.DataFrame) -> str:
+    """How many `members` there are of a β, in words."""
+    counts = sorted({len(alike) for alike in members(runs, table).values()})
+    return " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+
+
 def plain_and_pressed(runs: Sequence[Run], table: pd.DataFrame, beta: float) -> tuple[list[Run], list[Run]]:
     """The `members` of β = 1 and of another β.
 

@@ -1,11 +1,12 @@
 """What scores of stage 2 stand beside: linear codes of pixels, untrained networks, codes known to be good or bad."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from vaestudy import metrics, published
+from vaestudy import metrics, published, words
 from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments import evidence
 from vaestudy.experiments.beta_vae import PAPER_MODELS, seeds, some
@@ -16,7 +17,7 @@ from vaestudy.settings import BetaVAESettings
 from vaestudy.training import Run
 from vaestudy.training import sweep as sweeps
 
-ICA_FITS = 3
+FITS = 3  # of PCA and of ICA
 CLASSIFIERS = 3  # by whom each code is judged
 WIDE = 200  # columns of a code
 
@@ -28,10 +29,13 @@ def scores_of(settings: BetaVAESettings, examined: Examined, codes: Mapping[str,
 
 
 def linear_codes(examined: Examined, seed: int) -> dict[str, list[metrics.LinearCode]]:
-    """PCA and three fits of ICA to the pixels of some images."""
-    pixels, count = pixels_of(examined), parts.COMPONENTS
-    fits = [metrics.ica(pixels, count, seed=own) for own in seeds_from(seed, ICA_FITS)]
-    return {"PCA": [metrics.pca(pixels, count, seed=seed)], "ICA": fits}
+    """Three fits of PCA, each to other images, and three of ICA to the pixels of `some`."""
+    pixels, count, fits = pixels_of(examined), parts.COMPONENTS, seeds_from(seed, FITS)
+    rows = {own: parts.pixel_rows(examined.images, own) for own in fits}
+    return {
+        "PCA": [metrics.pca(examined.images.batch(rows[own]).flatten(1).numpy(), count, seed=own) for own in fits],
+        "ICA": [metrics.ica(pixels, count, seed=own) for own in fits],
+    }
 
 
 def pixels_of(examined: Examined) -> Float[np.ndarray, "m p"]:
@@ -69,13 +73,15 @@ def score_curves(
     return dict(zip((*codes, *linear), (*whole, *part), strict=True))
 
 
-def beside_paper(reports: Mapping[str, Mapping[int, metrics.HigginsReport]], pairs: int) -> dict[str, float]:
-    """How far β-VAE and VAE are apart in percent: in the paper, and in the table at two values of L."""
+def beside_paper(reports: Mapping[str, Mapping[int, metrics.HigginsReport]], pairs: int) -> dict[str, Any]:
+    """How far β-VAE and VAE are apart in percent: in the paper, and in the table at two values of L; its models."""
     theirs = [float(published.HIGGINS[name].split()[0]) for name in ("β-VAE", "VAE")]
     ours = {
         f"at_{name}": 100 * (reports["β-VAE"][pairs_used].mean - reports["VAE"][pairs_used].mean)
         for name, pairs_used in (("few", pairs), ("many", 64))
     }
+    counts = dict.fromkeys(str(reports[name][pairs].scores.shape[-1]) for name in ("VAE", "β-VAE"))
+    ours |= {"models": words.counted(" and ".join(counts), "model")}
     return {"paper_beta_vae": theirs[0], "paper_vae": theirs[1], "paper_apart": theirs[0] - theirs[1], **ours}
 
 

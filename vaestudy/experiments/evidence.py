@@ -255,11 +255,14 @@ def changed(settings: Settings) -> dict[str, Any]:
     return found | ({"image_size": image_side(settings)} if "dataset" in found else {})
 
 
-def either(records: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The records of a part: a run's own or, where it does not run the part, the published ones, if there are any."""
+def either(records: pd.DataFrame, name: str, dataset: str = "") -> pd.DataFrame:
+    """The records of a part: a run's own or, where it does not run the part, the published ones, if there are any.
+
+    Of those only the ones of `dataset`, where one is named.
+    """
     own = records[records["part"] == name]
-    published = own if len(own) else read(folder("published/night"))
-    return published[published["part"] == name]
+    found = own if len(own) else read(folder("published/night"))
+    return found[(found["part"] == name) & (not dataset or found["data"] == dataset)]
 
 
 def judge(settings: Settings, records: pd.DataFrame) -> list[dict]:

@@ -127,6 +127,7 @@ def groups_of(found: pd.DataFrame) -> list[dict]:
 
     `found` are records of the part `hierarchy`. A group "knows" what a linear classifier reads from its draws by
     themselves, "adds" what it reads beyond the groups above: factors worth a tenth of a nat or more, with their nats.
+    Scores are means over the models whose group has live latents.
     """
     if not len(found):
         return []
@@ -140,10 +141,10 @@ def groups_of(found: pd.DataFrame) -> list[dict]:
             # All groups together know what the last one knows with those above it.
             knows = "third_together_" if label == "all_" else f"{label}alone_"
             row |= {"knows, nats": _in_nats(means, knows), "adds, nats": _in_nats(means, f"{label}given_above_")}
-            filled = models[models[f"{label}live"] > 0].mean(numeric_only=True)  # the others have nothing to score
+            filled = models[models[f"{label}live"] > 0]  # the others have nothing to score
             for name, title in REFERENCES.items():
-                row[title] = (filled if "{}" in name else means)[name.format(label)]
-            rows.append(row | {"seeds": models["seed"].nunique()})
+                row[title] = (filled if "{}" in name else models)[name.format(label)].mean()
+            rows.append(row | {"seeds scored": len(filled), "seeds": models["seed"].nunique()})
     return rows
 
 

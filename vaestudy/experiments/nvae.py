@@ -166,9 +166,7 @@ def group_table(settings: NVAESettings, runs: Mapping[str, Run], images: ImageSe
     if images.factors is None:
         return []
     row = sizes(settings)
-    seen = images.select(slice(0, row["scored_images"]))
-    if images.factors_of_rows.is_grid:  # whose first images are all alike
-        seen = images.select(some_rows(images, row["scored_images"]))
+    seen = images.select(some_rows(images, row["scored_images"]))  # the first ones may be all alike
     kept, seen = scorable(seen), seen.compact()
     if len(kept) < 2:
         return label_table(settings, runs, seen, kept)

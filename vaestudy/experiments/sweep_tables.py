@@ -50,6 +50,18 @@ def factors_known(table: pd.DataFrame) -> pd.DataFrame:
     return table.groupby("beta")[names].mean().rename(columns=lambda name: label(name.removeprefix("r2_")))
 
 
+def order_of_drops(rows: pd.DataFrame) -> list[dict]:
+    """Records of `dropping`: a row a factor, by its worth, with the β that it drops at in the sweeps that hold it."""
+    names = [name.removeprefix("worth_") for name in rows if name.startswith("worth_") and rows[name].notna().all()]
+    found = []
+    for name in [own for own in names if own != "tau"]:
+        dropped, worth = rows[f"dropped_{name}"], rows[f"worth_{name}"].mean()
+        held = dropped[dropped > 0]
+        row = {"factor": label(name), "worth, nats": worth, "dropped at β": held.mean() if len(held) else None}
+        found.append(row | {"sweeps that hold it": f"{len(held)} of {len(rows)}"})
+    return sorted(found, key=lambda row: row["worth, nats"])
+
+
 def best_beta(table: pd.DataFrame) -> float:
     """The β with the highest mean score, of those with the most seeds."""
     scores = table.groupby("beta")["score"].agg(["mean", "count"])

@@ -182,14 +182,17 @@ def where_the_code_gathers(records: pd.DataFrame, schedules: Mapping[str, str], 
         beside = f"; one group alone scores {fixed(flat[high], 2)} at this β"
         beside += f" and {fixed(flat.max(), 2)} at its best, β = {flat.idxmax():g}" if flat.idxmax() != high else ""
     draws, rotated = top["top_higgins_5_draws"], top["top_higgins_5_rotated"]
+    above, single = (draws > rotated + 1e-9).sum(), (top["top_live"] == 1).sum()  # up to rounding
+    alone = (
+        f" ({single} {'has' if single == 1 else 'have'} one live latent, which no rotation changes)" if single else ""
+    )
     models = f"{counted(len(records), 'model')} of {whose}, {counted(int(seeds), 'seed')} a setting"
     sentences = [
         f"In {models}, the top group's share of the nats at β = {high:g} (and at β = {low:g}) is {listed(held)} while "
         "training begins.",
         f"Where it holds most, its draws score {fixed(draws.mean(), 2)} (Higgins score, L = 5; chance "
         f"{fixed(top['higgins_chance'].mean(), 2)}; live latents: {fixed(top['top_live'].mean(), 1)}) and random "
-        f"rotations of them {fixed(rotated.mean(), 2)}: {(draws > rotated).sum()} of {len(top)} models are above "
-        f"theirs{beside}."
+        f"rotations of them {fixed(rotated.mean(), 2)}: {above} of {len(top)} models are above theirs{alone}{beside}."
         if len(top)
         else "Even where it holds most, the top group is in use in none of these models.",
     ]

@@ -95,7 +95,7 @@ def manifold(model: Any, side: int = 15) -> Figure:
     place = torch.special.ndtri((torch.arange(side) + 0.5) / side)
     grid = torch.cartesian_prod(-place, place).flip(1).to(next(model.parameters()).device)
     caption = f"The plane of a VAE with two latents: {side} × {side} points, equally likely under the prior, decoded."
-    alt = f"A square of {side * side} decoded images that change smoothly along both latents."
+    alt = f"A square of {side * side} decoded images, one latent along each side."
     return charts.image_grid(model.decode([grid]), side, caption, alt, {"latents_along_an_axis": place}, width=5.2)
 
 
@@ -105,7 +105,7 @@ def kl_spectrum(kl: np.ndarray, active: np.ndarray) -> Figure:
     state = np.where(active, "active", "not active")[order]
     latents = pd.DataFrame({"latent": [f"z{i}" for i in order], "KL, nats": kl[order], "state": state})
     looks = {"active": draw.PALETTE[0], "not active": draw.GREY}
-    caption = "KL divergence of each latent from the prior. Active: the variance of its mean is 0.01 or more."
+    caption = "KL divergence of each latent from the prior. Active: the variance of its mean is above 0.01."
     alt = f"{int(active.sum())} of {counted(len(kl), 'latent')} are active; all share {fixed(kl.sum(), 1)} nats."
     ticks = {} if len(kl) <= 20 else {"xticks": [0, len(kl) - 1]}
     return charts.bars(latents, "latent", ["KL, nats"], "state", caption, alt, palette=looks, height=2.8, **ticks)
