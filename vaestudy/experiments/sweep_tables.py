@@ -97,11 +97,14 @@ def beside_small_runs(table: pd.DataFrame, beta: float) -> list[dict]:
     return rows
 
 
-def cost_of_choice(chosen: Mapping[str, Mapping[float, float]]) -> dict[str, tuple[float, float]]:
-    """For each way to choose: its β, and how far that β's score is below the best one."""
-    truth = chosen["all labels"]
-    picks = {name: max((beta for beta in scores if beta in truth), key=scores.get) for name, scores in chosen.items()}
-    return {name: (beta, max(truth.values()) - truth[beta]) for name, beta in picks.items()}
+def cost_of_choice(chosen: Mapping[str, Mapping[float, float]]) -> dict[str, float]:
+    """The β that all labels (full), few (weak) and none (alone) choose, and how far its score is below the best."""
+    truth = next(iter(chosen.values()))
+    found = {}
+    for name, scores in zip(("full", "weak", "alone"), chosen.values(), strict=True):
+        found[name] = max((beta for beta in scores if beta in truth), key=scores.get)
+        found[f"{name}_cost"] = max(truth.values()) - truth[found[name]]
+    return found
 
 
 def combinations_table(rows: pd.DataFrame) -> pd.DataFrame:
