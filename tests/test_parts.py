@@ -9,7 +9,17 @@ from small_training import small
 from vaestudy import claims, metrics
 from vaestudy.data import Factors, ImageSet, dsprites
 from vaestudy.errors import InputError
-from vaestudy.experiments import beta_vae, beta_vae_parts, evidence, losses, scores, sweep_tables, vae, vae_parts
+from vaestudy.experiments import (
+    beta_vae,
+    beta_vae_parts,
+    controls,
+    evidence,
+    losses,
+    scores,
+    sweep_tables,
+    vae,
+    vae_parts,
+)
 from vaestudy.models import VAE
 from vaestudy.settings import VAESettings
 from vaestudy.training import Run, sweep
@@ -282,6 +292,14 @@ def test_what_no_beta_holds_is_not_dropped_and_what_drops_together_is_tied(monke
     monkeypatch.setattr(losses, "factor_worth", lambda _: [3.0, 9.0, 2.0, 1.0])
     (tau,) = frames("dropping", tmp_path)["worth_tau"].unique()
     assert tau == pytest.approx(2 / 6**0.5)  # of three factors: two pairs in order, one tie
+
+
+def test_linear_codes_are_fitted_anew_to_other_images(monkeypatch):
+    monkeypatch.setattr(beta_vae_parts, "LINEAR_IMAGES", 300)
+    exam = scores.examined(squares(), 3_000)
+    first, second, _ = controls.linear_codes(exam, 0)["PCA"]
+    x = exam.images.batch(slice(0, 50)).flatten(1).numpy()
+    assert not np.allclose(np.abs(first.encode(x)), np.abs(second.encode(x)), atol=0.01)
 
 
 def test_beside_a_rise_stand_its_live_latents():

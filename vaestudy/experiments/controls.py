@@ -80,8 +80,8 @@ def beside_paper(reports: Mapping[str, Mapping[int, metrics.HigginsReport]], pai
         f"at_{name}": 100 * (reports["β-VAE"][pairs_used].mean - reports["VAE"][pairs_used].mean)
         for name, pairs_used in (("few", pairs), ("many", 64))
     }
-    counts = dict.fromkeys(str(reports[name][pairs].scores.shape[-1]) for name in ("VAE", "β-VAE"))
-    ours |= {"models": words.counted(" and ".join(counts), "model")}
+    count = min(len(reports[name][pairs].scores) for name in ("VAE", "β-VAE"))
+    ours["models"] = words.counted(count, "model")
     return {"paper_beta_vae": theirs[0], "paper_vae": theirs[1], "paper_apart": theirs[0] - theirs[1], **ours}
 
 
