@@ -302,6 +302,17 @@ def test_linear_codes_are_fitted_anew_to_other_images(monkeypatch):
     assert not np.allclose(np.abs(first.encode(x)), np.abs(second.encode(x)), atol=0.01)
 
 
+def test_beside_its_claims_a_page_sets_other_batches_and_another_beta(frames):
+    rows = vae.beside_claims(frames("samples"), frames("codes"))
+    assert [row["what"].split(", ")[1] for row in rows] == [
+        "batches of 10", "batches of 100", "β = 1", "β = 4", "β = 8",
+    ]  # fmt: skip
+    elbo = frames("samples").query("batch_size == 10").groupby("samples")["elbo"].mean()
+    assert rows[0]["difference"] == pytest.approx(elbo[10] - elbo[1])
+    assert all(row["from"] < row["difference"] < row["to"] and row["models"] == 3 for row in rows)
+    assert vae.beside_claims(pd.DataFrame(), pd.DataFrame()) == []
+
+
 def test_beside_a_rise_stand_its_live_latents():
     rows = [{"beta": 1.0, "live": live, "score": 0.6, "factor_vae": 0.5} for live in (4, 4, 5)]
     rows += [

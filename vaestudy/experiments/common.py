@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Int
+from scipy import stats
 
 from vaestudy import data, profiles
 from vaestudy.data import ImageSet
@@ -100,6 +102,12 @@ def trained(run: Run) -> dict[str, Any]:
     images, recipe = run.record["config"][1]["ImageSet"], run.recipe
     row = {"seed": recipe["seed"], "data": images["name"], "image_size": images["shape"][1]}
     return row | {"images": recipe["images"], "batch_size": recipe["batch"]}
+
+
+def mean_of(values: pd.Series, unit: str) -> dict[str, float]:
+    """A mean with its 95 % Student t interval, as tables name them; of one value the interval is no number."""
+    mean, reach = values.mean(), stats.t.ppf(0.975, len(values) - 1) * values.sem()
+    return {unit: mean, "from": mean - reach, "to": mean + reach}
 
 
 def pressed(recipe: Training, seed: int, **objective: Any) -> Training:

@@ -4,11 +4,10 @@ from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
 from vaestudy import published
 from vaestudy.data import ImageSet
-from vaestudy.experiments.common import pressed
+from vaestudy.experiments.common import mean_of, pressed
 from vaestudy.experiments.evidence import Context, apart
 from vaestudy.experiments.hierarchy import settled
 from vaestudy.models import NVAE, NVAEConfig
@@ -63,8 +62,7 @@ def table(records: pd.DataFrame, config: NVAEConfig, objective: Objective) -> li
         if {"nothing", name} <= by_seed.keys():
             whole, without = by_seed["nothing"].align(by_seed[name], join="inner", axis=0)
             gain = whole["elbo"] - without["elbo"]
-            mean, reach = gain.mean(), stats.t.ppf(0.975, len(gain) - 1) * gain.sem()  # of one seed not a number
-            row |= {"gain, nats": mean, "from": mean - reach, "to": mean + reach, "seeds": len(gain)}
+            row |= mean_of(gain, "gain, nats") | {"seeds": len(gain)}
             row["time with it / without"] = float((whole["training_seconds"] / without["training_seconds"]).median())
         found.append(row | {"published, bits per dimension": published.NVAE_ABLATIONS[name]})
     return found

@@ -12,7 +12,16 @@ from jaxtyping import Float
 from vaestudy import metrics, published
 from vaestudy.data import ImageSet
 from vaestudy.experiments import common
-from vaestudy.experiments.common import checked, image_side, images, runs_root, scorable, sizes, train_and_test
+from vaestudy.experiments.common import (
+    checked,
+    image_side,
+    images,
+    mean_of,
+    runs_root,
+    scorable,
+    sizes,
+    train_and_test,
+)
 from vaestudy.experiments.group_scores import KNOWN_FROM
 from vaestudy.experiments.scores import kl_of_some, live_codes, r2_by_factor, read_out_row
 from vaestudy.experiments.vae_parts import gradient_spreads
@@ -187,6 +196,22 @@ def gradient_ratio(noise: pd.DataFrame) -> dict[str, float | int]:
     """Of records of gradients: how many models, of how many images, and the geometric mean of the variances' ratios."""
     ratio = np.exp(np.log(noise["score_function_variance"] / noise["pathwise_variance"]).mean())
     return {"models": len(noise), "images": float(noise["images"].iloc[0]), "ratio": float(ratio)}
+
+
+def beside_claims(samples: pd.DataFrame, codes: pd.DataFrame) -> list[dict]:
+    """Rows of what stands beside claims 1.2 and 1.5, from records of those parts: other batches, and another β.
+
+    Differences of models of one seed, means over seeds with their 95 % intervals.
+    """
+    rows = []
+    for batch, models in samples.groupby("batch_size") if len(samples) else ():
+        elbo = models.pivot(index="seed", columns="samples", values="elbo")
+        row = {"what": f"ten noise samples for one, batches of {batch:g}", **mean_of(elbo[10] - elbo[1], "difference")}
+        rows.append(row | {"unit": "nats of the bound", "models": len(elbo)})
+    for beta, models in codes.groupby("beta") if len(codes) else ():
+        gain = mean_of(models["mig"] - models["mig_rotated"], "difference")
+        rows.append({"what": f"code for its rotations, β = {beta:g}", **gain, "unit": "MIG", "models": len(models)})
+    return rows
 
 
 def headline(
