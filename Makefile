@@ -25,7 +25,7 @@ test: $(READY) ## lint, then the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2
 
-test-long: $(READY) ## the tests that take minutes: processes killed at many moments
+test-long: $(READY) ## the tests that take minutes: kills, browsers, every setting, whole matrices
 	$(BIN)/python -m pytest -n 2 -m long
 
 lab: $(READY) ## open JupyterLab on the notebooks, whose outputs stay out of git
@@ -38,6 +38,6 @@ bench: $(READY) ## measure speed and memory against their peers and limits
 verify: $(READY) ## compare reports/<profile>/ with the published report (PROFILE=laptop|night)
 	$(BIN)/python -m vaestudy verify reports/$(if $(filter auto,$(PROFILE)),laptop,$(PROFILE))
 
-clean: ## remove generated reports, runs and caches (data stays)
+clean: ## remove runs, caches and generated reports, the night's records among them (data stays)
 	rm -rf runs reports/smoke reports/laptop reports/night reports/gpu reports/paper .pytest_cache .ruff_cache .hypothesis
 	find vaestudy tests notebooks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""The command line: run the study, run one notebook, or train and score one stage without Jupyter."""
+"""The command line: run the study, compare reports, list runs, or train and score one stage without Jupyter."""
 
 import argparse
 import functools
@@ -119,7 +119,7 @@ def _published(report: Path) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vaestudy", description=__doc__.partition(":")[2].strip())
+    parser = argparse.ArgumentParser(prog="python -m vaestudy", description=__doc__.partition(":")[2].strip())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     study = commands.add_parser("study", help="run the notebooks of all stages into an HTML report")
     study.set_defaults(run=_study)

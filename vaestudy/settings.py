@@ -41,8 +41,13 @@ class Settings:
         choices=("auto", *PROFILES),
     )
     dataset: str = setting("dsprites", "the images, a name that vaestudy.data.load knows")
-    image_size: int = setting(0, "side of the images in pixels, 0 for the one of the profile", least=0, most=1024)
-    data_dir: str = setting("", "folder of data files and caches, empty for the folder data of the project")
+    image_size: int = setting(
+        0,
+        "side of the images in pixels, 0 for the profile's or, failing that, the set's",
+        least=0,
+        most=1024,
+    )
+    data_dir: str = setting("", "folder of data files and caches, empty for $VAESTUDY_DATA or the folder data")
     beta: float = setting(1.0, "weight of the KL term, 0 or more, 1 is the VAE", least=0, most=MOST_BETA)
     seed: int = setting(0, "of the weights, the order of the images and the noise", least=0, most=MOST_SEED)
     runs_dir: str = setting("runs", "folder of the trained runs, relative to the project")
@@ -72,7 +77,10 @@ class BetaVAESettings(Settings):
     """Stage 2: the β-VAE, the disentanglement metric and the sweep over β."""
 
     beta: float = setting(
-        0.0, "β of the β-VAE shown beside the VAE, 0 for the best one of the sweep", least=0, most=MOST_BETA
+        0.0,
+        "β of the β-VAE shown beside the VAE, joins the sweep, 0 for the best one of it",
+        least=0,
+        most=MOST_BETA,
     )
     likelihood: str = setting("bernoulli", "bernoulli or gaussian", choices=("bernoulli", "gaussian"))
     network: str = setting("mlp", "linear, kingma, mlp, higgins, conv or burgess", choices=NETWORKS)
@@ -98,7 +106,9 @@ class NVAESettings(Settings):
     beta: float = setting(8.0, "β of the NVAE shown beside the plain NVAE, 0 or more", least=0, most=MOST_BETA)
     preset: str = setting("", "configuration, say celeba64 or cifar10, empty for the one of the profile")
     bits: int = setting(0, "bits of each colour channel, 1 to 8, 0 for those of the configuration", least=0, most=8)
-    temperature: float = setting(0.7, "factor on the standard deviations in the samples shown", least=0, most=10)
+    temperature: float = setting(
+        0.7, "factor on the deviations below a fixed top and beside nearest images", least=0, most=10
+    )
 
     stage = "nvae"
 

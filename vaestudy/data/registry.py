@@ -160,7 +160,7 @@ def load(
         image_size: side of the square images in pixels; None for the data set's own.
         split: "train", "test" or "valid", as far as the data set has them.
         data_dir: where its files and caches are, `default_dir()` if None; for "folder" the images themselves.
-        download: fetch missing files (never without being asked).
+        download: fetch missing files (never without being asked) of MNIST, Fashion-MNIST, CIFAR-10 and CelebA.
 
     Raises:
         InputError: an unknown name, split or size, or files that are missing or damaged.

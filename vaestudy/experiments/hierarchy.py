@@ -38,8 +38,8 @@ BATCH = 1_000  # images encoded at a time, their draws counted: larger ones leav
 PRESETS = {"hierarchy": "hierarchy32", "one group": "hierarchy32_top"}
 # The experiment once more, in fewer settings and seeds: the part and what is different.
 VARIANTS = {"hierarchy_faces": "on rendered faces", "hierarchy_cells": "on dSprites with NVAE's own cells"}
-# What is charged while the KL terms warm up: every group alike, by NVAE's balancing, or the lower groups up to four
-# times more, so that the top group is used first.
+# What is charged while the KL terms warm up: every group alike, by NVAE's balancing, or the last group four times its
+# full price at first and the others nothing, so that the top group is used first.
 SCHEDULES: dict[str, dict[str, Any]] = {
     "none": {},
     "balance": {"balance": True},

@@ -176,8 +176,9 @@ def explore(run: Run | Path | str | None = None, images: Any = None, rows: int =
         return widgets.interactive(lambda run: explore(run, images, rows), run=choice)
     run = open_run(run)
     model, about = run.model, settings_of(run.config) if run.finished else {"model": "the model"}
-    if len(model.kl_per_latent(torch.zeros(1, *model.shape, device=run.device))) > 1:
-        raise InputError("explore needs a model with one group of latents; the figures of stage 3 show a hierarchy")
+    groups = model.kl_per_latent(torch.zeros(1, *model.shape, device=run.device))
+    if len(groups) > 1 or groups[0].dim() > 2:
+        raise InputError("explore needs a model with one group of latents, no map; stage 3's figures show a hierarchy")
     if images is None:
         own = run.config[1]["ImageSet"]
         images = data.load(own["name"], image_size=own["shape"][1])

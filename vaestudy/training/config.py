@@ -38,7 +38,7 @@ class Training:
         min_lr_ratio: share of the learning rate that is left at the end.
         ema: decay of the averaged weights a step; 0 keeps the last weights.
         grad_skip_factor: a step whose gradient norm is this many times its running mean, or not finite, is left out;
-            0 never leaves one out.
+            0 leaves out only what is not finite.
         flip: mirror each image with probability 1/2.
         precision: fp32, bf16, or auto (bf16 on CUDA, and on CPUs that have it for models that gain from it).
         compile: compile the model with torch.compile: whole, or on CUDA, if many of its parts are alike, these.

@@ -32,7 +32,7 @@ class Objective:
         gamma: γ; for capacity.
         capacity_ramp: fraction of the training over which C rises; for capacity.
         min_kl_weight: the warm-up starts at this share of beta (NVAE: 1e-4).
-        balance: while the warm-up lasts, groups that carry little for their size are charged less (NVAE, sec. 3.4).
+        balance: while the warm-up lasts, groups that carry little for their size are charged less (NVAE, app. A).
         group_kl_anneal: while the warm-up lasts, how many times dearer the last group starts than it ends, so that
             the top groups are used before those of high resolution take over; 0 leaves all groups alike.
         spectral: λ on the spectral norms of the convolutions and the scales of batch norm (NVAE, sec. 3.2).
@@ -80,7 +80,7 @@ class Objective:
         return [share ** (1 - depth) * self.group_kl_anneal ** (depth * (1 - share)) for depth in depths]
 
     def spectral_weight(self, progress: float) -> float:
-        """λ in force: from `spectral_start` to `spectral`, log-linearly in the share of beta (NVAE, sec. 4)."""
+        """λ in force: from `spectral_start` to `spectral`, log-linearly in the share of beta (NVAE, app. A)."""
         if not self.spectral_start:
             return self.spectral
         share = self.kl_weight(progress)
@@ -140,7 +140,7 @@ def balance_sizes(group_shapes: Sequence[tuple[int, int, int]]) -> Float[Tensor,
 
 
 def balance_weights(kl: Float[Tensor, "groups n"], sizes: Float[Tensor, " groups"]) -> Float[Tensor, " groups"]:
-    """γ: weights of mean 1 that charge a group in proportion to its KL for its size, without gradient (NVAE, sec. 3.4).
+    """γ: weights of mean 1 that charge a group in proportion to its KL for its size, without gradient (NVAE, app. A).
 
     A group that carries little is charged little, so that it may come into use.
     """
