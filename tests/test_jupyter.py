@@ -83,5 +83,15 @@ def test_a_run_is_chosen_from_a_list_or_named(kernel):
     assert any("no-such-run is no finished run" in (text or "") for text in said)
 
 
+def test_latents_that_are_a_map_have_no_sliders(kernel):
+    code = "from vaestudy.models import NVAE, NVAEConfig; from vaestudy.errors import InputError\n"
+    code += "model = NVAE(NVAEConfig.preset('hierarchy32_top', shape=(1, 32, 32), channels=4)).eval()\n"
+    code += "try: figures.explore(Run('', model), images)\nexcept InputError as error: print(error)"
+    said = []
+    see = lambda message: said.append(str(message["content"].get("text") or message["content"].get("evalue")))  # noqa: E731
+    kernel.execute_interactive(SETUP + code, allow_stdin=True, output_hook=see, timeout=120)
+    assert any("no map" in text for text in said), said
+
+
 def test_where_nobody_moves_them_there_are_none(kernel):
     assert run(kernel, SETUP + "sliders", person=False) == []
