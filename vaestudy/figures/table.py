@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from vaestudy import words
-from vaestudy.claims.records import SETTINGS
 from vaestudy.errors import InputError
 from vaestudy.figures.figure import Output, render
 
@@ -19,7 +18,10 @@ __all__ = ["HEADLINE", "RECORDED", "claims", "headline", "provenance", "records"
 HEADLINE = ("quantity", "ours", "published", "source")
 CLAIM = {"id", "claim", "source", "n", "effect", "interval", "verdict", "decidable", "unit", "exploratory", "reason"}
 # Columns of a record that say how its model was trained, by which records of one setting are told.
-RECIPE = ("part", "piece", *SETTINGS)
+RECIPE = (
+    *("part", "piece", "data", "image_size", "train_size", "images", "batch_size", "samples", "network", "width"),
+    *("latent_dim", "beta", "schedule", "without"),
+)
 RECORDED = ("experiment", *RECIPE[2:], "seeds", "models", "seconds", "file")  # the columns of `records`
 FOLDERS = ("run", "file")  # columns of names that stay as they are
 FORMATS = {"β": "g", "beta": "g", "seconds": ",.1f"}  # of columns that look the same in every table
