@@ -282,7 +282,7 @@ def test_without_records_the_page_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(evidence, "project_root", lambda: tmp_path)
     own = evidence.of_page(LAPTOP)
     records, on_devices = evidence.either(own, "hierarchy"), evidence.either(own, "devices")
-    assert len(own) == len(records) == len(on_devices) == 0
+    assert len(own) == len(records) == len(on_devices) == len(evidence.either(own, "samples", "dsprites")) == 0
     assert hierarchy.groups_of(records) == []
     config, objective = nvae.config(LAPTOP, (3, 32, 32)), nvae.training(LAPTOP, 1.0).objective
     assert len(devices.table(on_devices, config, objective)) == len(devices.DEVICES)

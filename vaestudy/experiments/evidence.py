@@ -262,7 +262,8 @@ def either(records: pd.DataFrame, name: str, dataset: str = "") -> pd.DataFrame:
     """
     own = records[records["part"] == name]
     found = own if len(own) else read(folder("published/night"))
-    return found[(found["part"] == name) & (not dataset or found["data"] == dataset)]
+    found = found[found["part"] == name]
+    return found[found["data"] == dataset] if dataset and len(found) else found
 
 
 def judge(settings: Settings, records: pd.DataFrame) -> list[dict]:
