@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.set_defaults(run=_verify)
     verify.add_argument("report", nargs="?", default="reports/laptop", help="a report's folder or results.json")
     verify.add_argument("--against", default="", help="the report to compare with (default: the published one)")
-    runs = commands.add_parser("runs", help="list the runs that are there: settings, state, score, folder")
+    runs = commands.add_parser("runs", help="list the runs that are there: settings, state, bound, folder")
     runs.set_defaults(run=_runs)
     runs.add_argument("--runs-dir", default="runs", help="folder of the runs, relative to the project")
     runs.add_argument("--json", action="store_true", dest="as_json", help="as JSON")
