@@ -52,9 +52,8 @@ def factors_known(table: pd.DataFrame) -> pd.DataFrame:
 
 def order_of_drops(rows: pd.DataFrame) -> list[dict]:
     """Records of `dropping`: a row a factor, by its worth, with the β that it drops at in the sweeps that hold it."""
-    names = [name.removeprefix("worth_") for name in rows if name.startswith("worth_") and rows[name].notna().all()]
     found = []
-    for name in [own for own in names if own != "tau"]:
+    for name in (own.removeprefix("dropped_") for own in rows if own.startswith("dropped_") and rows[own].notna().all()):
         dropped, worth = rows[f"dropped_{name}"], rows[f"worth_{name}"].mean()
         held = dropped[dropped > 0]
         row = {"factor": label(name), "worth, nats": worth, "dropped at β": held.mean() if len(held) else None}

@@ -214,8 +214,7 @@ def angle_r2(
     points, scores = np.stack([np.cos(angles), np.sin(angles)], axis=1), []
     for rows in (kinds == kind for kind in np.unique(kinds)):
         truth, guess = _by_neighbours(codes[rows], points[rows], seed, train, test)
-        left = ((truth - guess) ** 2).sum() / ((truth - truth.mean(0)) ** 2).sum()
-        scores.append(float(np.clip(1 - left, 0, 1)))
+        scores.append(max(0.0, r2_score(truth, guess, multioutput="variance_weighted")))
     return float(np.mean(scores))
 
 
