@@ -294,6 +294,15 @@ def test_what_no_beta_holds_is_not_dropped_and_what_drops_together_is_tied(monke
     assert tau == pytest.approx(2 / 6**0.5)  # of three factors: two pairs in order, one tie
 
 
+def test_the_order_of_drops_is_that_of_worth_and_has_no_rows_without_records():
+    about = {"worth_x": 9.0, "worth_shape": 2.0, "worth_tau": 1.0}
+    rows = pd.DataFrame([{**about, "dropped_x": 8.0, "dropped_shape": beta} for beta in (0.0, 2.0)])
+    low, high = sweep_tables.order_of_drops(rows)
+    assert low == {"factor": "shape", "worth, nats": 2.0, "dropped at β": 2.0, "sweeps that hold it": "1 of 2"}
+    assert high == {"factor": "x", "worth, nats": 9.0, "dropped at β": 8.0, "sweeps that hold it": "2 of 2"}
+    assert sweep_tables.order_of_drops(rows[:0]) == sweep_tables.order_of_drops(pd.DataFrame()) == []
+
+
 def test_linear_codes_are_fitted_anew_to_other_images(monkeypatch):
     monkeypatch.setattr(beta_vae_parts, "LINEAR_IMAGES", 300)
     exam = scores.examined(squares(), 3_000)

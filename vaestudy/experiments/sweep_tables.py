@@ -52,8 +52,9 @@ def factors_known(table: pd.DataFrame) -> pd.DataFrame:
 
 def order_of_drops(rows: pd.DataFrame) -> list[dict]:
     """Records of `dropping`: a row a factor, by its worth, with the β that it drops at in the sweeps that hold it."""
+    columns = [own for own in rows if own.startswith("dropped_") and rows[own].notna().all()] if len(rows) else []
     found = []
-    for name in (own.removeprefix("dropped_") for own in rows if own.startswith("dropped_") and rows[own].notna().all()):
+    for name in (own.removeprefix("dropped_") for own in columns):
         dropped, worth = rows[f"dropped_{name}"], rows[f"worth_{name}"].mean()
         held = dropped[dropped > 0]
         row = {"factor": label(name), "worth, nats": worth, "dropped at β": held.mean() if len(held) else None}
