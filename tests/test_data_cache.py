@@ -45,14 +45,13 @@ def test_writing_to_the_tensor_leaves_the_file_alone(tmp_path):
 
 def test_rows_that_cannot_be_had_stay_black_and_are_noted(tmp_path):
     def pieces(start):
-        yield [ROWS[0], None]
-        yield [None, *ROWS[3:]]
+        yield from (ROWS[:1], None, None, ROWS[3:])
 
     array, about = cached_array(tmp_path / "rows.npy", SHAPE, pieces)
     assert about["unreadable"] == [1, 2]
     assert array.tolist() == [[0 if k in (1, 2) else value for value in row] for k, row in enumerate(ROWS.tolist())]
     with pytest.raises(InputError, match="none of the 6 images in here can be decoded"):
-        cached_array(tmp_path / "black.npy", SHAPE, lambda start: iter([[None] * 6]), source="here")
+        cached_array(tmp_path / "black.npy", SHAPE, lambda start: iter([None] * 6), source="here")
     assert not list(tmp_path.glob("black*"))
 
 
@@ -62,7 +61,7 @@ def test_what_was_stopped_is_never_taken_for_the_whole_and_goes_on_where_it_was(
 
     def two_more(start):
         begun.append(start)
-        yield from ([None] if row == 3 else ROWS[row : row + 1] for row in range(start, min(start + 2, 6)))
+        yield from (None if row == 3 else ROWS[row : row + 1] for row in range(start, min(start + 2, 6)))
         if start < 4:
             raise KeyboardInterrupt
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import tempfile
@@ -20,8 +21,13 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 def project_root() -> Path:
     """The checkout around the working directory, or the working directory: where data, runs and reports go."""
     here = Path.cwd()
-    roots = [folder for folder in (here, *here.parents) if (folder / "vaestudy" / "data").is_dir()]
-    return (roots or [here])[0]
+    return next((folder for folder in (here, *here.parents) if (folder / "vaestudy" / "data").is_dir()), here)
+
+
+def digest_of(path: Path, algorithm: str) -> str:
+    """The hash of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 @contextmanager
@@ -43,20 +49,16 @@ def locked(path: Path, work: str) -> Iterator[None]:
     lock = FileLock(path, fallback_to_soft=False)  # a soft lock would outlive a process that was killed
     try:
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
             print(f"waiting for the process that {work}", flush=True)  # noqa: T201
-            lock.acquire()
+            held = lock.acquire()
     except OSError as error:
         if error.errno in _NO_LOCKS:
-            raise OSError(
-                error.errno, "the file system has no locks, and two processes could not be told apart"
-            ) from error
+            error.strerror = "the file system has no locks, and two processes could not be told apart"
         raise
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -66,7 +68,6 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         InputError: no room, or no right to write there; `path` is what it was.
     """
-    path = Path(path)
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -78,7 +79,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(name, path)
     finally:
         with suppress(OSError):  # where the disk has turned read-only
-            Path(name).unlink(missing_ok=True)
+            os.unlink(name)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -14,17 +14,17 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from io import BytesIO
-from itertools import islice
 from pathlib import Path
 
 import joblib
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
 from vaestudy.data.cache import cache_path, cached_array
 from vaestudy.errors import InputError
-from vaestudy.files import replacing
+from vaestudy.files import digest_of, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +38,9 @@ SUFFIXES = {
 # Images that need a converter: they are named and left out, also where PIL would take a thumbnail for the whole.
 FOREIGN = {".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".dcm", ".exr", ".jxl"}
 LISTED = SUFFIXES | FOREIGN
-# What PIL's readers raise for bytes that are damaged, beside its own error for bombs.
+# What PIL's readers raise for bytes that are damaged.
 DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error, zlib.error)
-PIECE = 64  # images that are written at a time
+DAMAGE += (Image.DecompressionBombError, ImageCms.PyCMSError)
 POOL_PAYS = 30e6  # bytes of files below which starting processes takes longer than decoding
 SETTLED = 2e9  # ns after which a change must show in a file's times, whatever their resolution
 
@@ -109,8 +109,7 @@ def content_digest(folder: Path, names: list[str], cache_dir: Path) -> str:
         for name in names:
             whole.update(os.fsencode(name) + b"\0")
             if (path := folder / name).is_file():
-                with open(path, "rb") as file:
-                    whole.update(hashlib.file_digest(file, "sha256").digest())
+                whole.update(bytes.fromhex(digest_of(path, "sha256")))
     except OSError as error:
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
     if started - max(change for _, change in stamps) > SETTLED:
@@ -139,11 +138,8 @@ def decode_all(
     Raises:
         InputError: a file cannot be opened, none can be decoded, or the cache cannot be written.
     """
-
-    def paths(start: int) -> list[Path]:
-        return [folder / file for file in files[start:]]
-
-    storage, details = kept(name, folder, files, recipe, cache_dir, len(files), paths)
+    paths = [folder / file for file in files]
+    storage, details = kept(name, folder, files, recipe, cache_dir, len(files), lambda start: paths[start:])
     if bad := details["unreadable"]:
         names = ", ".join(files[row] for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
         logger.warning("%s: skipped %d of %d images that cannot be decoded: %s", folder, len(bad), len(files), names)
@@ -158,13 +154,12 @@ def kept(
     They are kept in `cache_dir` under a name of the files' content and the recipe.
     """
 
-    def pieces(start: int) -> Iterator[list]:
+    def pieces(start: int) -> Iterator[np.ndarray | None]:
         workers = processes(folder / file for file in files)
         # loky's processes import neither a script without a main guard nor hold the locks of this one's threads.
         pool = joblib.Parallel(workers, return_as="generator", backend="loky", idle_worker_timeout=10)
-        images = pool(joblib.delayed(decode)(photograph, recipe) for photograph in photographs(start))
-        while piece := list(islice(images, PIECE)):
-            yield piece
+        for image in pool(joblib.delayed(decode)(photograph, recipe) for photograph in photographs(start)):
+            yield None if image is None else image[None]
 
     content = content_digest(folder, files, cache_dir)
     identity = hashlib.sha256(json.dumps([asdict(recipe), content]).encode()).hexdigest()[:16]
@@ -183,8 +178,6 @@ def decode(source: Path | bytes, recipe: Recipe) -> UInt8[np.ndarray, "3 side si
     Raises:
         InputError: the file cannot be read at all.
     """
-    from PIL import Image, ImageOps
-
     if isinstance(source, Path) and (not source.is_file() or source.suffix.lower() in FOREIGN):
         return None
     file = source if isinstance(source, Path) else BytesIO(source)
@@ -207,7 +200,7 @@ def decode(source: Path | bytes, recipe: Recipe) -> UInt8[np.ndarray, "3 side si
             raise ValueError(f"{image.size} is smaller than the crop")
         small = image.crop(box).resize((recipe.side, recipe.side), Image.Resampling.BILINEAR)
         return np.asarray(small).transpose(2, 0, 1)
-    except (*DAMAGE, Image.DecompressionBombError) as error:
+    except DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's trouble, not the image's
             raise InputError(f"cannot read {source}: {error.strerror}") from error
         return None
@@ -218,14 +211,10 @@ def _rgb(image, tags):
 
     `tags` are those of a TIFF: bits per sample (258), and whether 0 is white (262).
     """
-    from PIL import Image, ImageCms
-
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed white")
-    if image.mode.startswith("I"):
+    if image.mode[0] in "IF":
         white = 4095 if tags.get(258) == (12,) else 65535
         wide = np.asarray(image).astype(np.int64)
-        if wide.min() < 0 or wide.max() > white:
+        if image.mode == "F" or wide.min() < 0 or wide.max() > white:
             raise ValueError("pixels of 32 bits have no agreed white")
         wide = white - wide if tags.get(262) == 0 else wide
         return Image.fromarray((wide * 255 / white).round().astype(np.uint8)).convert("RGB")
@@ -233,10 +222,8 @@ def _rgb(image, tags):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     if profile := image.info.get("icc_profile"):
-        try:
+        with suppress(*DAMAGE):  # nor is a damaged profile
             profile = ImageCms.ImageCmsProfile(BytesIO(profile))
             if "sRGB" not in ImageCms.getProfileDescription(profile):
                 image = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        except (ImageCms.PyCMSError, *DAMAGE):
-            logger.debug("a damaged colour profile is left out")
     return image.convert("RGB")
