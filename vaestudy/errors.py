@@ -22,14 +22,14 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def reading(what: str, advice: str, damage: tuple[type[Exception], ...] = (OSError, ValueError)) -> Iterator[None]:
-    """Makes what another library says of a file that is missing or damaged into an InputError with advice."""
+def reading(failure: str, advice: str) -> Iterator[None]:
+    """Makes whatever another library raises of a file that is missing or damaged into an InputError with advice."""
     try:
         yield
     except InputError:  # says already what to do
         raise
-    except damage as error:
-        raise InputError(f"cannot read {what} ({first_line(error)}): {advice}") from error
+    except Exception as error:
+        raise InputError(f"{failure} ({first_line(error)}): {advice}") from error
 
 
 def check_choice(name: str, value: object, known: Collection[str]) -> None:

@@ -12,12 +12,15 @@ from torch import Tensor
 from vaestudy.data.decode import Recipe, decode_all, kept, list_images
 from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.data.photos import members
-from vaestudy.errors import InputError, first_line, reading
+from vaestudy.errors import InputError, reading
 
 SPLITS = ("train", "valid", "test")
 PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 CROP = (15, 40, 163, 188)
 IMAGES, PARTITION, ATTRIBUTES = "img_align_celeba", "list_eval_partition", "list_attr_celeba"
+# What is needed, and the places that it may be in.
+LAYOUT = {IMAGES: (f"{IMAGES}/{IMAGES}", IMAGES)}
+LAYOUT |= {f"{name}.txt or .csv": (f"{name}.txt", f"{name}.csv") for name in (PARTITION, ATTRIBUTES)}
 ADVICE = (
     f"put {IMAGES}/ (unzipped), {PARTITION}.txt and {ATTRIBUTES}.txt from {PAGE}, the same lists as .csv, "
     "or parquet files of the splits into celeba in data_dir"
@@ -44,7 +47,8 @@ def celeba(side: int, split: str, data_dir: Path, download: bool) -> ImageSet:
     Raises:
         InputError: missing files, or lists that disagree with each other or with the images.
     """
-    root = data_dir if any(map(Path.exists, _spellings(data_dir, PARTITION))) else data_dir / "celeba"
+    here = any((data_dir / name).exists() for name in LAYOUT[f"{PARTITION}.txt or .csv"])
+    root = data_dir if here else data_dir / "celeba"
     if shards := sorted(root.glob("**/*.parquet")):
         marks, parts, decode = _from_parquet(root, shards)
     else:
@@ -54,36 +58,24 @@ def celeba(side: int, split: str, data_dir: Path, download: bool) -> ImageSet:
     return members("celeba", decode, factors, parts == SPLITS.index(split), split, {})
 
 
-def _spellings(root: Path, name: str) -> list[Path]:
-    return [root / f"{name}{suffix}" for suffix in (".txt", ".csv")]
-
-
 def _from_lists(root: Path, data_dir: Path, download: bool) -> tuple[pd.DataFrame, np.ndarray, Callable]:
     """The table of attributes (images, 40), each image's split, and what decodes the images by a recipe."""
-    needed = {
-        IMAGES: [root / IMAGES / IMAGES, root / IMAGES],
-        **{f"{name}.txt or .csv": _spellings(root, name) for name in (PARTITION, ATTRIBUTES)},
-    }
-    found = {name: next(filter(Path.exists, paths), None) for name, paths in needed.items()}
-    if missing := [name for name, path in found.items() if path is None]:
+    found = {what: [root / name for name in names if (root / name).exists()] for what, names in LAYOUT.items()}
+    if missing := [what for what, paths in found.items() if not paths]:
         if not download:
             raise InputError(f"{root} lacks {', '.join(missing)}: {ADVICE}")
         from torchvision.datasets import CelebA
 
-        try:
+        with reading("the download of celeba failed", ADVICE):  # as it does often: Drive has a daily quota
             CelebA(data_dir, download=True)
-        except Exception as error:  # gdown raises types of its own, and often: Drive has a daily quota
-            raise InputError(f"the download of celeba failed ({first_line(error)}): {ADVICE}") from error
         return _from_lists(data_dir / "celeba", data_dir, download=False)
-    pictures, parts_path, marks_path = found.values()
+    pictures, parts_path, marks_path = (paths[0] for paths in found.values())
     parts = _list(parts_path, (0, 1, 2), "0, 1 or 2", header=None, index_col=0)
     files, listed = list_images(pictures), list(parts.index)
     for which, odd in (("absent", set(listed) - set(files)), ("not listed", set(files) - set(listed))):
         if odd:
-            raise InputError(
-                f"{parts_path} disagrees with {IMAGES}: {len(odd):,} images are {which}, such as {min(odd)}; "
-                "unzip the published archive again"
-            )
+            said = f"{len(odd):,} images are {which}, such as {min(odd)}; unzip the published archive again"
+            raise InputError(f"{parts_path} disagrees with {IMAGES}: {said}")
     if listed != files:
         raise InputError(f"{parts_path} must list each image once, in the order of the names")
     # The first line counts the images; the line of the attributes' names has no column for those of the files.
@@ -96,7 +88,7 @@ def _from_lists(root: Path, data_dir: Path, download: bool) -> tuple[pd.DataFram
 def _list(path: Path, allowed: tuple[int, ...], words: str, **options) -> pd.DataFrame:
     """A list with the file names as its index; blank lines do not count, and tabs are as good as blanks."""
     layout = {"index_col": 0} if path.suffix == ".csv" else {"sep": r"\s+", **options}
-    with reading(str(path), f"fetch it again from {PAGE}"):
+    with reading(f"cannot read {path}", f"fetch it again from {PAGE}"):
         table = pd.read_csv(path, encoding="utf-8-sig", **layout)
     named = not isinstance(table.index, pd.RangeIndex | pd.MultiIndex)
     if table.empty or not named or not table.isin(allowed).all(axis=None):
@@ -108,13 +100,13 @@ def _list(path: Path, allowed: tuple[int, ...], words: str, **options) -> pd.Dat
 def _from_parquet(root: Path, shards: list[Path]) -> tuple[pd.DataFrame, np.ndarray, Callable]:
     """The same of parquet files: a column "image" with the bytes of the image files, and one for each attribute."""
     try:
-        from pyarrow import lib, parquet
+        from pyarrow import parquet
     except ImportError as error:
         raise InputError(f"{root} holds parquet files: pip install 'vaestudy[parquet]' reads them") from error
     splits = [next((k for k, split in enumerate(SPLITS) if shard.name.startswith(split)), None) for shard in shards]
     if None in splits:
         raise InputError(f"{shards[splits.index(None)]} must begin with its split: {', '.join(SPLITS)}")
-    readable = partial(reading, f"the parquet files in {root}", ADVICE, (lib.ArrowException, OSError, KeyError))
+    readable = partial(reading, f"cannot read the parquet files in {root}", ADVICE)
     with readable():
         tables = [parquet.ParquetFile(shard) for shard in shards]
         columns = tables[0].schema_arrow.names

@@ -20,6 +20,7 @@ from vaestudy.data.cache import cache_path, cached_array
 from vaestudy.data.grids import read_npz
 from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.errors import InputError
+from vaestudy.files import digest_of
 
 NAMES = ("shape", "scale", "orientation", "x", "y")
 SIZES = (3, 6, 40, 32, 32)
@@ -66,19 +67,16 @@ def dsprites(side: int, split: str, data_dir: Path, download: bool) -> ImageSet:
     Raises:
         InputError: a damaged archive.
     """
-    stem, bits, source = "dsprites", drawn, f"rendered, {len(CORRECTIONS)} pixels corrected"
+    shape, block = (1, side, side), 64 // side
+    stem, stored, pieces, source = "dsprites", (512,), drawn, f"rendered, {len(CORRECTIONS)} pixels corrected"
     if (archive := data_dir / ARCHIVE).exists():
-        stem, bits, source = "dsprites-original", partial(_read, archive), ARCHIVE
-    whole = partial(cached_array, cache_path(data_dir, f"{stem}-64.npy"), (COUNT, 512), bits, source=source)
-
-    def pooled(start: int) -> Iterator[np.ndarray]:
-        for part in whole()[0][start:].split(8192):
-            yield block_counts(part.numpy(), 64 // side)[:, None]
-
-    shape, levels, known = (1, side, side), (64 // side) ** 2, Factors(NAMES, SIZES)
-    small = partial(cached_array, cache_path(data_dir, f"{stem}-{side}.npy"), (COUNT, *shape), pooled, source="pooled")
-    storage, details = whole() if side == 64 else small()
-    return ImageSet("dsprites", shape, storage, levels, side == 64, known, checksum=details["checksum"])
+        stem, pieces, source = "dsprites-original", partial(_read, archive), ARCHIVE
+    if side < 64:
+        stored, pieces, source = shape, partial(_pooled, data_dir, block), "pooled"
+    path = cache_path(data_dir, f"{stem}-{side}.npy")
+    storage, details = cached_array(path, (COUNT, *stored), pieces, source=source)
+    known = Factors(NAMES, SIZES)
+    return ImageSet("dsprites", shape, storage, block**2, side == 64, known, checksum=details["checksum"])
 
 
 def outline(shape: int) -> Float[np.ndarray, "vertices 2"]:
@@ -132,6 +130,11 @@ def block_counts(bits: UInt8[np.ndarray, "n 512"], block: int) -> UInt8[np.ndarr
     return np.bitwise_count(cells).sum(axis=2, dtype=np.uint8).reshape(len(bits), 64 // block, -1)
 
 
+def _pooled(data_dir: Path, block: int, start: int) -> Iterator[UInt8[np.ndarray, "n 1 side side"]]:
+    for part in dsprites(64, "train", data_dir, False).storage[start:].split(8192):
+        yield block_counts(part.numpy(), block)[:, None]
+
+
 def drawn(start: int) -> Iterator[UInt8[np.ndarray, "1024 512"]]:
     """All images from `start` on; those before are drawn, too, for the digest of the whole."""
     digest = hashlib.sha256()
@@ -149,12 +152,8 @@ def drawn(start: int) -> Iterator[UInt8[np.ndarray, "1024 512"]]:
 
 def _read(archive: Path, start: int) -> Iterator[UInt8[np.ndarray, "n 512"]]:
     """The packed bits of the published archive's `imgs`, piece by piece: whole, it takes 3 GB."""
-    with open(archive, "rb") as file:
-        md5 = hashlib.file_digest(file, "md5").hexdigest()
-    if md5 != ARCHIVE_MD5:
-        raise InputError(
-            f"{archive} is damaged or not the published file: fetch it again from {ARCHIVE_HOME}, "
-            "or remove it and the images are rendered"
-        )
+    if digest_of(archive, "md5") != ARCHIVE_MD5:
+        advice = f"fetch it again from {ARCHIVE_HOME}, or remove it and the images are rendered"
+        raise InputError(f"{archive} is damaged or not the published file: {advice}")
     for pixels in read_npz(archive, (COUNT,), start, "imgs"):
         yield np.packbits(pixels.reshape(-1, 4096), axis=1)

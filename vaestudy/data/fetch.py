@@ -1,16 +1,14 @@
 """Downloads: to a temporary name, gone on with after an interruption, verified, and then renamed."""
 
-import hashlib
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from urllib import error, request
 
 from tqdm import tqdm
 
-from vaestudy.files import locked, writing
+from vaestudy.files import digest_of, locked, writing
 
 SECONDS = 60  # without a byte after which a server is given up
 
@@ -33,12 +31,10 @@ def fetch(addresses: Sequence[str], md5: str, target: Path) -> None:
             try:
                 _append(address, partial)
                 break
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
+            except OSError:
                 if address == addresses[-1]:
                     raise
-        with partial.open("rb") as file:
-            found = hashlib.file_digest(file, "md5").hexdigest()
-        if found != md5:
+        if digest_of(partial, "md5") != md5:
             partial.unlink()
             raise OSError(f"what {address} sent is not the published {target.name}")
         os.replace(partial, target)
@@ -49,18 +45,17 @@ def _append(address: str, partial: Path) -> None:
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
     # The addresses are written down in torchvision, all of them with http or https.
-    request = urllib.request.Request(address, headers=headers)  # noqa: S310
+    asked = request.Request(address, headers=headers)  # noqa: S310
     try:
-        reply = urllib.request.urlopen(request, timeout=SECONDS)  # noqa: S310
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # there is nothing beyond
+        reply = request.urlopen(asked, timeout=SECONDS)  # noqa: S310
+    except error.HTTPError as refusal:
+        if refusal.code == 416:  # there is nothing beyond
             return
         raise
-    more = reply.status == 206
-    size = int(reply.headers.get("Content-Length", 0)) + have * more
-    label = address.rpartition("/")[2]
-    bar = tqdm(desc=label, total=size or None, initial=have * more, disable=None, unit="B", unit_scale=True)
-    with bar, reply, writing(partial), partial.open("ab" if more else "wb") as file:
+    kept = have if reply.status == 206 else 0
+    size = int(reply.headers.get("Content-Length", 0)) + kept
+    bar = tqdm(desc=Path(address).name, total=size or None, initial=kept, disable=None, unit="B", unit_scale=True)
+    with bar, reply, writing(partial), partial.open("ab" if kept else "wb") as file:
         while piece := reply.read(1 << 16):
             bar.update(file.write(piece))
     if partial.stat().st_size < size:

@@ -12,21 +12,13 @@ from jaxtyping import UInt8
 from vaestudy.data.cache import cache_path, cached_array
 from vaestudy.data.decode import content_digest
 from vaestudy.data.imageset import Factors, ImageSet
-from vaestudy.errors import InputError, first_line
+from vaestudy.errors import InputError, reading
 
 SHAPES3D = {"floor_hue": 10, "wall_hue": 10, "object_hue": 10, "scale": 8, "shape": 4, "orientation": 15}
-MPI3D = {
-    "object_color": 6,
-    "object_shape": 6,
-    "object_size": 2,
-    "camera_height": 3,
-    "background_color": 3,
-    "horizontal_axis": 40,
-    "vertical_axis": 40,
-}
+MPI3D = {"object_color": 6, "object_shape": 6, "object_size": 2, "camera_height": 3, "background_color": 3}
+MPI3D |= {"horizontal_axis": 40, "vertical_axis": 40}
 SIDES = (64, 32, 16, 8)
 PIECE = 2048  # images read at a time: 25 MB of colour
-LOST = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
 
 
 def grid_of_images(
@@ -46,13 +38,9 @@ def grid_of_images(
 
     def pieces(start: int) -> Iterator[np.ndarray]:
         read = read_h5 if path.suffix == ".h5" else read_npz
-        try:
+        with reading(f"{path} is damaged", advice):
             for piece in read(path, sizes, start):
                 yield block_means(piece, side)
-        except InputError:
-            raise
-        except LOST as error:
-            raise InputError(f"{path} is damaged ({first_line(error)}): {advice}") from error
 
     known = Factors(list(factors), sizes)
     storage, details = cached_array(target, (len(known), 3, side, side), pieces, source=file)

@@ -59,7 +59,7 @@ def read_labels(folder: Path, names: Sequence[str]) -> tuple[Factors, dict] | No
 
 
 def _table(path: Path) -> pd.DataFrame:
-    with reading(str(path), "save it as a UTF-8 table of commas"):
+    with reading(f"cannot read {path}", "save it as a UTF-8 table of commas"):
         with open(path, encoding="utf-8-sig") as file:
             header = file.readline()
         separator = max(",;\t", key=header.count)

@@ -1,9 +1,7 @@
 """Small classic sets from the files that their authors publish, fetched by torchvision if asked for."""
 
 import gzip
-import hashlib
 import tarfile
-import zlib
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from torch.nn.functional import pad
 from vaestudy.data.fetch import fetch
 from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.errors import reading
+from vaestudy.files import digest_of
 
 IDX_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -33,9 +32,6 @@ ADVICE = {
 }
 ADVICE = {name: f"{text} in data_dir, or pass download=True" for name, text in ADVICE.items()}
 
-# What reading lets through when a file is missing, cut short or something else.
-DAMAGE = (RuntimeError, OSError, EOFError, ValueError, TypeError, IndexError, zlib.error, tarfile.TarError)
-
 
 def mnist(side: int, split: str, data_dir: Path, download: bool, *, name: str = "mnist") -> ImageSet:
     """MNIST or Fashion-MNIST: 60,000 or 10,000 grey images with their class, 28x28 or zero-padded to 32x32.
@@ -47,7 +43,7 @@ def mnist(side: int, split: str, data_dir: Path, download: bool, *, name: str = 
         InputError: files that are missing or damaged.
     """
     raw = data_dir / IDX_SETS[name] / "raw"
-    with reading(f"{name} in {raw}", ADVICE[name], DAMAGE):
+    with reading(f"cannot read {name} in {raw}", ADVICE[name]):
         if download:
             from torchvision import datasets
 
@@ -87,13 +83,12 @@ def cifar10(side: int, split: str, data_dir: Path, download: bool) -> ImageSet:
     from torchvision.datasets import CIFAR10
 
     folder, archive = data_dir / CIFAR10.base_folder, data_dir / CIFAR10.filename
-    with reading(f"cifar10 in {folder}", ADVICE["cifar10"], DAMAGE), TemporaryDirectory() as unpacked:
+    with reading(f"cannot read cifar10 in {folder}", ADVICE["cifar10"]), TemporaryDirectory() as unpacked:
         if not folder.exists():
             if download:
                 fetch([CIFAR10.url], CIFAR10.tgz_md5, archive)
-            with archive.open("rb") as file:
-                if hashlib.file_digest(file, "md5").hexdigest() != CIFAR10.tgz_md5:
-                    raise ValueError(f"{archive.name} is not the published file")
+            if digest_of(archive, "md5") != CIFAR10.tgz_md5:
+                raise ValueError(f"{archive.name} is not the published file")
             with tarfile.open(archive) as tar:
                 tar.extractall(unpacked, filter="data")
         found = CIFAR10(data_dir if folder.exists() else unpacked, train=split == "train")
