@@ -178,9 +178,8 @@ class ImageSet:
             rows, every[axis] = rows.take(range(0, rows.shape[axis], 2), axis), 2 * every[axis]
         if rows.size == len(self):
             return self
-        return replace(
-            self.select(rows.ravel(), every=every).compact(), factors_of_rows=Factors(known.names, rows.shape)
-        )
+        grid = self.select(rows.ravel(), every=every).compact()
+        return replace(grid, factors_of_rows=Factors(known.names, rows.shape))
 
     def train_test_split(self, held_out: int) -> "tuple[ImageSet, ImageSet]":
         """The set without `held_out` images, drawn once and for all, and those images in random order."""
@@ -197,14 +196,11 @@ class ImageSet:
         """
         known = self.factors
         if known is None or not region or not set(region) <= set(known.names):
-            names = ", ".join(known.names) if known else "none"
-            raise InputError(
-                f"cannot hold out {', '.join(region) or 'no factor'}: the factors of {self.name} are {names}"
-            )
+            asked, names = ", ".join(region) or "no factor", ", ".join(known.names) if known else "none"
+            raise InputError(f"cannot hold out {asked}: the factors of {self.name} are {names}")
         wanted = {name: [int(value) for value in values] for name, values in region.items()}
-        table = known.values(slice(None))
-        columns = [np.isin(table[:, known.names.index(name)], values) for name, values in wanted.items()]
-        inside = np.logical_and.reduce(columns)
+        columns = dict(zip(known.names, known.values(slice(None)).T, strict=True))
+        inside = np.logical_and.reduce([np.isin(columns[name], values) for name, values in wanted.items()])
         return self.select(~inside, without_region=wanted), self.select(inside, region=wanted)
 
     def quantized(self, bits: int) -> "ImageSet":
