@@ -15,8 +15,6 @@ from filelock import FileLock, Timeout
 
 from vaestudy.errors import InputError, first_line
 
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-
 
 def project_root() -> Path:
     """The checkout around the working directory, or the working directory: where data, runs and reports go."""
@@ -54,7 +52,7 @@ def locked(path: Path, work: str) -> Iterator[None]:
             print(f"waiting for the process that {work}", flush=True)  # noqa: T201
             held = lock.acquire()
     except OSError as error:
-        if error.errno in _NO_LOCKS:
+        if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
             error.strerror = "the file system has no locks, and two processes could not be told apart"
         raise
     with held:

@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +21,7 @@ from vaestudy.errors import InputError
 from vaestudy.files import locked, write_json
 
 SAVED_EVERY = 1.0  # seconds between two notes of how far an array has come
+Shape = tuple[int, ...]
 Pieces = Callable[[int], Iterator[np.ndarray | None]]  # from a row on: some rows, or None for one that cannot be had
 
 _only_found = ContextVar("only_found", default=False)
@@ -45,9 +44,7 @@ def cache_path(folder: Path, name: str) -> Path:
     return (folder if kept_there else default_dir()) / name
 
 
-def cached_array(
-    path: Path, shape: tuple[int, ...], pieces: Pieces, **about: object
-) -> tuple[UInt8[Tensor, "..."], dict]:
+def cached_array(path: Path, shape: Shape, pieces: Pieces, **about: object) -> tuple[UInt8[Tensor, "..."], dict]:
     """The uint8 array that stands in `path`, made of `pieces` if it does not stand there yet.
 
     `pieces(start)` yields the rows from `start` on. Room is taken once the first of them is there, so that files
@@ -60,18 +57,14 @@ def cached_array(
     Raises:
         InputError: the folder cannot be written or has too little room, or no row can be had.
     """
-    # Copy-on-write is the one mapping that torch takes without a warning and that cannot harm the file.
-    find = partial(_found, path, path.with_suffix(".json"), shape, "c")
     try:
-        if (found := find()) is None:
+        if (found := _found(path, shape)) is None:
             if _only_found.get():
                 raise InputError(f"{path} is not made yet")
             path.parent.mkdir(parents=True, exist_ok=True)
             # Several processes may ask for the same images at once: one makes them, the others wait and open them.
             with locked(path.with_name(f".{path.stem}.lock"), f"makes {path}"):
-                if find() is None:
-                    _make(path, shape, pieces, about)
-                found = find()
+                found = _found(path, shape) or _make(path, shape, pieces, about)
     except OSError as error:
         advice = "choose another data_dir or $VAESTUDY_DATA"
         raise InputError(f"cannot write {path} ({error.strerror}): {advice}") from error
@@ -79,18 +72,19 @@ def cached_array(
     return torch.from_numpy(array), details
 
 
-def _found(path: Path, notes: Path, shape: tuple[int, ...], mode: str) -> tuple[np.memmap, Any] | None:
-    """An array and its notes, None where one of them is not there, not whole or of something else."""
+def _found(path: Path, shape: Shape, notes: str = ".json", mode: str = "c") -> tuple[np.memmap, dict | list] | None:
+    """An array and the notes beside it; None where one of them is not there, not whole or of something else."""
     with suppress(FileNotFoundError, ValueError, EOFError):
+        # Copy-on-write is the one mapping that torch takes without a warning and that cannot harm the file.
         array = np.load(path, mmap_mode=mode, allow_pickle=False)
         if array.shape == shape and array.dtype == np.uint8:
-            return array, json.loads(notes.read_text())
+            return array, json.loads(path.with_suffix(notes).read_text())
     return None
 
 
-def _make(path: Path, shape: tuple[int, ...], pieces: Pieces, about: dict) -> None:
+def _make(path: Path, shape: Shape, pieces: Pieces, about: dict) -> tuple[np.memmap, dict]:
     unfinished, progress = path.with_suffix(".partial"), path.with_suffix(".progress")
-    array, (row, unreadable) = _found(unfinished, progress, shape, "r+") or (None, (0, []))
+    array, (row, unreadable) = _found(unfinished, shape, ".progress", "r+") or (None, (0, []))
 
     def save() -> None:
         array.flush()  # before the note: what it counts must be there after a power cut, too
@@ -129,9 +123,10 @@ def _make(path: Path, shape: tuple[int, ...], pieces: Pieces, about: dict) -> No
     write_json(path.with_suffix(".json"), {**about, "unreadable": unreadable, "checksum": checksum})
     unfinished.replace(path)
     remove()
+    return _found(path, shape)
 
 
-def _reserved(path: Path, shape: tuple[int, ...]) -> np.memmap:
+def _reserved(path: Path, shape: Shape) -> np.memmap:
     """An array of zeros whose room on the disk is taken: a full disk shows here, not as the end of the process."""
     needed, free = np.prod(shape), shutil.disk_usage(path.parent).free
     if needed > free:

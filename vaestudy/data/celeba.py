@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from vaestudy.data.decode import Recipe, decode_all, kept, list_images
+from vaestudy.data.decode import Recipe, decode_all, list_images
 from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.data.photos import members
 from vaestudy.errors import InputError, reading
@@ -124,6 +124,6 @@ def _from_parquet(root: Path, shards: list[Path]) -> tuple[pd.DataFrame, np.ndar
     def decode(recipe: Recipe, cache_dir: Path) -> tuple[Tensor, dict]:
         files = [str(shard.relative_to(root)) for shard in shards]
         with readable():
-            return kept("celeba", root, files, recipe, cache_dir, sum(counts), photographs)
+            return decode_all("celeba", root, files, recipe, cache_dir, (sum(counts), photographs))
 
     return marks, np.repeat(splits, counts), decode

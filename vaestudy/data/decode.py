@@ -28,7 +28,7 @@ from vaestudy.files import digest_of, replacing
 
 logger = logging.getLogger(__name__)
 
-Photographs = Callable[[int], Iterable[Path | bytes]]  # from a number on: paths, or the bytes of files
+Held = tuple[int, Callable[[int], Iterable[bytes]]]  # how many photographs some files hold, and their bytes from one on
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")  # none that runs a program
 SUFFIXES = {
@@ -129,35 +129,22 @@ def size_and_change(path: Path) -> tuple[int, int]:
 
 
 def decode_all(
-    name: str, folder: Path, files: list[str], recipe: Recipe, cache_dir: Path
+    name: str, folder: Path, files: list[str], recipe: Recipe, cache_dir: Path, held: Held | None = None
 ) -> tuple[UInt8[Tensor, "n 3 side side"], dict]:
-    """Some files of a folder as uint8 (n, 3, side, side), with "checksum" and "unreadable" (rows left black).
+    """Some files of a folder, or the photographs `held` by them, with "checksum" and "unreadable" (rows left black).
 
-    A call that was stopped goes on where it was.
+    They are decoded by several processes where that pays, and kept in `cache_dir` under a name of the files' content
+    and the recipe. A call that was stopped goes on where it was.
 
     Raises:
         InputError: a file cannot be opened, none can be decoded, or the cache cannot be written.
     """
     paths = [folder / file for file in files]
-    storage, details = kept(name, folder, files, recipe, cache_dir, len(files), lambda start: paths[start:])
-    if bad := details["unreadable"]:
-        names = ", ".join(files[row] for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
-        logger.warning("%s: skipped %d of %d images that cannot be decoded: %s", folder, len(bad), len(files), names)
-    return storage, details
-
-
-def kept(
-    name: str, folder: Path, files: list[str], recipe: Recipe, cache_dir: Path, count: int, photographs: Photographs
-) -> tuple[UInt8[Tensor, "n 3 side side"], dict]:
-    """The `count` photographs in some files, decoded by several processes where that pays.
-
-    They are kept in `cache_dir` under a name of the files' content and the recipe.
-    """
+    count, photographs = held or (len(paths), lambda start: paths[start:])
 
     def pieces(start: int) -> Iterator[np.ndarray | None]:
-        workers = processes(folder / file for file in files)
         # loky's processes import neither a script without a main guard nor hold the locks of this one's threads.
-        pool = joblib.Parallel(workers, return_as="generator", backend="loky", idle_worker_timeout=10)
+        pool = joblib.Parallel(processes(paths), return_as="generator", backend="loky", idle_worker_timeout=10)
         for image in pool(joblib.delayed(decode)(photograph, recipe) for photograph in photographs(start)):
             yield None if image is None else image[None]
 
@@ -167,9 +154,13 @@ def kept(
     shape = (count, 3, recipe.side, recipe.side)
     source = str(folder).encode("utf-8", "backslashreplace").decode()  # names may be no text
     try:
-        return cached_array(path, shape, pieces, source=source, **asdict(recipe))
+        storage, details = cached_array(path, shape, pieces, source=source, **asdict(recipe))
     except BrokenProcessPool as error:
         raise InputError("a decoding process died (out of memory?); the same call goes on where it was") from error
+    if held is None and (bad := details["unreadable"]):
+        names = ", ".join(files[row] for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
+        logger.warning("%s: skipped %d of %d images that cannot be decoded: %s", folder, len(bad), count, names)
+    return storage, details
 
 
 def decode(source: Path | bytes, recipe: Recipe) -> UInt8[np.ndarray, "3 side side"] | None:

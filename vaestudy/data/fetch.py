@@ -10,8 +10,6 @@ from tqdm import tqdm
 
 from vaestudy.files import digest_of, locked, writing
 
-SECONDS = 60  # without a byte after which a server is given up
-
 
 def fetch(addresses: Sequence[str], md5: str, target: Path) -> None:
     """A published file from the first of its addresses that answers; nothing happens if it stands there already.
@@ -43,11 +41,10 @@ def fetch(addresses: Sequence[str], md5: str, target: Path) -> None:
 def _append(address: str, partial: Path) -> None:
     """What an address holds beyond what is there; all of it where a server cannot begin in the middle."""
     have = partial.stat().st_size if partial.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
     # The addresses are written down in torchvision, all of them with http or https.
-    asked = request.Request(address, headers=headers)  # noqa: S310
+    asked = request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310
     try:
-        reply = request.urlopen(asked, timeout=SECONDS)  # noqa: S310
+        reply = request.urlopen(asked, timeout=60)  # noqa: S310 - seconds without a byte
     except error.HTTPError as refusal:
         if refusal.code == 416:  # there is nothing beyond
             return

@@ -73,9 +73,8 @@ def read_h5(path: Path, sizes: tuple[int, ...], start: int) -> Iterator[np.ndarr
 def read_npz(path: Path, sizes: tuple[int, ...], start: int, member: str = "images") -> Iterator[np.ndarray]:
     """The pieces of one array of an archive; no other member is opened, and no pickle ever."""
     with zipfile.ZipFile(path) as members, members.open(f"{member}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = header(file)
+        np.lib.format.read_magic(file)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)  # later versions are for long names of fields
         _expect(path, shape, dtype, sizes)
         if fortran:
             raise InputError(f"{path} holds its images in another order of the axes")

@@ -26,9 +26,7 @@ class Factors:
     """
 
     def __init__(self, names: Sequence[str], sizes: Sequence[int], table: np.ndarray | None = None):
-        self.names = tuple(names)
-        self.sizes = tuple(int(size) for size in sizes)
-        self.table = table
+        self.names, self.sizes, self.table = tuple(names), tuple(map(int, sizes)), table
         if len(self.names) != len(self.sizes) or (table is not None and table.shape[1:] != (len(self.names),)):
             raise InputError(f"{len(self.names)} factor names do not fit the sizes or columns given")
         if table is not None and (table.dtype.kind not in "iu" or (table < 0).any() or (table >= self.sizes).any()):
@@ -123,11 +121,8 @@ class ImageSet:
         return len(self.storage) if self.rows is None else len(self.rows)
 
     def __repr__(self) -> str:
-        return f"ImageSet({self.name}: {len(self):,} images {tuple(self.shape)} on {self.device}, {self.factors})"
-
-    @property
-    def device(self) -> torch.device:
-        return self.storage.device
+        held = f"{len(self):,} images {tuple(self.shape)} on {self.storage.device}"
+        return f"ImageSet({self.name}: {held}, {self.factors})"
 
     @property
     def dims(self) -> int:
@@ -170,14 +165,12 @@ class ImageSet:
         """The set itself, or of a full factor grid a copy of every other value of its largest factors, again a grid:
         so often that at most `limit` images are left."""
         known = self.factors_of_rows
-        if known is None or not known.is_grid or self.rows is not None:
+        if known is None or not known.is_grid or self.rows is not None or len(self) <= max(limit, 1):
             return self
         rows, every = np.arange(len(self)).reshape(known.sizes), [1] * len(known.sizes)
         while rows.size > max(limit, 1):
             axis = int(np.argmax(rows.shape))
             rows, every[axis] = rows.take(range(0, rows.shape[axis], 2), axis), 2 * every[axis]
-        if rows.size == len(self):
-            return self
         grid = self.select(rows.ravel(), every=every).compact()
         return replace(grid, factors_of_rows=Factors(known.names, rows.shape))
 
@@ -215,7 +208,7 @@ class ImageSet:
         return {**about, "bits": self.bits, **self.note}
 
     def _rows(self, index: Index) -> Tensor:
-        device = self.device
+        device = self.storage.device
         if isinstance(index, slice):
             index = torch.arange(*index.indices(len(self)), device=device)
         index = torch.as_tensor(index, device=device)

@@ -97,6 +97,5 @@ def members(name: str, decode: Decode, factors: Factors | None, inside: np.ndarr
         inside = inside & ~np.isin(np.arange(len(inside)), details["unreadable"])
     if not inside.any():
         raise InputError(f"no image of {name} is in the split {split!r}")
-    shape = tuple(storage.shape[1:])
-    images = ImageSet(name, shape, storage, factors_of_rows=factors, checksum=details["checksum"], note=note)
-    return images.select(inside, split=split, crop=details["crop"] or "middle square")
+    images = ImageSet(name, tuple(storage.shape[1:]), storage, factors_of_rows=factors, checksum=details["checksum"])
+    return images.select(inside, **note, split=split, crop=details["crop"] or "middle square")

@@ -20,6 +20,7 @@ from vaestudy.data.paths import default_dir, resolve
 from vaestudy.errors import InputError
 
 PHOTO_SIZES = range(16, 1025, 8)
+Folder = str | Path | None
 UNKNOWN = dict.fromkeys(("train", "valid", "test"))
 
 
@@ -68,7 +69,7 @@ class DataSetInfo:
             raise InputError(f"{self.name} has the {known}, not {split!r}")
         return side
 
-    def folder(self, data_dir: str | Path | None) -> Path:
+    def folder(self, data_dir: Folder) -> Path:
         """Where its files are, `default_dir()` if None is named.
 
         Raises:
@@ -118,7 +119,7 @@ ENTRIES = (
 REGISTRY: dict[str, DataSetInfo] = {entry.name: entry for entry in ENTRIES}
 
 
-def about(name: str, data_dir: str | Path | None = None) -> DataSetInfo:
+def about(name: str, data_dir: Folder = None) -> DataSetInfo:
     """What is known of a data set, without rendering it or reading an image.
 
     Of a folder of images that is there the files are counted and its `labels.csv` is read: "labels" becomes "factors"
@@ -145,12 +146,7 @@ def about(name: str, data_dir: str | Path | None = None) -> DataSetInfo:
 
 
 def load(
-    name: str,
-    *,
-    image_size: int | None = None,
-    split: str = "train",
-    data_dir: str | Path | None = None,
-    download: bool = False,
+    name: str, *, image_size: int | None = None, split: str = "train", data_dir: Folder = None, download: bool = False
 ) -> ImageSet:
     """A set of images, rendered or read from files, ready to be moved to the device that trains.
 

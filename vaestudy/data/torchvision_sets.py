@@ -18,10 +18,6 @@ from vaestudy.data.imageset import Factors, ImageSet
 from vaestudy.errors import reading
 from vaestudy.files import digest_of
 
-IDX_FILES = {
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
 LARGEST = 16 + 60_000 * 28 * 28  # bytes of an IDX file; a .gz may promise any number
 IDX_SETS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 ADVICE = {
@@ -51,7 +47,8 @@ def mnist(side: int, split: str, data_dir: Path, download: bool, *, name: str = 
             for file, md5 in source.resources:
                 if not (raw / file).with_suffix("").exists():
                     fetch([mirror + file for mirror in source.mirrors], md5, raw / file)
-        pixels, classes = (read_idx(raw / file) for file in IDX_FILES[split])
+        part = "train" if split == "train" else "t10k"
+        pixels, classes = (read_idx(raw / f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
         if pixels.shape != (len(classes), 28, 28):
             raise ValueError(f"{pixels.shape} pixels and {len(classes)} labels")
     return _classes(name, split, pad(torch.from_numpy(pixels)[:, None], ((side - 28) // 2,) * 4), classes)
