@@ -1,21 +1,19 @@
 """CelebA (Liu, Luo, Wang and Tang 2015) with its attributes, in the layouts that people have it in."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from vaestudy.data.decode import Recipe, decode_all, list_images
 from vaestudy.data.imageset import Factors, ImageSet
-from vaestudy.data.photos import members
+from vaestudy.data.photos import PAGE, members
 from vaestudy.errors import InputError, reading
 
 SPLITS = ("train", "valid", "test")
-PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 CROP = (15, 40, 163, 188)
 IMAGES, PARTITION, ATTRIBUTES = "img_align_celeba", "list_eval_partition", "list_attr_celeba"
 # What is needed, and the places that it may be in.
@@ -43,9 +41,7 @@ def celeba(side: int, split: str, data_dir: Path, download: bool) -> ImageSet:
     In `data_dir/celeba`, or `data_dir` itself: the folder of images and two lists, .txt as published or .csv, or
     parquet files whose names begin with the split. The box (15, 40)-(163, 188) is resized to `side` with the bilinear
     filter (Vahdat and Kautz 2020; their "test" is the valid split). All three splits share one decoded array.
-
-    Raises:
-        InputError: missing files, or lists that disagree with each other or with the images.
+    InputError for missing files, or lists that disagree with each other or with the images.
     """
     here = any((data_dir / name).exists() for name in LAYOUT[f"{PARTITION}.txt or .csv"])
     root = data_dir if here else data_dir / "celeba"
@@ -90,8 +86,7 @@ def _list(path: Path, allowed: tuple[int, ...], words: str, **options) -> pd.Dat
     layout = {"index_col": 0} if path.suffix == ".csv" else {"sep": r"\s+", **options}
     with reading(f"cannot read {path}", f"fetch it again from {PAGE}"):
         table = pd.read_csv(path, encoding="utf-8-sig", **layout)
-    named = not isinstance(table.index, pd.RangeIndex | pd.MultiIndex)
-    if table.empty or not named or not table.isin(allowed).all(axis=None):
+    if table.empty or isinstance(table.index, pd.RangeIndex | pd.MultiIndex) or not table.isin(allowed).all(axis=None):
         count = f"{table.shape[1]} " if table.shape[1] > 1 else ""
         raise InputError(f"{path} is damaged: each line must be a file name and {count}{words}")
     return table
@@ -116,14 +111,12 @@ def _from_parquet(root: Path, shards: list[Path]) -> tuple[pd.DataFrame, np.ndar
         marks = pd.concat([table.read(names).to_pandas() for table in tables], ignore_index=True)
         counts = [table.metadata.num_rows for table in tables]
 
-    def photographs(start: int) -> Iterable[bytes]:
-        batches = (batch for table in tables for batch in table.iter_batches(256, columns=["image"]))
-        images = (image for batch in batches for image in batch.column(0).field("bytes").to_pylist())
-        return islice(images, start, None)
-
-    def decode(recipe: Recipe, cache_dir: Path) -> tuple[Tensor, dict]:
-        files = [str(shard.relative_to(root)) for shard in shards]
+    def photographs(start: int) -> Iterator[bytes]:
         with readable():
-            return decode_all("celeba", root, files, recipe, cache_dir, (sum(counts), photographs))
+            batches = (batch for table in tables for batch in table.iter_batches(256, columns=["image"]))
+            images = (image for batch in batches for image in batch.column(0).field("bytes").to_pylist())
+            yield from islice(images, start, None)
 
+    files = [str(shard.relative_to(root)) for shard in shards]
+    decode = partial(decode_all, "celeba", root, files, held=(sum(counts), photographs))
     return marks, np.repeat(splits, counts), decode

@@ -18,33 +18,23 @@ from vaestudy.errors import InputError
 
 Decode = Callable[[], tuple[Tensor, dict]]  # gives the decoded array and its details
 
-CELEBA_HQ_ADVICE = (
-    "put the images, 1024x1024 or smaller, linked at https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html "
-    "into celeba_hq in data_dir"
-)
+PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+CELEBA_HQ_ADVICE = f"put the images, 1024x1024 or smaller, linked at {PAGE} into celeba_hq in data_dir"
 
 
 class Album(NamedTuple):
-    """What is known of the photographs in a folder before one of them is opened.
+    """What is known of the photographs in a folder before one of them is opened."""
 
-    Attributes:
-        files: their names relative to the folder, sorted.
-        splits: the split of each.
-        factors: those that `labels.csv` names, None without such a file.
-        note: what tells these factors from others.
-    """
-
-    files: list[str]
-    splits: np.ndarray
-    factors: Factors | None
-    note: dict
+    files: list[str]  # their names relative to the folder, sorted
+    splits: np.ndarray  # the split of each
+    factors: Factors | None  # those that `labels.csv` names
+    note: dict  # what tells these factors from others
 
 
 def look(root: Path) -> Album:
     """The album of a folder; its labels are read once, and again after a change in the folder.
 
-    Raises:
-        InputError: no image in the folder, or labels that do not fit the images.
+    InputError for a folder without images, or labels that do not fit them.
     """
     return _album(root, tuple(list_images(root)), size_and_change(root / FILE))
 
@@ -62,10 +52,8 @@ def folder(
 
     A file belongs to a split by the hash of its name relative to `root`: 80 % train, 10 % valid, 10 % test, whatever
     other files there are. Files that cannot be decoded are skipped and named in a warning. The decoded array is kept
-    in `cache_dir`, by default `default_dir()`: never among the photographs.
-
-    Raises:
-        InputError: no image in the folder or in the split, or labels that do not fit the images.
+    in `cache_dir`, by default `default_dir()`: never among the photographs. InputError for a folder or a split
+    without images, or labels that do not fit them.
     """
     album = look(root)
     decode = partial(decode_all, name, root, album.files, Recipe(side), cache_dir or default_dir())
@@ -89,8 +77,7 @@ def split_of(name: str) -> str:
 def members(name: str, decode: Decode, factors: Factors | None, inside: np.ndarray, split: str, note: dict) -> ImageSet:
     """Of some photographs, which `decode` gives with their details, those in a split (`inside`, a mask) that are whole.
 
-    Raises:
-        InputError: there are none; before anything is decoded, if that is known by then.
+    InputError where there are none; before anything is decoded, if that is known by then.
     """
     if inside.any():
         storage, details = decode()
