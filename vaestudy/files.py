@@ -41,8 +41,7 @@ def writing(path: Path) -> Iterator[None]:
 def locked(path: Path, work: str) -> Iterator[None]:
     """Hold a lock, which dies with its process; where another process holds it, say at what work, and wait.
 
-    Raises:
-        OSError: no right to write there, or a file system without locks, as some networks' are.
+    OSError where there is no right to write, or a file system without locks, as some networks' are.
     """
     lock = FileLock(path, fallback_to_soft=False)  # a soft lock would outlive a process that was killed
     try:
@@ -63,8 +62,7 @@ def locked(path: Path, work: str) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path that takes the place of `path` once the block has ended well.
 
-    Raises:
-        InputError: no room, or no right to write there; `path` is what it was.
+    InputError, and `path` is what it was, where there is no room or no right to write.
     """
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -45,14 +45,12 @@ def cache_path(folder: Path, name: str) -> Path:
 
 
 def cached_array(path: Path, shape: Shape, pieces: Pieces, **about: object) -> tuple[UInt8[Tensor, "..."], dict]:
-    """The uint8 array that stands in `path`, made of `pieces` if it does not stand there yet.
+    """The uint8 array that stands in `path`, made of `pieces` if it does not stand there yet, and its details.
 
-    `pieces(start)` yields the rows from `start` on. Room is taken once the first of them is there, so that files
-    which cannot be used are refused before that. A call that was stopped goes on behind the rows that it has left.
-
-    Returns:
-        the array as a memory-mapped tensor (writes to it stay private), and what the `.json` file beside it says:
-        `about`, the rows left black ("unreadable") and the sha256 of the bytes ("checksum").
+    Room is taken once the first piece is there, so that files which cannot be used are refused before that. A call
+    that was stopped goes on behind the rows that it has left. The array is mapped into memory, and writes to it stay
+    private. Its details, in a `.json` file beside it, are `about`, the rows left black ("unreadable") and the sha256
+    of the bytes ("checksum").
 
     Raises:
         InputError: the folder cannot be written or has too little room, or no row can be had.

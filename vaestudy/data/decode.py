@@ -31,10 +31,8 @@ logger = logging.getLogger(__name__)
 Held = tuple[int, Callable[[int], Iterable[bytes]]]  # how many photographs some files hold, and their bytes from one on
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")  # none that runs a program
-SUFFIXES = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2"),
-}
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"}
+SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm", ".jp2"}
 # Images that need a converter: they are named and left out, also where PIL would take a thumbnail for the whole.
 FOREIGN = {".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".dcm", ".exr", ".jxl"}
 LISTED = SUFFIXES | FOREIGN
@@ -61,12 +59,9 @@ def processes(paths: Iterable[Path]) -> int:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Relative names (with /) of the image files at any depth, sorted.
+    """Relative names (with /) of the image files at any depth, sorted; links are followed, but no folder twice.
 
-    Links are followed, but no folder is entered twice.
-
-    Raises:
-        InputError: the folder is missing, unreadable or has no image.
+    InputError for a folder that is missing, unreadable or has no image.
     """
     entered, found = set(), []
     try:
@@ -94,10 +89,9 @@ def _raise(error: OSError) -> None:
 
 
 def content_digest(folder: Path, names: list[str], cache_dir: Path) -> str:
-    """A hash of the files' names and bytes.
+    """A hash of the files' names and bytes, remembered in `cache_dir` by their folder, names, sizes and times.
 
-    It is remembered in `cache_dir` under the folder's place and the files' names, sizes and times, so that bytes are
-    read once. What changed a moment ago is not remembered: another change might leave the same times.
+    What changed a moment ago is not remembered: another change might leave the same times.
     """
     started, stamps = time.time_ns(), [size_and_change(folder / name) for name in names]
     place = json.dumps([os.path.realpath(folder), names, stamps]).encode()
@@ -166,8 +160,7 @@ def decode_all(
 def decode(source: Path | bytes, recipe: Recipe) -> UInt8[np.ndarray, "3 side side"] | None:
     """One photograph, a path or a file's bytes, as a viewer shows it; None where those are no whole image.
 
-    Raises:
-        InputError: the file cannot be read at all.
+    InputError for a file that cannot be read at all.
     """
     if isinstance(source, Path) and (not source.is_file() or source.suffix.lower() in FOREIGN):
         return None

@@ -62,10 +62,7 @@ def angle(factors: Int[np.ndarray, "n 5"]) -> Float[np.ndarray, " n"]:
 def dsprites(side: int, split: str, data_dir: Path, download: bool) -> ImageSet:
     """All of dSprites as a full grid of factors, one channel; below 64 pixels the means of square blocks.
 
-    There is no official split: "train" is the whole grid; `ImageSet.select`, `subsample` and `hold_out` cut it.
-
-    Raises:
-        InputError: a damaged archive.
+    There is no official split: "train" is the whole grid. InputError for a damaged archive.
     """
     shape, block = (1, side, side), 64 // side
     stem, stored, pieces, source = "dsprites", (512,), drawn, f"rendered, {len(CORRECTIONS)} pixels corrected"

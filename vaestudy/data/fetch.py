@@ -14,9 +14,7 @@ from vaestudy.files import digest_of, locked, writing
 def fetch(addresses: Sequence[str], md5: str, target: Path) -> None:
     """A published file from the first of its addresses that answers; nothing happens if it stands there already.
 
-    Raises:
-        OSError: none of them answers, or what came is not the published file.
-        InputError: the folder cannot be written.
+    OSError where none of them answers or what came is another file, InputError where the folder cannot be written.
     """
     partial = target.with_name(f".{target.name}.part")
     with ExitStack() as stack:

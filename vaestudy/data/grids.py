@@ -27,9 +27,7 @@ def grid_of_images(
     """Images (n, 64, 64, 3) of `data_dir/file` (.h5 or .npz), row-major over `factors`, the last one fastest.
 
     Below 64 pixels each is the rounded mean of a square block. The file, up to 12 GB, never stands in memory whole.
-
-    Raises:
-        InputError: a file that is missing, damaged or holds other images.
+    InputError for one that is missing, damaged or holds other images.
     """
     path, sizes = data_dir / file, tuple(factors.values())
     if not path.exists():

@@ -60,31 +60,20 @@ class Factors:
 class ImageSet:
     """Images in bytes or in bits, made into float32 only batch by batch and on the device that holds them.
 
-    Attributes:
-        name: the data set's name, for people and for a run's identity.
-        shape: (channels, height, width) of one image.
-        storage: uint8, either (n, c, h, w) or, when `packed`, (n, c*h*w/8) bits with the first pixel highest.
-        levels: the byte that stands for 1.0 (255 for photographs, 1 for bits, 16 for 4x4 pooled bits).
-        factors_of_rows: what is known of each row of `storage`, or None; `factors` is the part for this set.
-        rows: the rows of `storage` that belong to this set (int64), or None for all of them.
-        checksum: of the data, for a run's provenance.
-        bits: number of bits that each channel keeps, at most 8.
-        note: what else tells this set from others of its name: its split, its crop, how it was selected.
-
     Raises:
         InputError: storage that is not uint8 or does not fit `shape`, or factors of another number of images.
     """
 
-    name: str
-    shape: tuple[int, int, int]
-    storage: Tensor
-    levels: int = 255
+    name: str  # for people and for a run's identity
+    shape: tuple[int, int, int]  # (channels, height, width) of one image
+    storage: Tensor  # uint8, (n, c, h, w) or, when `packed`, (n, c*h*w/8) bits with the first pixel highest
+    levels: int = 255  # the byte that stands for 1.0 (255 for photographs, 1 for bits, 16 for 4x4 pooled bits)
     packed: bool = False
-    factors_of_rows: Factors | None = None
-    rows: Tensor | None = None
-    checksum: str = ""
-    bits: int = 8
-    note: dict = field(default_factory=dict)
+    factors_of_rows: Factors | None = None  # what is known of each row of `storage`; `factors` is the part for this set
+    rows: Tensor | None = None  # those of `storage` that belong to this set (int64), None for all of them
+    checksum: str = ""  # of the data, for a run's provenance
+    bits: int = 8  # that each channel keeps, at most 8
+    note: dict = field(default_factory=dict)  # what else tells this set from others of its name: split, crop, selection
 
     def __post_init__(self):
         row = (self.dims // 8,) if self.packed else tuple(self.shape)

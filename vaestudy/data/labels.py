@@ -25,10 +25,9 @@ MOST = 100  # different whole numbers or texts; a column with more is binned, or
 def read_labels(folder: Path, names: Sequence[str]) -> tuple[Factors, dict] | None:
     """The factors of the images with these names, and a note; None without the file.
 
-    Whole numbers and texts are taken as they stand, each distinct value as one value of the factor, in ascending
-    order. Continuous numbers, and whole numbers of more than 100 values, are put into at most 10 bins of about as
-    many images each; the note names their edges. Columns that are the same everywhere, or texts of more than 100
-    kinds, are no factors and left out, with a warning. A long name is shown without its middle.
+    Each distinct whole number or text is one value of the factor, in ascending order. Continuous numbers, and whole
+    numbers of more than 100 values, are put into at most 10 bins of about as many images each; the note names their
+    edges. Columns that are the same everywhere, or texts of more than 100 kinds, are left out, with a warning.
 
     Raises:
         InputError: a file that is no table, lists an image twice or not at all, has gaps, or two names that are shown
@@ -45,8 +44,7 @@ def read_labels(folder: Path, names: Sequence[str]) -> tuple[Factors, dict] | No
         logger.warning("%s lists %d images that are not there", path, extra)
     table = table.loc[wanted]
     coded = {name: _coded(column) for name, column in table.items()}
-    sizes = {name: int(values.max()) + 1 for name, (values, _) in coded.items()}
-    sizes = {name: size for name, size in sizes.items() if 1 < size <= MOST}
+    sizes = {name: size for name, (values, _) in coded.items() if 1 < (size := int(values.max()) + 1) <= MOST}
     if left_out := [name for name in coded if name not in sizes]:
         logger.warning("%s: no factors are made of %s (constant, or over %d texts)", path, ", ".join(left_out), MOST)
     if not sizes:
@@ -97,8 +95,7 @@ def _coded(column: pd.Series) -> tuple[np.ndarray, list[float] | None]:
     number = pd.api.types.is_numeric_dtype(column)
     column = column.astype(float if number else str)
     values, codes = np.unique(column, return_inverse=True)
-    whole = not number or (values == np.round(values)).all()
-    if len(values) <= (MOST if whole else BINS) or not number:
+    if not number or len(values) <= (MOST if (values == np.round(values)).all() else BINS):
         return codes, None
     codes, edges = pd.qcut(column, BINS, labels=False, retbins=True, duplicates="drop")
     return codes.to_numpy().astype(np.int64), [float(edge) for edge in edges]

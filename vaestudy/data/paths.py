@@ -16,9 +16,7 @@ def resolve(path: str | Path) -> Path:
     """An absolute path; `~` is the home folder, and a relative path may start here, at the project or its notebooks.
 
     Of several folders that this could mean the first that exists is taken; if none does, the one at the project.
-
-    Raises:
-        InputError: a path that this system does not know, or may not look at.
+    InputError for a path that this system does not know, or may not look at.
     """
     root = project_root()
     try:

@@ -26,41 +26,24 @@ UNKNOWN = dict.fromkeys(("train", "valid", "test"))
 
 @dataclass(frozen=True)
 class DataSetInfo:
-    """What is known of a data set before anything is rendered or read.
+    """What is known of a data set before anything is rendered or read."""
 
-    Attributes:
-        name: what `load` calls it.
-        loader: (side, split, folder, download) -> ImageSet.
-        image_sizes: the sides in pixels that it comes in.
-        default_image_size: the side if none is asked for.
-        channels: 1 or 3.
-        splits: each with its number of images, None where that depends on the files.
-        labels: "grid" (each combination of the factors once), "factors" (combinations drawn at random), "class",
-            "attributes" (binary), "none", or "labels.csv": what such a file beside the images says, if there is one.
-        factors: the names of the factors and their numbers of values, as far as they are known without the files.
-        how_to_get: where it comes from and where its files belong.
-        needs_data_dir: whether `data_dir` has no default.
-        known: what `labels.csv` says of the images to train on, where `about` has found such a file.
-    """
-
-    name: str
-    loader: Callable[[int, str, Path, bool], ImageSet]
-    image_sizes: Sequence[int]
-    default_image_size: int
-    channels: int
-    splits: Mapping[str, int | None]
+    name: str  # what `load` calls it
+    loader: Callable[[int, str, Path, bool], ImageSet]  # of side, split, folder, and whether it may download
+    image_sizes: Sequence[int]  # the sides in pixels that it comes in
+    default_image_size: int  # the side if none is asked for
+    channels: int  # 1 or 3
+    splits: Mapping[str, int | None]  # each with its number of images, None where that depends on the files
+    # "grid": each combination of the factors once; "factors": combinations drawn at random; "attributes": binary;
+    # "labels.csv": what such a file beside the images says, if there is one.
     labels: Literal["grid", "factors", "class", "attributes", "none", "labels.csv"]
-    factors: Mapping[str, int] = field(default_factory=dict)
-    how_to_get: str = ""
-    needs_data_dir: bool = False
-    known: Factors | None = None
+    factors: Mapping[str, int] = field(default_factory=dict)  # each with its number of values, as far as known by now
+    how_to_get: str = ""  # where it comes from and where its files belong
+    needs_data_dir: bool = False  # whether `data_dir` has no default
+    known: Factors | None = None  # what `labels.csv` says of the images to train on, where `about` has found it
 
     def check(self, image_size: int | None, split: str = "train") -> int:
-        """The side that `load` would give.
-
-        Raises:
-            InputError: a size or a split that the set does not have.
-        """
+        """The side that `load` would give; InputError for a size or a split that the set does not have."""
         side = self.default_image_size if image_size is None else image_size
         if type(side) is not int or side not in self.image_sizes:
             raise InputError(f"{self.name} has image_size {_listed(self.image_sizes)}, not {side!r}")
@@ -70,11 +53,7 @@ class DataSetInfo:
         return side
 
     def folder(self, data_dir: Folder) -> Path:
-        """Where its files are, `default_dir()` if None is named.
-
-        Raises:
-            InputError: none is named and the set has no default, or no set can be in it.
-        """
+        """Where its files are; InputError for None if the set has no default, or a folder that no set can be in."""
         if self.needs_data_dir and not data_dir:
             raise InputError(f"dataset {self.name!r} needs data_dir: the directory that holds your images")
         return resolve(data_dir) if data_dir else default_dir()
@@ -123,11 +102,8 @@ def about(name: str, data_dir: Folder = None) -> DataSetInfo:
     """What is known of a data set, without rendering it or reading an image.
 
     Of a folder of images that is there the files are counted and its `labels.csv` is read: "labels" becomes "factors"
-    or "none".
-
-    Raises:
-        InputError: an unknown name, a `data_dir` that cannot be read, a folder without images, or a `labels.csv` that
-            does not fit them.
+    or "none". InputError for an unknown name, a `data_dir` that cannot be read, a folder without images, or a
+    `labels.csv` that does not fit them.
     """
     if name not in REGISTRY:
         raise InputError(f"unknown dataset {name!r}: choose from {', '.join(REGISTRY)}")

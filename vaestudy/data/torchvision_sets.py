@@ -33,10 +33,7 @@ def mnist(side: int, split: str, data_dir: Path, download: bool, *, name: str = 
     """MNIST or Fashion-MNIST: 60,000 or 10,000 grey images with their class, 28x28 or zero-padded to 32x32.
 
     Padding by 2 is NVAE's choice (Vahdat and Kautz 2020, sec. 4). The four IDX files are looked for in
-    `data_dir/MNIST/raw` or `data_dir/FashionMNIST/raw`, plain or as `.gz`.
-
-    Raises:
-        InputError: files that are missing or damaged.
+    `data_dir/MNIST/raw` or `data_dir/FashionMNIST/raw`, plain or as `.gz`. InputError where one is missing or damaged.
     """
     raw = data_dir / IDX_SETS[name] / "raw"
     with reading(f"cannot read {name} in {raw}", ADVICE[name]):
@@ -72,10 +69,8 @@ def cifar10(side: int, split: str, data_dir: Path, download: bool) -> ImageSet:
     """CIFAR-10: 50,000 or 10,000 colour images of 32x32 with their class.
 
     The batches are looked for in `data_dir/cifar-10-batches-py`, or in the archive that holds them in `data_dir`. They
-    are pickles, opened by torchvision only if their digests are the published ones.
-
-    Raises:
-        InputError: files that are missing or damaged.
+    are pickles, opened by torchvision only if their digests are the published ones. InputError where any is missing or
+    damaged.
     """
     from torchvision.datasets import CIFAR10
 
