@@ -50,10 +50,8 @@ def cached_array(path: Path, shape: Shape, pieces: Pieces, **about: object) -> t
     Room is taken once the first piece is there, so that files which cannot be used are refused before that. A call
     that was stopped goes on behind the rows that it has left. The array is mapped into memory, and writes to it stay
     private. Its details, in a `.json` file beside it, are `about`, the rows left black ("unreadable") and the sha256
-    of the bytes ("checksum").
-
-    Raises:
-        InputError: the folder cannot be written or has too little room, or no row can be had.
+    of the bytes ("checksum"). InputError for a folder that cannot be written or has too little room, and where no row
+    can be had.
     """
     try:
         if (found := _found(path, shape)) is None:

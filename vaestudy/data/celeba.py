@@ -23,7 +23,6 @@ ADVICE = (
     f"put {IMAGES}/ (unzipped), {PARTITION}.txt and {ATTRIBUTES}.txt from {PAGE}, the same lists as .csv, "
     "or parquet files of the splits into celeba in data_dir"
 )
-# fmt: off
 NAMES = (
     "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips", "Big_Nose",
     "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin", "Eyeglasses",
@@ -31,8 +30,7 @@ NAMES = (
     "Narrow_Eyes", "No_Beard", "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline", "Rosy_Cheeks",
     "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat", "Wearing_Lipstick",
     "Wearing_Necklace", "Wearing_Necktie", "Young",
-)
-# fmt: on
+)  # fmt: skip
 
 
 def celeba(side: int, split: str, data_dir: Path, download: bool) -> ImageSet:

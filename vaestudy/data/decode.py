@@ -128,10 +128,8 @@ def decode_all(
     """Some files of a folder, or the photographs `held` by them, with "checksum" and "unreadable" (rows left black).
 
     They are decoded by several processes where that pays, and kept in `cache_dir` under a name of the files' content
-    and the recipe. A call that was stopped goes on where it was.
-
-    Raises:
-        InputError: a file cannot be opened, none can be decoded, or the cache cannot be written.
+    and the recipe. A call that was stopped goes on where it was. InputError where a file cannot be opened, none can
+    be decoded, or the cache cannot be written.
     """
     paths = [folder / file for file in files]
     count, photographs = held or (len(paths), lambda start: paths[start:])

@@ -19,10 +19,8 @@ class Factors:
     """Integer factors of variation: a name, a number of values and one column each.
 
     Without a table (n, factors) they form a full grid in row-major order, the last one fastest: image i of the set
-    has the factor values `unravel_index(i, sizes)`.
-
-    Raises:
-        InputError: names, sizes and table that do not fit each other, or values that are not 0 to size - 1.
+    has the factor values `unravel_index(i, sizes)`. InputError for names, sizes and table that do not fit each other,
+    or values that are not 0 to size - 1.
     """
 
     def __init__(self, names: Sequence[str], sizes: Sequence[int], table: np.ndarray | None = None):
@@ -45,9 +43,8 @@ class Factors:
     def values(self, index: Index) -> Int64[np.ndarray, "n factors"]:
         """Factor values of some images."""
         index = np.arange(len(self))[index] if isinstance(index, slice) else torch.as_tensor(index).long().cpu().numpy()
-        if self.table is not None:
-            return self.table[index].astype(np.int64)
-        return np.stack(np.unravel_index(index, self.sizes), axis=1).astype(np.int64)
+        values = np.stack(np.unravel_index(index, self.sizes), axis=1) if self.table is None else self.table[index]
+        return values.astype(np.int64)
 
     def index(self, values: Int[np.ndarray, "n factors"]) -> Int64[np.ndarray, " n"]:
         """Where the images with these factor values stand in a full grid."""
@@ -60,8 +57,7 @@ class Factors:
 class ImageSet:
     """Images in bytes or in bits, made into float32 only batch by batch and on the device that holds them.
 
-    Raises:
-        InputError: storage that is not uint8 or does not fit `shape`, or factors of another number of images.
+    InputError for storage that is not uint8 or does not fit `shape`, or factors of another number of images.
     """
 
     name: str  # for people and for a run's identity
@@ -87,17 +83,14 @@ class ImageSet:
     def from_array(cls, pixels: np.ndarray | Tensor, factors: Factors | None = None, name: str = "array") -> "ImageSet":
         """Anyone's own images: bytes (n, c, h, w) of one or three channels, or floats in [0, 1], rounded to bytes.
 
-        Raises:
-            InputError: channels that come last or not at all, floats beyond [0, 1], or factors of another length.
+        InputError for channels that come last or not at all, floats beyond [0, 1], or factors of another length.
         """
         pixels = pixels if isinstance(pixels, Tensor) else torch.tensor(np.ascontiguousarray(pixels))
         if pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
             last = pixels.ndim == 4 and pixels.shape[3] in (1, 3)
             advice = "channels come second: pixels.transpose(0, 3, 1, 2)" if last else "1 or 3 channels come second"
             raise InputError(f"pixels must be (n, c, h, w), not {tuple(pixels.shape)}; {advice}")
-        if pixels.dtype == torch.bool:
-            pixels = pixels.float()
-        if pixels.is_floating_point():
+        if pixels.dtype == torch.bool or pixels.is_floating_point():
             if not ((pixels >= 0) & (pixels <= 1)).all():
                 raise InputError("floating-point pixels must lie in [0, 1]: divide by their white, or pass bytes")
             pixels = (pixels * 255).round().to(torch.uint8)

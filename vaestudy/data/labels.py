@@ -28,10 +28,7 @@ def read_labels(folder: Path, names: Sequence[str]) -> tuple[Factors, dict] | No
     Each distinct whole number or text is one value of the factor, in ascending order. Continuous numbers, and whole
     numbers of more than 100 values, are put into at most 10 bins of about as many images each; the note names their
     edges. Columns that are the same everywhere, or texts of more than 100 kinds, are left out, with a warning.
-
-    Raises:
-        InputError: a file that is no table, lists an image twice or not at all, has gaps, or two names that are shown
-            alike.
+    InputError for a file that is no table, lists an image twice or not at all, has gaps, or two names shown alike.
     """
     path = folder / FILE
     if not path.exists():

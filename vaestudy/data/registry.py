@@ -1,8 +1,4 @@
-"""Every data set: one entry says what is known of it before anything is rendered or read, and how it is loaded.
-
-To add a data set, add one entry to `REGISTRY`. Its loader takes the side of the images in pixels, the split, the
-folder of the data files and whether it may download, and returns an `ImageSet`.
-"""
+"""Every data set: one entry says what is known of it before anything is rendered or read, and how it is loaded."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +25,7 @@ class DataSetInfo:
     """What is known of a data set before anything is rendered or read."""
 
     name: str  # what `load` calls it
-    loader: Callable[[int, str, Path, bool], ImageSet]  # of side, split, folder, and whether it may download
+    loader: Callable[[int, str, Path, bool], ImageSet]  # of side, split, folder of the files, whether it may download
     image_sizes: Sequence[int]  # the sides in pixels that it comes in
     default_image_size: int  # the side if none is asked for
     channels: int  # 1 or 3
