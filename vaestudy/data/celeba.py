@@ -41,7 +41,7 @@ def celeba(side: int, split: str, data_dir: Path, download: bool) -> ImageSet:
     filter (Vahdat and Kautz 2020; their "test" is the valid split). All three splits share one decoded array.
     InputError for missing files, or lists that disagree with each other or with the images.
     """
-    here = any((data_dir / name).exists() for name in LAYOUT[f"{PARTITION}.txt or .csv"])
+    here = any((data_dir / f"{PARTITION}{suffix}").exists() for suffix in (".txt", ".csv"))
     root = data_dir if here else data_dir / "celeba"
     if shards := sorted(root.glob("**/*.parquet")):
         marks, parts, decode = _from_parquet(root, shards)

@@ -63,29 +63,24 @@ def list_images(folder: Path) -> list[str]:
 
     InputError for a folder that is missing, unreadable or has no image.
     """
-    entered, found = set(), []
-    try:
-        for path, folders, names in os.walk(str(folder), followlinks=True, onerror=_raise):
-            about = os.stat(path)
-            if (about.st_dev, about.st_ino) in entered:
-                folders.clear()
-                continue
-            entered.add((about.st_dev, about.st_ino))
-            # Links come last: whether there are any does not change the names of what is reached without them.
-            inner = ((os.path.islink(os.path.join(path, name)), name) for name in folders if name[0] != ".")
-            folders[:] = [name for _, name in sorted(inner)]
-            prefix = "" if path == str(folder) else f"{Path(os.path.relpath(path, folder)).as_posix()}/"
-            images = (name for name in names if name[0] != "." and os.path.splitext(name)[1].lower() in LISTED)
-            found += [prefix + name for name in images]
-    except OSError as error:
-        raise InputError(f"cannot read the images in {folder}: {error.strerror} ({error.filename})") from error
+    entered, found, barred = set(), [], []
+    for path, folders, names in os.walk(str(folder), followlinks=True, onerror=barred.append):
+        about = os.stat(path)
+        if (about.st_dev, about.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((about.st_dev, about.st_ino))
+        # Links come last: whether there are any does not change the names of what is reached without them.
+        inner = ((os.path.islink(os.path.join(path, name)), name) for name in folders if name[0] != ".")
+        folders[:] = [name for _, name in sorted(inner)]
+        prefix = "" if path == str(folder) else f"{Path(os.path.relpath(path, folder)).as_posix()}/"
+        images = (name for name in names if name[0] != "." and os.path.splitext(name)[1].lower() in LISTED)
+        found += [prefix + name for name in images]
+    if barred:
+        raise InputError(f"cannot read the images in {folder}: {barred[0].strerror} ({barred[0].filename})")
     if not found:
         raise InputError(f"{folder} holds no images ({' '.join(sorted(SUFFIXES))})")
     return sorted(found)
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def content_digest(folder: Path, names: list[str], cache_dir: Path) -> str:

@@ -1,6 +1,5 @@
 """Downloads: to a temporary name, gone on with after an interruption, verified, and then renamed."""
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,7 +32,7 @@ def fetch(addresses: Sequence[str], md5: str, target: Path) -> None:
         if digest_of(partial, "md5") != md5:
             partial.unlink()
             raise OSError(f"what {address} sent is not the published {target.name}")
-        os.replace(partial, target)
+        partial.replace(target)
 
 
 def _append(address: str, partial: Path) -> None:

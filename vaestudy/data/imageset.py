@@ -171,8 +171,8 @@ class ImageSet:
         """
         known = self.factors
         if known is None or not region or not set(region) <= set(known.names):
-            asked, names = ", ".join(region) or "no factor", ", ".join(known.names) if known else "none"
-            raise InputError(f"cannot hold out {asked}: the factors of {self.name} are {names}")
+            asked, names = ", ".join(region), ", ".join(known.names) if known else "none"
+            raise InputError(f"cannot hold out {asked or 'no factor'}: the factors of {self.name} are {names}")
         wanted = {name: [int(value) for value in values] for name, values in region.items()}
         columns = dict(zip(known.names, known.values(slice(None)).T, strict=True))
         inside = np.logical_and.reduce([np.isin(columns[name], values) for name, values in wanted.items()])

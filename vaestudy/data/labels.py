@@ -55,8 +55,7 @@ def read_labels(folder: Path, names: Sequence[str]) -> tuple[Factors, dict] | No
 
 def _table(path: Path) -> pd.DataFrame:
     with reading(f"cannot read {path}", "save it as a UTF-8 table of commas"):
-        with open(path, encoding="utf-8-sig") as file:
-            header = file.readline()
+        header = path.read_text("utf-8-sig").partition("\n")[0]
         separator = max(",;\t", key=header.count)
         how = {"encoding": "utf-8-sig", "skipinitialspace": True, "keep_default_na": False, "na_values": GAPS}
         read = partial(pd.read_csv, path, sep=separator, dtype={0: str}, **how)

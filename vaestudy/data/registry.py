@@ -44,8 +44,8 @@ class DataSetInfo:
         if type(side) is not int or side not in self.image_sizes:
             raise InputError(f"{self.name} has image_size {_listed(self.image_sizes)}, not {side!r}")
         if split not in self.splits:
-            known = f"split{'s' * (len(self.splits) > 1)} {', '.join(self.splits)}"
-            raise InputError(f"{self.name} has the {known}, not {split!r}")
+            offered = f"split{'s' * (len(self.splits) > 1)} {', '.join(self.splits)}"
+            raise InputError(f"{self.name} has the {offered}, not {split!r}")
         return side
 
     def folder(self, data_dir: Folder) -> Path:
