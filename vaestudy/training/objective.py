@@ -16,6 +16,9 @@ from torch.autograd.function import once_differentiable
 from vaestudy.errors import InputError, check_bounds, check_choices
 
 KINDS = ("beta", "capacity", "total_correlation")
+OfModels = Float[Tensor, "*models"]
+OfGroups = Float[Tensor, "*models groups"]
+OfLatents = Float[Tensor, "*models n d"]
 
 
 @dataclass(frozen=True)
@@ -26,15 +29,15 @@ class Objective:
         kind: beta: nll + β KL (Higgins et al., 2017, eq. 4). capacity: nll + γ |KL - C|, C rising linearly to
             `capacity` nats (Burgess et al., 2018, eq. 8). total_correlation: β on the total correlation alone
             (β-TCVAE, Chen et al., 2018, eq. 4 with α = γ = 1).
-        beta: the pressure on the latent channel, 0 or more; 1 is the plain VAE.
+        beta: 0 or more; 1 is the plain VAE.
         warmup: fraction of the training over which the KL weight rises linearly from 0 to beta.
-        capacity: C at the end, nats; for capacity.
-        gamma: γ; for capacity.
-        capacity_ramp: fraction of the training over which C rises; for capacity.
+        capacity: C at the end, nats.
+        gamma: γ, beside C.
+        capacity_ramp: fraction of the training over which C rises.
         min_kl_weight: the warm-up starts at this share of beta (NVAE: 1e-4).
         balance: while the warm-up lasts, groups that carry little for their size are charged less (NVAE, app. A).
-        group_kl_anneal: while the warm-up lasts, how many times dearer the last group starts than it ends, so that
-            the top groups are used before those of high resolution take over; 0 leaves all groups alike.
+        group_kl_anneal: how many times dearer than at its end the last group is where the warm-up starts, so that the
+            top groups come into use before it; 0 leaves all groups alike.
         spectral: λ on the spectral norms of the convolutions and the scales of batch norm (NVAE, sec. 3.2).
         spectral_start: λ at the start, from which it falls to `spectral` along with the warm-up; 0 keeps it constant.
 
@@ -88,48 +91,39 @@ class Objective:
 
 
 class Coefficients(NamedTuple):
-    """What is charged at one moment: tensors without rows for one model, or with one row a model."""
+    """What is charged at one moment."""
 
-    kl: Float[Tensor, "*models groups"]
-    gamma: Float[Tensor, "*models"]
-    capacity: Float[Tensor, "*models"]
-    total_correlation: Float[Tensor, "*models"]
+    kl: OfGroups
+    gamma: OfModels
+    capacity: OfModels
+    total_correlation: OfModels
 
 
 class LossTerms(NamedTuple):
     """What one batch costs: `loss` is minimised, the others are means over the batch in nats per image."""
 
-    loss: Float[Tensor, "*models"]
-    nll: Float[Tensor, "*models"]
-    kl: Float[Tensor, "*models groups"]
+    loss: OfModels
+    nll: OfModels
+    kl: OfGroups
 
 
 def coefficients(objectives: Sequence[Objective], progress: float, groups: int = 1) -> Coefficients:
     """The coefficients of several models, one row each, when this fraction of the training is done (on the CPU)."""
     rows = []
-    for objective in objectives:
-        weights, gamma, excess = objective.group_weights(progress, groups), 0.0, 0.0
-        if objective.kind == "beta":
-            weights = [objective.beta * weight for weight in weights]
-        elif objective.kind == "capacity":
-            weights, gamma = [0.0] * groups, objective.gamma
-        else:
-            excess = (objective.beta - 1) * objective.kl_weight(progress)
-        capacity = objective.capacity * min(1.0, progress / objective.capacity_ramp)
-        rows.append([*weights, gamma, capacity, excess])
+    for own in objectives:
+        pressure = {"beta": own.beta, "capacity": 0.0, "total_correlation": 1.0}[own.kind]
+        gamma = own.gamma if own.kind == "capacity" else 0.0
+        capacity = own.capacity * min(1.0, progress / own.capacity_ramp)
+        excess = (own.beta - 1) * own.kl_weight(progress) if own.kind == "total_correlation" else 0.0
+        rows.append([*(pressure * share for share in own.group_weights(progress, groups)), gamma, capacity, excess])
     table = torch.tensor(rows)
     return Coefficients(table[:, :groups], *table[:, groups:].unbind(1))
 
 
-def elbo_loss(
-    nll: Float[Tensor, "*models"],
-    kl: Float[Tensor, "*models groups"],
-    charged: Coefficients,
-    total_correlation: Float[Tensor, "*models"] | float = 0.0,
-) -> LossTerms:
-    """nll + Σ weight · KL + γ |KL - C| + weight · total correlation, from means over the batch in nats per image."""
+def elbo_loss(nll: OfModels, kl: OfGroups, charged: Coefficients, excess: OfModels | float) -> LossTerms:
+    """nll + Σ weight · KL + γ |KL - C| + weight · total correlation (`excess`), from means in nats per image."""
     price = (charged.kl * kl).sum(-1) + charged.gamma * (kl.sum(-1) - charged.capacity).abs()
-    return LossTerms(nll + price + charged.total_correlation * total_correlation, nll, kl)
+    return LossTerms(nll + price + charged.total_correlation * excess, nll, kl)
 
 
 def balance_sizes(group_shapes: Sequence[tuple[int, int, int]]) -> Float[Tensor, " groups"]:
@@ -148,12 +142,7 @@ def balance_weights(kl: Float[Tensor, "groups n"], sizes: Float[Tensor, " groups
     return share / share.mean()
 
 
-def total_correlation(
-    mean: Float[Tensor, "*models n d"],
-    log_std: Float[Tensor, "*models n d"],
-    sample: Float[Tensor, "*models n d"],
-    dataset_size: int,
-) -> Float[Tensor, "*models"]:
+def total_correlation(mean: OfLatents, log_std: OfLatents, sample: OfLatents, dataset_size: int) -> OfModels:
     """Total correlation of q(z) in nats, estimated from a batch with stratified weights.
 
     Chen et al. (2018), eq. 2 and App. C.2: of a batch of B images out of N the image that made the sample weighs 1/N,
@@ -183,13 +172,12 @@ class _TotalCorrelation(torch.autograd.Function):
         marginals = torch.log_softmax(log_q, -1)
         own = lambda table: torch.diagonal(table, dim1=-2, dim2=-1)  # noqa: E731
         value = own(product) - own(joint) - (own(log_q) - own(marginals)).sum(-2)
-        if any(ctx.needs_input_grad):
-            slope = marginals.exp_().neg_().add_(joint.exp_()[..., None, :, :])
-            by_s = slope * s
-            to_mean = by_s.sum(-2) * inverse
-            to_sample = -(by_s @ inverse[..., None])[..., 0]
-            to_log_std = by_s.mul_(s).sum(-2) - slope.sum(-2)
-            ctx.save_for_backward(to_mean, to_log_std, to_sample)
+        slope = marginals.exp_().neg_().add_(joint.exp_()[..., None, :, :])
+        by_s = slope * s
+        to_mean = by_s.sum(-2) * inverse
+        to_sample = -(by_s @ inverse[..., None])[..., 0]
+        to_log_std = by_s.mul_(s).sum(-2) - slope.sum(-2)
+        ctx.save_for_backward(to_mean, to_log_std, to_sample)
         return value.mean(-1)
 
     @staticmethod
