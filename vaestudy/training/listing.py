@@ -20,14 +20,11 @@ SETTINGS = ("latent_dim", "network", "channels", "blocks")
 def settings_of(config: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a run's configuration says in a few words: model, β, seed, data and images to train on."""
     (kind, model), (_, images) = (next(iter(part.items())) for part in config[:2])
-    recipe = config[2]
-    sizes = [
-        f"{name.replace('_dim', 's')} {model[name]}" for name in SETTINGS if isinstance(model, dict) and name in model
-    ]
-    side = "x".join(map(str, images["shape"][1:])) if isinstance(images, dict) else ""
-    name = images["name"] if isinstance(images, dict) else "own images"
-    about = {"model": f"{kind} ({', '.join(sizes)})" if sizes else kind, "β": float(recipe["objective"]["beta"])}
-    return about | {"seed": recipe["seed"], "data": f"{name} {side}".strip(), "images": recipe["images"]}
+    known, recipe = model if isinstance(model, dict) else {}, config[2]
+    sizes = ", ".join(f"{name.replace('_dim', 's')} {known[name]}" for name in SETTINGS if name in known)
+    data = f"{images['name']} {'x'.join(map(str, images['shape'][1:]))}" if isinstance(images, dict) else "own images"
+    about = {"model": f"{kind} ({sizes})" if sizes else kind, "β": float(recipe["objective"]["beta"])}
+    return about | {"seed": recipe["seed"], "data": data.strip(), "images": recipe["images"]}
 
 
 def runs(root: Path | str | None = None) -> pd.DataFrame:
@@ -43,22 +40,15 @@ def runs(root: Path | str | None = None) -> pd.DataFrame:
 
 
 def _row(run: Run) -> dict[str, Any]:
-    record = run.record if run.finished else {}
-    return {
-        "stage": run.path.name.rpartition("-")[0],
-        **settings_of(run.config),
-        "seen": run.images_seen,
-        "state": "finished" if run.finished else "unfinished",
-        "ELBO, nats": record.get("training", {}).get("elbo_nats"),
-        "seconds": record.get("provenance", {}).get("seconds"),
-        "folder": str(run.path),
-    }
+    row = {"stage": run.path.name.rpartition("-")[0], **settings_of(run.config), "seen": run.images_seen}
+    row |= {"state": "finished" if run.finished else "unfinished", "folder": str(run.path)}
+    training, provenance = (run.record.get(part, {}) for part in ("training", "provenance"))
+    return row | {"ELBO, nats": training.get("elbo_nats"), "seconds": provenance.get("seconds")}
 
 
 def scores(folder: Path | str) -> dict[str, str]:
     """What was measured of a finished run beside its training: the bound on held-out images and the score card."""
-    run = Run(folder, nn.Module())
-    record = run.record if run.finished else {}
+    record = Run(folder, nn.Module()).record
     found = {f"held-out {label(name)}": fixed(value, 3) for name, value in record.get("test", {}).items()}
     for row in record.get("score_card", []):
         known = {name: row[name] for name in ("value", "floor", "ceiling") if isinstance(row[name], float)}
@@ -78,12 +68,9 @@ def open_run(run: Run | Path | str) -> Run:
     if not (folder / "record.json").exists():
         raise InputError(f"{run} is no finished run: `python -m vaestudy runs` lists those that are there")
     ((kind, config),) = Run(folder, nn.Module()).config[0].items()
-    if kind == "VAE":
-        model = VAE(tuple(config.pop("shape")), **config)
-    elif kind == "NVAE":
-        model = NVAE(NVAEConfig(**config))
-    else:
+    if kind not in ("VAE", "NVAE"):
         raise InputError(f"{folder} holds a {kind}, which this library cannot build: call fit again and pass its run")
+    model = VAE(tuple(config.pop("shape")), **config) if kind == "VAE" else NVAE(NVAEConfig(**config))
     opened = Run(folder, model)
     opened.load()
     return opened

@@ -66,8 +66,7 @@ class Run:
     FILES = ("config.json", "metrics.jsonl", "model.safetensors", "record.json")
 
     def __init__(self, path: Path | str, model: nn.Module):
-        self.path = Path(path)
-        self.model = model
+        self.path, self.model = Path(path), model
 
     def __repr__(self) -> str:
         state = "finished" if self.finished else f"{self.images_seen:,} images seen"
@@ -87,14 +86,13 @@ class Run:
 
     @property
     def record(self) -> dict:
-        """What came out: "config", "provenance", "training" (the last line of the log), and what was added."""
-        return json.loads((self.path / "record.json").read_text())
+        """What came out: "config", "provenance", "training" (the last line of the log), and what was added; nothing
+        before the end."""
+        return json.loads((self.path / "record.json").read_text()) if self.finished else {}
 
-    def update_record(self, **values: Any) -> dict:
-        """Add entries to the record, and return all of it."""
-        record = {**(self.record if self.finished else {}), **canonical(values)}
-        write_json(self.path / "record.json", record)
-        return record
+    def update_record(self, **values: Any) -> None:
+        """Add entries to the record."""
+        write_json(self.path / "record.json", self.record | canonical(values))
 
     @property
     def recipe(self) -> dict:
@@ -136,15 +134,14 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """One row of a table of provenance."""
-        known = self.provenance
-        versions = {name: known[name] for name in ("vaestudy", "python", "torch", "numpy")}
+        known, training = self.provenance, self.record["training"]
         commit = (known["commit"] or "unknown")[:10] + ("+" if known["modified"] else "")
-        about = {"run": self.path.name, "commit": commit, "processor": known["cpu"], "device": known["device"]}
-        about |= {"precision": known["precision"], "seed": known["seed"]}
-        about |= {"seconds": known["seconds"], "peak memory, GiB": known["peak_memory_gib"]}
+        about = {"run": self.path.name, "commit": commit, "processor": known["cpu"]}
+        about |= {name: known[name] for name in ("device", "precision", "seed", "seconds")}
+        about |= {"peak memory, GiB": known["peak_memory_gib"]}
         troubles = {"steps left out": "steps_skipped", "times gone back": "rollbacks"}
-        training = self.record["training"]
         about |= {name: training[key] for name, key in troubles.items() if training.get(key)}
+        versions = {name: known[name] for name in ("vaestudy", "python", "torch", "numpy")}
         return about | {"checksum": known["data_checksum"][:12], "versions": versions}
 
     def codes(
@@ -162,61 +159,55 @@ class Run:
         Maps of latents are pooled to their mean over space, or flattened whole. Factors are None where none are known.
         """
 
-        def encode(x: torch.Tensor) -> list[np.ndarray]:
+        def encode(x: torch.Tensor) -> list[torch.Tensor]:
             latents = self.model.encode(x, draw=draws) if draws else self.model.encode(x)
-            if pooled:
-                latents = [group.flatten(2).mean(2) if group.ndim > 2 else group for group in latents]
-            return [group.flatten(1).cpu().numpy() for group in latents]
+            return [group.flatten(2).mean(2) if pooled and group.ndim > 2 else group.flatten(1) for group in latents]
 
-        index = np.arange(len(images)) if index is None else np.asarray(index)
         groups = [np.concatenate(group) for group in self.by_batch(encode, images, batch, index)]
-        return groups, None if images.factors is None else images.factors.values(index).repeat(max(draws, 1), axis=0)
+        rows = slice(None) if index is None else index
+        return groups, None if images.factors is None else images.factors.values(rows).repeat(max(draws, 1), axis=0)
 
     def kl_by_latent(self, images: Any, index: Any = None) -> list[np.ndarray]:
         """Mean KL in nats of each latent variable over some images, one array a group, top first.
 
         The KL of a lower group depends on what is drawn above it.
         """
-
-        def sums(x: torch.Tensor) -> list[np.ndarray]:
-            return [group.double().sum(0).cpu().numpy() for group in self.model.kl_per_latent(x)]
-
+        sums = lambda x: [group.double().sum(0) for group in self.model.kl_per_latent(x)]  # noqa: E731
         count = len(images) if index is None else len(index)
         return [sum(parts) / count for parts in self.by_batch(sums, images, 500, index)]
 
     def bound(self, images: Any, batch: int = 500) -> dict[str, float]:
         """The ELBO and its parts over a set of images: means in nats per image, and bits per dimension."""
-
-        def sums(x: torch.Tensor) -> list[float]:
-            return torch.stack([part.double().sum() for part in self.model(x)[:2]]).tolist()
-
-        nll, kl = (sum(parts) / len(images) for parts in self.by_batch(sums, images, batch))
+        sums = lambda x: [part.double().sum() for part in self.model(x)[:2]]  # noqa: E731
+        nll, kl = (float(sum(parts)) / len(images) for parts in self.by_batch(sums, images, batch))
         bits = (nll + kl) / math.log(2) / math.prod(images.shape)
         return {"elbo_nats": -nll - kl, "nll_nats": nll, "kl_nats": kl, "bits_per_dim": bits}
 
     def log_weights(self, images: Any, samples: int, batch: int = 25) -> np.ndarray:
         """log p(x, z) - log q(z|x) at `samples` draws of z for each image, nats (n, samples)."""
 
-        def weights(x: torch.Tensor) -> list[np.ndarray]:
+        def weights(x: torch.Tensor) -> list[torch.Tensor]:
             draws = [self.model.log_weights(x, min(100, samples - k)) for k in range(0, samples, 100)]
-            return [torch.cat(draws, 1).double().cpu().numpy()]
+            return [torch.cat(draws, 1).double()]
 
         batch = min(batch, LARGEST // (min(100, samples) * math.prod(images.shape)))
-        (found,) = self.by_batch(weights, images, batch)
-        return np.concatenate(found)
+        return np.concatenate(self.by_batch(weights, images, batch)[0])
 
     @torch.no_grad()
-    def by_batch(self, function: Callable, images: Any, batch: int, index: Any = None) -> list[tuple]:
-        """What `function` lists for each batch of images: a tuple of all batches for each place in its list.
+    def by_batch(self, function: Callable, images: Any, batch: int, index: Any = None) -> list[tuple[np.ndarray, ...]]:
+        """The tensors that `function` lists for each batch of images: for each place in the list a tuple over batches.
 
-        A batch has no more numbers than `LARGEST`: images of side 256 come a hundred or two at a time. Each
-        call draws the same noise.
+        A batch has no more numbers than `LARGEST`: images of side 256 come a hundred or two at a time. Each call draws
+        the same noise.
         """
+
+        def arrays(rows: np.ndarray) -> list[np.ndarray]:
+            return [tensor.cpu().numpy() for tensor in function(images.batch(rows).to(self.device))]
+
         index = np.arange(len(images)) if index is None else np.asarray(index)
         batch = max(1, min(batch, LARGEST // math.prod(images.shape)))
-        parts = np.split(index, range(batch, len(index), batch))
         with noise_from(0, self.device):
-            return list(zip(*(function(images.batch(part).to(self.device)) for part in parts), strict=True))
+            return list(zip(*map(arrays, np.split(index, range(batch, len(index), batch))), strict=True))
 
     def load(self) -> None:
         """Put the finished weights into the model."""

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +41,11 @@ class Grid:
     capacities: Sequence[float | int] = ()
 
     def __post_init__(self):
-        for name in ("betas", "latent_dims", "seeds", "objectives", "capacities"):
-            values = tuple(getattr(self, name))
+        for field in fields(self):
+            values = tuple(getattr(self, field.name))
             if len(set(values)) < len(values):
-                raise InputError(f"{name} of the grid has a value twice: {values}")
-            object.__setattr__(self, name, values)
+                raise InputError(f"{field.name} of the grid has a value twice: {values}")
+            object.__setattr__(self, field.name, values)
         if not self.objectives or any(not list(self.pressures(kind)) for kind in self.objectives):
             raise InputError("the grid is empty: give betas (or capacities) and objectives at least one value")
         if not self.latent_dims or not self.seeds or min(self.latent_dims) < 1:
@@ -81,10 +81,7 @@ def codes(runs: Sequence[Run], images, index=None, *, draws: int = 0, batch: int
 
     def encode(stack: Stack, x: Tensor) -> Tensor:
         mean, log_std = stack.posterior(x)
-        if not draws:
-            return mean
-        mean, log_std = (part.repeat_interleave(draws, 1) for part in (mean, log_std))
-        return mean + log_std.exp() * torch.randn(mean.shape[1:], device=mean.device)
+        return _drawn(*(part.repeat_interleave(draws, 1) for part in (mean, log_std))) if draws else mean
 
     return [np.concatenate(parts) for parts in by_stack(runs, encode, images, batch, index)]
 
@@ -93,10 +90,9 @@ def bounds(runs: Sequence[Run], images, batch: int = 500) -> list[dict]:
     """Of every run of a sweep at once what `Run.bound` says in nats, and what `Run.kl_by_latent` does."""
 
     def sums(stack: Stack, x: Tensor) -> Tensor:
-        mean, log_std = stack.posterior(x)
-        z = mean + log_std.exp() * torch.randn(mean.shape[1:], device=mean.device)
-        nll = -stack.log_prob(stack.decoder(z), x)
-        return torch.cat([nll[..., None], gaussian_kl(mean, log_std)], 2).double().sum(1)
+        posterior = stack.posterior(x)
+        nll = -stack.log_prob(stack.decoder(_drawn(*posterior)), x)
+        return torch.cat([nll[..., None], gaussian_kl(*posterior)], 2).double().sum(1)
 
     found = []
     for nll, *kl in (np.sum(parts, axis=0) / len(images) for parts in by_stack(runs, sums, images, batch)):
@@ -104,23 +100,24 @@ def bounds(runs: Sequence[Run], images, batch: int = 500) -> list[dict]:
     return found
 
 
+def _drawn(mean: Tensor, log_std: Tensor) -> Tensor:
+    """A draw for each posterior; the noise is that of each run by itself."""
+    return mean + log_std.exp() * torch.randn(mean.shape[1:], device=mean.device)
+
+
 def by_stack(
     runs: Sequence[Run], function: Callable[[Stack, Tensor], Tensor], images, batch: int, index=None
 ) -> list[tuple[np.ndarray, ...]]:
     """What a function of many models and their images (k, n, c, h, w) gives for each model, batch by batch.
 
-    Models of one latent size are computed at once, as many as keep a batch within `LARGEST_STACK` numbers. The noise is
-    that of each run by itself.
+    Models of one latent size are computed at once, as many as keep a batch within `LARGEST_STACK` numbers.
     """
-    found, sizes = {}, [run.model.config.latent_dim for run in runs]
+    found, sizes = {}, np.array([run.model.config.latent_dim for run in runs])
     at_once = max(1, LARGEST_STACK // (images.dims * batch))
     for size in set(sizes):
-        alike = [i for i, own in enumerate(sizes) if own == size]
-        for members in (alike[start : start + at_once] for start in range(0, len(alike), at_once)):
+        (alike,) = np.nonzero(sizes == size)
+        for members in np.split(alike, range(at_once, len(alike), at_once)):
             stack = Stack([runs[i].model for i in members]).to(runs[0].device)
-
-            def of_each(x: Tensor, stack: Stack = stack) -> list[np.ndarray]:
-                return list(function(stack, x.expand(len(stack), *x.shape)).cpu().numpy())
-
+            of_each = lambda x, stack=stack: function(stack, x.expand(len(stack), *x.shape))  # noqa: E731
             found |= zip(members, runs[0].by_batch(of_each, images, batch, index), strict=True)
     return [found[i] for i in range(len(runs))]
