@@ -26,10 +26,7 @@ class Terminated(SystemExit):
 
 @contextmanager
 def stop_requests(tell: Callable[[], Any] = lambda: None) -> Iterator[list[type[BaseException]]]:
-    """A list that SIGTERM and Ctrl-C fill with what to raise once it suits; a second one acts at once.
-
-    `tell` is called when the first one comes.
-    """
+    """A list that SIGTERM and Ctrl-C fill with what to raise once it suits, and `tell`; a second one acts at once."""
     requested: list[type[BaseException]] = []
 
     def note(number: int, _frame: Any) -> None:
@@ -71,8 +68,7 @@ def status(run: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
         return 141
     except (KeyboardInterrupt, Terminated) as stop:
-        number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
-        found, words = 128 + number, str(stop) or GOES_ON
+        found, words = getattr(stop, "code", 128 + signal.SIGINT), str(stop) or GOES_ON
     except (InputError, NotebookError) as error:
         found, words = 2 if isinstance(error, InputError) else 1, str(error)
     except OSError as error:

@@ -20,8 +20,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     torch.save(state, buffer)
     with replacing(folder / f"checkpoint-{step:012d}-{_checksum(buffer.getbuffer())}.pt") as temporary:
         temporary.write_bytes(buffer.getbuffer())
-    for path in _newest_first(folder)[KEPT:]:
-        path.unlink(missing_ok=True)
+    remove(folder, keep=KEPT)
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
@@ -35,9 +34,9 @@ def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | N
     return None
 
 
-def remove(folder: Path) -> None:
-    """Take all checkpoints of a folder away."""
-    for path in _newest_first(folder):
+def remove(folder: Path, keep: int = 0) -> None:
+    """Take the checkpoints of a folder away, but for the newest ones that are to be kept."""
+    for path in _newest_first(folder)[keep:]:
         path.unlink(missing_ok=True)
 
 

@@ -37,15 +37,14 @@ class Training:
         lr_decay_from: fraction of the images after which it falls along a half cosine; 1 keeps it constant.
         min_lr_ratio: share of the learning rate that is left at the end.
         ema: decay of the averaged weights a step; 0 keeps the last weights.
-        grad_skip_factor: a step whose gradient norm is this many times its running mean, or not finite, is left out;
-            0 leaves out only what is not finite.
+        grad_skip_factor: a step whose gradient norm is this many times its running mean is left out, as every one is
+            that is not finite; 0 leaves out those alone.
         flip: mirror each image with probability 1/2.
         precision: fp32, bf16, or auto (bf16 on CUDA, and on CPUs that have it for models that gain from it).
         compile: compile the model with torch.compile: whole, or on CUDA, if many of its parts are alike, these.
-        micro_batches: equal parts of each batch, each with noise and batch statistics of its own. Processes share them
-            out, so their number does not change the result; one process takes them in turn, with memory for one.
-        sync_norm: batch norm takes its statistics from the parts that all processes have at hand, not from its own;
-            for small parts, at the price of a message for each layer.
+        micro_batches: equal parts of each batch, each with noise and batch statistics of its own, which processes share
+            out or one process takes in turn, with the same result.
+        sync_norm: batch norm takes its statistics from the parts that all processes have at hand, not from its own.
         log_every: images between two lines of the log.
         seed: of the order of the images and of the noise.
         objective: what is minimised.
@@ -119,10 +118,7 @@ def make_optimizer(training: Training, parameters: list[nn.Parameter]) -> torch.
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Put a rate in force without a word between host and device."""
     for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
+        group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
 
 
 class EpochSampler:
@@ -149,12 +145,9 @@ def derive_seed(*numbers: int) -> int:
 def seed_step(seed: int, step: int, micro_batch: int = 0, generator: torch.Generator | None = None) -> None:
     """Start the noise of a step, that of `generator` or the global one, from (seed, step, micro batch) alone."""
     number = derive_seed(seed, step, 1 + micro_batch)
-    if generator is not None:
-        generator.manual_seed(number)
-        return
     # torch.manual_seed would visit every backend, 0.2 ms a step.
-    torch.default_generator.manual_seed(number)
-    if torch.cuda.is_initialized():
+    (generator or torch.default_generator).manual_seed(number)
+    if generator is None and torch.cuda.is_initialized():
         torch.cuda.manual_seed(number)
 
 

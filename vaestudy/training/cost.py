@@ -88,17 +88,14 @@ class Cost:
 
 
 def cost(model: nn.Module, training: Training, images: int, *, models: int = 1) -> Cost:
-    """Count a training of `model` on so many images, or of so many models trained as one program.
-
-    The model may be on any device; it is copied onto the meta device.
-    """
+    """Count a training of `model`, on any device, with so many images, or of so many models as one program."""
     batch, parts = min(training.batch, images), training.micro_batches
     shadow, share = copy.deepcopy(model).to("meta").train(), batch / parts
     two, four = (_operations(shadow, training, count) for count in (2, 4))
     flops, moved = ((four - two) / 2).clip(0).T  # for each image more
     per_part = [two[:, 0] + flops * (share - 2), (two[:, 1] - 2 * moved).clip(0), moved * share]
     tensors = list(shadow.parameters())
-    weights = models * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    weights = models * sum(tensor.nbytes for tensor in tensors)
     passes = _OPTIMIZER + _AVERAGE * (training.ema > 0) + _UNDO * _changed(training) * (training.grad_skip_factor > 0)
     return Cost(
         parameters=sum(tensor.numel() for tensor in tensors),
@@ -110,11 +107,8 @@ def cost(model: nn.Module, training: Training, images: int, *, models: int = 1) 
 
 
 def step_memory(model: nn.Module, training: Training, images: int) -> tuple[float, float]:
-    """Bytes that a step with so many images needs: of weights and what belongs to them, and of activations, as fp32.
-
-    The model may be on any device.
-    """
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    """Bytes that a step with so many images needs: of weights and what belongs to them, and of activations, as fp32."""
+    weights = sum(parameter.nbytes for parameter in model.parameters())
     # The weights' gradients, all that a step changes, and what undoes the step.
     copies = 1 + _changed(training) * (1 + (training.grad_skip_factor > 0))
     share = min(training.batch, images) / training.micro_batches
@@ -129,7 +123,7 @@ def _changed(training: Training) -> int:
 def kept_per_image(model: nn.Module) -> int:
     """Bytes of the distinct tensors that the graph of a forward pass keeps for each image, counted as fp32.
 
-    Workspaces of the kernels come on top; bf16 halves most of it. The model is copied onto the meta device.
+    Workspaces of the kernels come on top; bf16 halves most of it.
     """
     shadow = copy.deepcopy(model).to("meta").train()
     return (_kept(shadow, 4) - _kept(shadow, 2)) // 2  # what all images share falls out of the difference
@@ -174,11 +168,11 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        tensors = [leaf for leaf in tree_leaves((args, kwargs or {}, out)) if isinstance(leaf, Tensor)]
         if not func.is_view and any(isinstance(leaf, Tensor) for leaf in tree_leaves(out)):
             formula = _FORMULAS.get(func.overloadpacket)
             flops = formula(*args, **(kwargs or {}), out_val=out) if formula else 0
-            self.found.append((flops, sum(tensor.nbytes for tensor in tensors)))
+            leaves = tree_leaves((args, kwargs or {}, out))
+            self.found.append((flops, sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor))))
         return out
 
 

@@ -24,22 +24,14 @@ def free_bytes(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     import psutil  # here, since it wants modules of its system
 
-    free = psutil.virtual_memory().available
-    limit, used = (_cgroup(name) for name in ("memory.max", "memory.current"))
-    if limit is None or used is None:
+    free, stat = psutil.virtual_memory().available, CGROUP / "memory.stat"
+    try:
+        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # no control group, or no limit: "max"
         return free
     # What is used counts files that the kernel may drop at any moment, such as the data just read.
-    kept = (CGROUP / "memory.stat").read_text().split() if (CGROUP / "memory.stat").exists() else []
-    cached = int(kept[kept.index("inactive_file") + 1]) if "inactive_file" in kept else 0
-    return min(free, max(0, limit - used + cached))
-
-
-def _cgroup(name: str) -> int | None:
-    """A number of the control group; None where there is none."""
-    try:
-        return int((CGROUP / name).read_text())
-    except (OSError, ValueError):  # or "max"
-        return None
+    counts = dict(line.split() for line in stat.read_text().splitlines()) if stat.exists() else {}
+    return min(free, max(0, limit - used + int(counts.get("inactive_file", 0))))
 
 
 def peak(device: torch.device) -> int:

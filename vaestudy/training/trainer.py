@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,17 +28,12 @@ from vaestudy.training.loop import Diverged, Loop
 from vaestudy.training.parallel import side_by_side
 from vaestudy.training.progress import progress_bar
 from vaestudy.training.run import Job, Run, describe, noise_from, owned
-from vaestudy.training.steps import ModelStep, StackStep
+from vaestudy.training.steps import ModelStep, StackStep, Step
+
+Device = torch.device | str | None
 
 
-def fit(
-    model: nn.Module,
-    images,
-    training: Training,
-    run_dir: Path | str,
-    *,
-    device: torch.device | str | None = None,
-) -> Run:
+def fit(model: nn.Module, images, training: Training, run_dir: Path | str, *, device: Device = None) -> Run:
     """Train `model` on `images`, or go on with, or return, the run that `run_dir` already holds.
 
     Args:
@@ -61,9 +56,9 @@ def fit(
         check(job, distributed.world())
         if not run.finished:
             part = f"{training.batch // training.micro_batches} images, a micro batch"
-            with explained(f"{part}: raise micro_batches, or lower batch or image_size", device):
-                step = ModelStep(model.to(device), images.to(device), training, device)
-                Loop(step, [job], run.path).run()
+            advice = f"{part}: raise micro_batches, or lower batch or image_size"
+            make = lambda: ModelStep(model.to(device), images.to(device), training, device)  # noqa: E731
+            _train(make, [job], run.path, device, advice)
         elif distributed.rank() == 0:
             checkpoint.remove(run.path)  # a kill has left them at the very end
     distributed.barrier()
@@ -71,13 +66,13 @@ def fit(
     return run
 
 
-def fit_many(jobs: Sequence[Job], *, device: torch.device | str | None = None, at_once: int | None = None) -> list[Run]:
+def fit_many(jobs: Sequence[Job], *, device: Device = None, at_once: int | None = None) -> list[Run]:
     """`fit` for many: VAEs of one architecture as one program, other models side by side on the cores of a CPU.
 
-    Every member of a sweep is the same run as its model trained alone: the same first weights, order of images and
-    noise, the same folder, files and numbers. So a sweep finds members that were trained alone, and the other way
-    round. Under torchrun each process trains its share of the VAEs (their folders must be the same for all machines)
-    and waits for the others, so that every process returns all runs.
+    Every member of a sweep is the same run as its model trained alone, with the same first weights, order of images,
+    noise, folder, files and numbers, and each way finds what the other has trained. Under torchrun each process trains
+    its share of the VAEs (their folders must be the same for all machines) and waits for the others, so that every
+    process returns all runs.
 
     Args:
         jobs: what to train; two jobs may not share a folder.
@@ -131,7 +126,7 @@ def check(job: Job, processes: int = 1) -> None:
     if job.run.finished:
         return
     parts, batch, objective = training.micro_batches, min(training.batch, len(images)), training.objective
-    least = 2 if objective.kind == "total_correlation" else 1
+    least = 1 + (objective.kind == "total_correlation")
     if parts % processes:
         raise InputError(f"{processes} processes cannot share {parts} micro batches: set micro_batches to a multiple")
     if tuple(images.shape) != tuple(getattr(model, "shape", images.shape)):
@@ -150,25 +145,24 @@ def check(job: Job, processes: int = 1) -> None:
         model.likelihood.check(images.batch(slice(0, 100)))
 
 
-def device_of(device: torch.device | str | None) -> torch.device:
+def device_of(device: Device) -> torch.device:
     """The device asked for, or CUDA if there is one."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-@contextmanager
-def explained(what: str, device: torch.device) -> Iterator[None]:
-    """A training: `what` is named where memory runs out, and the global generators are left as they were."""
+def _train(make: Callable[[], Step], jobs: Sequence[Job], folder: Path, device: torch.device, advice: str) -> None:
+    """Train by the steps that `make` gives, with advice where memory runs out; global generators stay as they were."""
     if device.type == "cpu":
         memory.keep_freed()
-    with memory.explain_oom(what), noise_from(0, device):
-        yield
+    with memory.explain_oom(advice), noise_from(0, device):
+        Loop(make(), jobs, folder).run()
 
 
 def stacks(job: Job) -> bool:
     """Whether a training can share one program with others of its kind."""
-    own = job.training
-    plain = not (own.ema or own.grad_skip_factor or own.micro_batches > 1)
-    return type(job.model) is VAE and plain and not (own.objective.balance or own.objective.spectral)
+    own, pressed = job.training, job.training.objective
+    more = own.ema or own.grad_skip_factor or own.micro_batches > 1 or pressed.balance or pressed.spectral
+    return type(job.model) is VAE and not more
 
 
 def kind(job: Job) -> str:
@@ -207,15 +201,14 @@ def _train_stack(jobs: Sequence[Job], folder: Path, device: torch.device) -> Non
     """Train some VAEs as one program; those that diverge are left without a record."""
     remove_unfinished(folder)
     write_json(folder / "runs.json", [job.run.path.name for job in jobs])
+    models, trainings = [job.model for job in jobs], [job.training for job in jobs]
+    make = lambda: StackStep(models, trainings, jobs[0].images.to(device), device)  # noqa: E731
     less = "take a smaller image_size or network, or a lower at_once of fit_many"
-    with explained(f"{len(jobs)} models at once: {less}", device):
-        models, trainings = [job.model for job in jobs], [job.training for job in jobs]
-        try:
-            step = StackStep(models, trainings, jobs[0].images.to(device), device)
-            Loop(step, jobs, folder).run()
-        except Diverged:
-            if distributed.world() > 1:
-                raise
+    try:
+        _train(make, jobs, folder, device, f"{len(jobs)} models at once: {less}")
+    except Diverged:
+        if distributed.world() > 1:
+            raise
     _remove(folder)
 
 
@@ -236,8 +229,7 @@ def _watched(jobs: Sequence[Job]) -> Iterator[None]:
             over = ended.wait(1)
             bar.update(sum(job.run.images_seen for job in jobs) - bar.n)
 
-    images = sum(job.training.images for job in jobs)
-    with progress_bar(jobs, images, 0) as bar, ThreadPoolExecutor(1) as side:
+    with progress_bar(jobs, sum(job.training.images for job in jobs), 0) as bar, ThreadPoolExecutor(1) as side:
         side.submit(watch)
         try:
             yield
