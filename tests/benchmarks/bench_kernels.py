@@ -80,7 +80,7 @@ PLAIN_NVAES = {
 TRAININGS = NVAES | PLAIN_NVAES | SWEEPS | {"MLP 64x64, batch 128": mlp}
 
 
-def correlation_by_autograd(mean: Tensor, log_std: Tensor, sample: Tensor, dataset_size: int) -> Tensor:
+def by_autograd(mean: Tensor, log_std: Tensor, sample: Tensor, dataset_size: int) -> Tensor:
     weights = objective._log_weights(mean.shape[-2], dataset_size, mean.device)
     s = (sample[..., :, None, :] - mean[..., None, :, :]) * torch.exp(-log_std)[..., None, :, :]
     log_q = -0.5 * s.square() - log_std[..., None, :, :]
@@ -91,7 +91,7 @@ def correlation_by_autograd(mean: Tensor, log_std: Tensor, sample: Tensor, datas
 # What puts plain torch, or nothing, in the place of each, and the trainings that it is a part of.
 KERNELS: dict[str, tuple[Callable[[], AbstractContextManager], dict[str, Callable[[], Any]]]] = {
     "depthwise gradients": (lambda: mock.patch.object(layers, "gradients_by_hand", return_value=False), NVAES),
-    "total correlation": (lambda: mock.patch.object(steps, "total_correlation", correlation_by_autograd), OBJECTIVES),
+    "total correlation": (lambda: mock.patch.object(objective, "total_correlation", by_autograd), OBJECTIVES),
     "transposed weights": (lambda: mock.patch.object(stack, "transposed_names", return_value=set()), SWEEPS),
     "kept memory": (lambda: mock.patch.object(memory, "keep_freed"), TRAININGS),
 }

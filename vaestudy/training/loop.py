@@ -57,8 +57,8 @@ class Loop:
         self.steps = math.ceil(self.training.images / self.batch)
         self.log_steps = max(1, self.training.log_every // self.batch)
         self.keep_steps = self.log_steps * math.ceil(self.steps / self.log_steps / KEPT_STATES)
-        self.step, self.seconds, self.totals, self.counted = 0, 0.0, None, None
-        self.taken, self.rollbacks, self.kept = 0, 0, None  # steps with those that were taken again; a state
+        self.step, self.taken, self.rollbacks, self.seconds = 0, 0, 0, 0.0  # taken: with those that were taken again
+        self.totals, self.counted, self.kept = None, None, None  # sums of a line of the log; a state to go back to
         self.seconds_alone: float | None = None  # of a step for which no process waits for another
 
     def run(self) -> None:
@@ -100,9 +100,8 @@ class Loop:
 
     def advance(self) -> None:
         """One step; what is not finite stays out of the means of the log."""
-        progress = self.step / self.steps
-        set_learning_rate(self.take_step.optimizer, self.rate(progress))
-        terms = self.take_step(self.step, progress)
+        set_learning_rate(self.take_step.optimizer, self.rate(self.step))
+        terms = self.take_step(self.step, self.step / self.steps)
         finite = terms.isfinite().all(1, keepdim=True)
         if self.totals is None:
             self.totals, self.counted = torch.zeros_like(terms), torch.zeros_like(terms[:, :1])
@@ -110,9 +109,9 @@ class Loop:
         self.counted += finite
         self.step, self.taken = self.step + 1, self.taken + 1
 
-    def rate(self, progress: float) -> float:
-        """The learning rate when a fraction `progress` is done."""
-        return learning_rate(self.training, progress) * 0.5**self.rollbacks
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        return learning_rate(self.training, step / self.steps) * 0.5**self.rollbacks
 
     def log(self) -> None:
         """A line for each run: means since the line before, in nats per image."""
@@ -122,40 +121,37 @@ class Loop:
         self.began = time.perf_counter()
         means, skips = (self.totals / self.counted).tolist(), self.take_step.skips
         skipped, in_a_row = skips.counts() if skips else (0, 0)
-        for run, (loss, nll, *kl) in zip(self.runs, means, strict=True):
-            # Otherwise all steps since the line before were left out; the next one may be better.
-            if math.isfinite(loss) and self.take_step.writes:
+        finite = [math.isfinite(loss) for loss, *_ in means]  # some step since the line before was not left out
+        for run, told, (loss, nll, *kl) in zip(self.runs, finite, means, strict=True):
+            if told and self.take_step.writes:
                 run.append(self.row(loss, nll, kl, skipped))
         self.totals.zero_()
         self.counted.zero_()
-        ended_badly = self.step == self.steps and not math.isfinite(means[0][0])
         if skips is None:
-            self.step = self.step if any(math.isfinite(loss) for loss, *_ in means) else self.steps
-        elif in_a_row >= MOST_SKIPPED_IN_A_ROW or ended_badly:
+            self.step = self.step if any(finite) else self.steps
+        elif in_a_row >= MOST_SKIPPED_IN_A_ROW or (self.step == self.steps and not finite[0]):
             self.go_back(skipped)
         elif in_a_row == 0 and self.step % self.keep_steps == 0:
             self.keep()
         self.last_line = self.step, self.seconds
 
     def row(self, loss: float, nll: float, kl: list[float], skipped: int) -> dict:
-        """One line of a run's log."""
+        """One line of a run's log.
+
+        The scaling efficiency of several processes is images a second of all n, over n times those of one on its own
+        share of the batch: since all shares are equal, seconds of a step in which nobody waits over those of a step as
+        they are, with collectives, waiting for the slowest, log and checkpoints. The first line of a process counts
+        what it compiles as well.
+        """
         row = {"images_seen": self.step * self.batch, "loss": loss, "nll_nats": nll}
         row |= {"kl_nats": sum(kl), "elbo_nats": -nll - sum(kl), "kl_nats_by_group": kl}
-        row |= {"learning_rate": self.rate((self.step - 1) / self.steps)}
-        row |= {"seconds": round(self.seconds / len(self.runs), 3)}
-        return row | {"steps_skipped": skipped, "rollbacks": self.rollbacks} | self.scaling()
-
-    def scaling(self) -> dict[str, float]:
-        """With several processes, their scaling efficiency since the line before.
-
-        Images a second of all n processes, over n times those of one process on its own share of the batch: since all
-        shares are equal, seconds of a step in which nobody waits over those of a step as they are, with collectives,
-        waiting for the slowest, log and checkpoints. The first line of a process counts what it compiles as well.
-        """
+        row |= {"learning_rate": self.rate(self.step - 1), "seconds": round(self.seconds / len(self.runs), 3)}
+        row |= {"steps_skipped": skipped, "rollbacks": self.rollbacks}
         if self.take_step.processes == 1:
-            return {}
+            return row
         step, seconds = self.last_line
-        return {"scaling_efficiency": round(self.seconds_alone * (self.step - step) / (self.seconds - seconds), 3)}
+        efficiency = self.seconds_alone * (self.step - step) / (self.seconds - seconds)
+        return row | {"scaling_efficiency": round(efficiency, 3)}
 
     def time_alone(self) -> float:
         """Seconds of a step without collectives, their mean over the processes; what it changes is put back."""
@@ -175,13 +171,13 @@ class Loop:
 
     def go_back(self, skipped: int) -> None:
         """On from the state kept last, with half the learning rate; what the log says beyond it is dropped."""
-        seen = self.step * self.batch
         if self.rollbacks == MOST_ROLLBACKS:
             self.save()
             raise self.diverged(self.jobs[0], f"also at 1/{2**self.rollbacks} of its learning rate")
-        self.rollbacks, self.step = self.rollbacks + 1, self.kept["step"]
+        seen, kept = (f"{step * self.batch:,}" for step in (self.step, self.kept["step"]))
         words = "%s: not finite after %s images; back to %s, with half the learning rate"
-        logger.warning(words, self.runs[0].path, f"{seen:,}", f"{self.step * self.batch:,}")
+        logger.warning(words, self.runs[0].path, seen, kept)
+        self.rollbacks, self.step = self.rollbacks + 1, self.kept["step"]
         self.take_step.load_state_dict(_copied(self.kept["state"], self.take_step.device))
         self.take_step.skips.count.copy_(torch.tensor([skipped, 0]))  # in all, and in a row
         self.truncate_logs()

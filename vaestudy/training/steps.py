@@ -16,18 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 from vaestudy.models.layers import SpectralPenalty, norms_set
 from vaestudy.models.stack import Stack
 from vaestudy.models.vae import VAE, gaussian_kl
-from vaestudy.training import distributed
+from vaestudy.training import distributed, objective
 from vaestudy.training.capture import Captured
 from vaestudy.training.config import EpochSampler, Training, autocast, flipped, make_optimizer, seed_step
-from vaestudy.training.objective import (
-    Coefficients,
-    LossTerms,
-    balance_sizes,
-    balance_weights,
-    coefficients,
-    elbo_loss,
-    total_correlation,
-)
+from vaestudy.training.objective import Coefficients, LossTerms
 from vaestudy.training.skips import GradientSkips, kinds, put_back
 
 
@@ -98,9 +90,8 @@ class Step(ABC):
         if share == 1:  # what is not added to need not be zeros first
             self.optimizer.zero_grad()
         (terms.loss / share).sum().backward()
-        parts = torch.cat([terms.loss[..., None], terms.nll[..., None], terms.kl], dim=-1)
-        parts = torch.atleast_2d(parts.detach() / share)
-        self.totals = parts if self.totals is None else self.totals.add_(parts)
+        parts = torch.cat([terms.loss[..., None], terms.nll[..., None], terms.kl], dim=-1).detach() / share
+        self.totals = torch.atleast_2d(parts) if self.totals is None else self.totals.add_(parts)
 
     def update(self, step: int, totals: Tensor) -> None:
         """Move the weights."""
@@ -125,10 +116,9 @@ class ModelStep(Step):
     saved = ("model", "optimizer", "average", "penalty", "skips")
 
     def __init__(self, model: nn.Module, images, training: Training, device: torch.device):
-        self.model, objective = model.train(), training.objective
+        self.model, pressed = model.train(), training.objective
         self.channels_last = any(p.ndim == 4 for p in model.parameters())
-        if self.channels_last:
-            model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # weights of four axes alone
         self.writes, self.processes = distributed.rank() == 0, distributed.world()
         self.together = self.processes > 1
         self.micro_batches = range(distributed.rank(), training.micro_batches, self.processes)
@@ -136,10 +126,9 @@ class ModelStep(Step):
         equal_parts = self.sampler.batch % training.micro_batches == 0
         self.static = getattr(model, "capturable", False) and equal_parts and self.processes == 1
         super().__init__(model, training, images, device, self.static)
-
         self.groups = len(getattr(model, "group_shapes", [()]))
-        self.penalty = SpectralPenalty(model) if objective.spectral else None
-        self.sizes = balance_sizes(model.group_shapes).to(device) if objective.balance else None
+        self.penalty = SpectralPenalty(model) if pressed.spectral else None
+        self.sizes = objective.balance_sizes(model.group_shapes).to(device) if pressed.balance else None
         self.average = copy.deepcopy(model).requires_grad_(False) if training.ema else None
         self.current, self.averaged = _floats(model), [] if self.average is None else _floats(self.average)
         self.skips = GradientSkips(training.grad_skip_factor or math.inf, device)
@@ -164,28 +153,26 @@ class ModelStep(Step):
             return super().__call__(step, progress)
 
     def feed(self, step: int, part: int, progress: float) -> None:
-        objective = self.training.objective
+        pressed = self.training.objective
         seed_step(self.training.seed, step, part)
         x = self.images.batch(self.sampler(step).tensor_split(self.training.micro_batches)[part])
-        if self.training.flip:
-            x = flipped(x)
-        if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
-        charged = [row[0] for row in coefficients([objective], progress, self.groups)]
-        more = torch.tensor([float(objective.kl_weight(progress) < 1), objective.spectral_weight(progress)])
-        self.put(x, *charged, *more)
+        x = flipped(x) if self.training.flip else x
+        x = x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
+        charged = [row[0] for row in objective.coefficients([pressed], progress, self.groups)]
+        balancing, spectral = float(pressed.kl_weight(progress) < 1), pressed.spectral_weight(progress)
+        self.put(x, *charged, *torch.tensor([balancing, spectral]))
 
     def cost(self) -> LossTerms:
-        objective, (x, *charged, balancing, spectral) = self.training.objective, self.inputs
+        pressed, (x, *charged, balancing, spectral) = self.training.objective, self.inputs
         with self.cast:
             terms = self.net(x) if self.training.samples == 1 else self.net(x, samples=self.training.samples)
         charged, excess = Coefficients(*charged), 0.0
-        if objective.balance:
-            weights = balance_weights(terms.kl, self.sizes)
+        if pressed.balance:
+            weights = objective.balance_weights(terms.kl, self.sizes)
             charged = charged._replace(kl=charged.kl * torch.where(balancing > 0, weights, torch.ones_like(weights)))
-        if objective.kind == "total_correlation":
-            excess = total_correlation(*terms.posterior, len(self.images))
-        cost = elbo_loss(terms.nll.mean(), terms.kl.mean(1), charged, excess)
+        if pressed.kind == "total_correlation":
+            excess = objective.total_correlation(*terms.posterior, len(self.images))
+        cost = objective.elbo_loss(terms.nll.mean(), terms.kl.mean(1), charged, excess)
         return cost if self.penalty is None else cost._replace(loss=cost.loss + spectral * self.penalty())
 
     def update(self, step: int, totals: Tensor) -> None:
@@ -218,14 +205,8 @@ class ModelStep(Step):
 
 
 class StackStep(Step):
-    """A step of many VAEs of one configuration; each one's randomness is that of the model trained alone.
-
-    Args:
-        models: the VAEs.
-        trainings: how each is trained; seed and objective may differ.
-        images: an ImageSet on `device`.
-        device: where to train.
-    """
+    """A step of many VAEs of one configuration, whose trainings differ in seed and objective alone; each one's
+    randomness is that of the model trained alone."""
 
     saved = ("stack", "optimizer")
 
@@ -252,7 +233,7 @@ class StackStep(Step):
                 batches[place] = flipped(batches[place], self.generator)
             shape = (self.training.samples, len(batches[place]), self.stack.models[0].config.latent_dim)
             noise.append(torch.randn(shape, device=self.device, generator=self.generator))
-        self.put(batches, torch.stack(noise), *coefficients(self.objectives, progress))
+        self.put(batches, torch.stack(noise), *objective.coefficients(self.objectives, progress))
 
     def cost(self) -> LossTerms:
         """What the batches of all models cost, a row a model."""
@@ -267,8 +248,8 @@ class StackStep(Step):
         excess = torch.zeros_like(nll)
         if len(self.penalised):
             chosen = (part[self.penalised] for part in (mean, log_std, z[:, 0]))
-            excess = excess.index_add(0, self.penalised, total_correlation(*chosen, len(self.images)))
-        return elbo_loss(nll, kl, Coefficients(*charged), excess)
+            excess = excess.index_add(0, self.penalised, objective.total_correlation(*chosen, len(self.images)))
+        return objective.elbo_loss(nll, kl, Coefficients(*charged), excess)
 
     def final_weights(self) -> list[dict[str, Tensor]]:
         return self.stack.state_dicts()
