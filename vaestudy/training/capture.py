@@ -12,16 +12,12 @@ WARM_UP = 3  # calls before the recording, in which libraries and compilers sett
 
 
 class Captured:
-    """A function without arguments that is recorded at its fourth call, and replayed from then on.
+    """A function that is recorded, where that is allowed, at its fourth call, and replayed from then on.
 
     The first calls are ordinary ones, so that nothing is computed twice. A recording holds addresses: what the function
     reads and writes must keep its place once `fixed` is True, and no number of Python's may decide anything in it.
     Random numbers come from the device's global generator, whose seed and offset each replay takes anew: seed it before
     a call, never inside. Where the recording is refused, the calls stay ordinary ones, which one line of the log says.
-
-    Args:
-        work: the function.
-        allowed: whether to record at all; without it every call is an ordinary one.
     """
 
     def __init__(self, work: Callable[[], None], allowed: bool):

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from vaestudy.errors import InputError, check_bounds, check_choices
 from vaestudy.training.objective import Objective
 
-# Weights that see no gradient let Adam's moments sink into denormal numbers, which CPUs compute with many times more
-# slowly: measured, 38 ms a step of the optimiser in place of 8. Threads inherit the mode when they start, so it has to
-# be set before the first parallel operation.
+# Where weights see no gradient, Adam's moments sink into denormal numbers, which are slow on CPUs: 38 ms a step of the
+# optimiser in place of 8. Threads inherit the mode when they start, so it is set before the first parallel operation.
 torch.set_flush_denormal(True)
 
 OPTIMIZERS = ("adam", "adamw", "adamax", "adagrad")
@@ -132,8 +131,7 @@ class EpochSampler:
         epoch, place = divmod(step, self.count // self.batch)
         if epoch != self.epoch:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
-            self.epoch = epoch
-            self.permutation = torch.randperm(self.count, generator=generator).to(self.device)
+            self.epoch, self.permutation = epoch, torch.randperm(self.count, generator=generator).to(self.device)
         return self.permutation[place * self.batch : (place + 1) * self.batch]
 
 

@@ -8,7 +8,6 @@ import copy
 import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -46,17 +45,12 @@ GPU = Rates("H100-class GPU", 790e12, 4.3e12, 2e-6)
 GPU_MEMORY = 80e9  # bytes of an H100
 
 
-@dataclass(frozen=True, eq=False)
-class Cost:
-    """What a training takes; a multiply-add counts as two operations of floating point.
+class Cost(NamedTuple):
+    """What a training takes: weights of one model, steps, and of each step its operations, work and memory, as fp32.
 
-    Attributes:
-        parameters: weights of one model.
-        steps: of the training.
-        operations: a step.
-        work: flops, bytes of weights and bytes of activations (columns) of each operation of a step, or of so many
-            alike; forward and backward, what is recomputed included, and none fused with the next. All as fp32.
-        memory: bytes that a step needs at once: weights and what belongs to them, and kept activations.
+    `work` is flops (two for a multiply-add), bytes of weights and bytes of activations (columns) of each operation,
+    forward and backward, what is recomputed included, and none fused with the next. `memory` is bytes at once: of
+    weights and what belongs to them, and of kept activations.
     """
 
     parameters: int

@@ -15,8 +15,8 @@ def start() -> None:
     """Join the processes that `torchrun` has started, each on a device of its own; alone, do nothing."""
     if "RANK" not in os.environ or distributed.is_initialized():
         return
-    # Its functions take the group of their import as a default: imported after it, they would keep it, and with it
-    # threads that abort a process whose Python ends before them.
+    # Imported once there is a group, its functions keep that as a default, and with it threads that abort a process
+    # whose Python ends before them.
     importlib.import_module("torch.distributed.nn")
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

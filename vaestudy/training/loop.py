@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from vaestudy.errors import InputError
@@ -37,16 +36,11 @@ class Diverged(InputError):
 
 
 class Loop:
-    """Steps until all images are seen, with a log and checkpoints between them, and what is recorded at the end.
+    """Steps until all images are seen, with a log and checkpoints between them, and a record in each job's run.
 
     After MOST_SKIPPED_IN_A_ROW steps that were left out a single model goes back to a state that it had after a fixed
     number of images, and on with half the learning rate, at most MOST_ROLLBACKS times. Of many models those whose
-    numbers are not finite are left behind without a record.
-
-    Args:
-        take_step: how one or many models move by a batch.
-        jobs: one for each model, alike but for seed and objective; what is logged and recorded goes into their runs.
-        folder: of the checkpoints.
+    numbers are not finite are left behind without a record. Checkpoints go into `folder`.
     """
 
     def __init__(self, take_step: Step, jobs: Sequence[Job], folder: Path):
@@ -62,7 +56,7 @@ class Loop:
         self.seconds_alone: float | None = None  # of a step for which no process waits for another
 
     def run(self) -> None:
-        """Train to the end, from the start or from where an interruption has left it."""
+        """Train from the start, or from where an interruption has left it."""
         for job in self.jobs if self.take_step.writes else []:
             write_json(job.run.path / "config.json", describe(job.model, job.images, job.training))
         if self.take_step.processes > 1:
@@ -115,7 +109,7 @@ class Loop:
 
     def log(self) -> None:
         """A line for each run: means since the line before, in nats per image."""
-        self.seconds = self.elapsed()
+        self.seconds += time.perf_counter() - self.began
         if self.take_step.processes > 1 and self.seconds_alone is None:
             self.seconds_alone = self.time_alone()
         self.began = time.perf_counter()
@@ -138,10 +132,9 @@ class Loop:
     def row(self, loss: float, nll: float, kl: list[float], skipped: int) -> dict:
         """One line of a run's log.
 
-        The scaling efficiency of several processes is images a second of all n, over n times those of one on its own
-        share of the batch: since all shares are equal, seconds of a step in which nobody waits over those of a step as
-        they are, with collectives, waiting for the slowest, log and checkpoints. The first line of a process counts
-        what it compiles as well.
+        The scaling efficiency of n processes is their images a second over n times those of one on its own share of
+        the batch: seconds of a step in which nobody waits over those of a step as it is, with collectives, log and
+        checkpoints (in a process's first line with compilation, too).
         """
         row = {"images_seen": self.step * self.batch, "loss": loss, "nll_nats": nll}
         row |= {"kl_nats": sum(kl), "elbo_nats": -nll - sum(kl), "kl_nats_by_group": kl}
@@ -188,15 +181,12 @@ class Loop:
         seen, which = f"{self.step * self.batch:,}", f"{job.training.objective}, seed {job.training.seed}"
         return Diverged(f"training diverged after {seen} images, {how}: lower learning_rate ({which})")
 
-    def elapsed(self) -> float:
-        """Seconds of training so far, those before an interruption included."""
-        return self.seconds + time.perf_counter() - self.began
-
     def save(self) -> None:
         """A checkpoint to go on from; every process could write it, and one does."""
         if self.take_step.writes:
-            state = {name: getattr(self, name) for name in STATE} | {"seconds": self.elapsed()}
-            checkpoint.save(self.folder, self.taken, {**state, "state": self.take_step.state_dict()})
+            state = {name: getattr(self, name) for name in STATE} | {"state": self.take_step.state_dict()}
+            state["seconds"] += time.perf_counter() - self.began  # those before an interruption are counted
+            checkpoint.save(self.folder, self.taken, state)
 
     def resume(self) -> None:
         """Take up the newest whole checkpoint, and drop what the log says beyond it."""
@@ -247,4 +237,4 @@ class Loop:
 
 def _copied(state: Any, device: torch.device | str) -> Any:
     """A nested state on a device, sharing no tensor."""
-    return tree_map_only(Tensor, lambda tensor: tensor.detach().to(device, copy=True), state)
+    return tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to(device, copy=True), state)

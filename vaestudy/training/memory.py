@@ -35,15 +35,12 @@ def free_bytes(device: torch.device) -> int:
 
 
 def peak(device: torch.device) -> int:
-    """Bytes at the highest: of this process, with all that it has loaded, or of its tensors on a CUDA device.
-
-    0 where the system keeps no such count: Windows has no `resource`.
-    """
+    """Bytes at the highest: of this process, with all that it has loaded, or of its tensors on a CUDA device."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
         import resource
-    except ImportError:
+    except ImportError:  # Windows keeps no such count
         return 0
     # Linux counts in KiB, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -53,8 +50,8 @@ def peak(device: torch.device) -> int:
 def keep_freed() -> None:
     """Ask glibc to keep what is freed instead of giving it back to the kernel.
 
-    Tensors come and go with each operation. Measured on an AMD EPYC (family 26), two threads: without it a step takes
-    1.20 of the time for the sweep of the laptop, 1.54 for that of the night, 1.22 for laptop32 at batch 8.
+    Without it a step takes 1.20 of the time for the sweep of the laptop, 1.54 for that of the night, and 1.22 for
+    laptop32 at batch 8 (AMD EPYC, family 26, two threads).
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL("libc.so.6")

@@ -36,8 +36,8 @@ class Objective:
         capacity_ramp: fraction of the training over which C rises.
         min_kl_weight: the warm-up starts at this share of beta (NVAE: 1e-4).
         balance: while the warm-up lasts, groups that carry little for their size are charged less (NVAE, app. A).
-        group_kl_anneal: how many times dearer than at its end the last group is where the warm-up starts, so that the
-            top groups come into use before it; 0 leaves all groups alike.
+        group_kl_anneal: how many times dearer the last group is at the start of the warm-up than at its end, so that
+            the top groups come into use first; 0 leaves all groups alike.
         spectral: λ on the spectral norms of the convolutions and the scales of batch norm (NVAE, sec. 3.2).
         spectral_start: λ at the start, from which it falls to `spectral` along with the warm-up; 0 keeps it constant.
 
@@ -154,9 +154,9 @@ def total_correlation(mean: OfLatents, log_std: OfLatents, sample: OfLatents, da
 class _TotalCorrelation(torch.autograd.Function):
     """log q(z) - Σ log q(z_j) over every pair of images in the batch, its gradient computed beside it.
 
-    With s the distance of sample i from image j in standard deviations, log q_ij = -s²/2 - log std_j. Its derivative
-    is the weight of j in the joint density less that in the marginal one. Measured on an AMD EPYC (family 26), two
-    threads: a step of the night's objectives, 30 models of which 10 need it, takes 1.21 of the time by autograd.
+    With s the distance of sample i from image j in standard deviations, log q_ij = -s²/2 - log std_j, whose derivative
+    is the weight of j in the joint density less that in the marginal one. By autograd a step of the night's objectives,
+    30 models of which 10 need it, takes 1.21 of the time (AMD EPYC, family 26, two threads).
     """
 
     @staticmethod

@@ -51,8 +51,8 @@ def _alone(function: Callable[..., Any], arguments: tuple, parent: int, stop: Pa
 
 @cache
 def _watch(parent: int, stop: Path) -> None:
-    """SIGTERM to the work of this process once the file `stop` is there or the process `parent` is not, without which
-    it leaves: joblib's processes would outlive a parent that was killed by minutes."""
+    """SIGTERM to the work of this process once the file `stop` is there or `parent` is not, without which it leaves:
+    joblib's processes would outlive a parent that was killed by minutes."""
 
     def watch() -> None:
         signalled = False

@@ -16,17 +16,10 @@ def progress_bar(jobs: Sequence[Job], images: int, done: int) -> tqdm:
     span = f"{betas[0]:g}" if len(betas) == 1 else f"{betas[0]:g} to {betas[-1]:g}"
     count = f"{len(jobs)} models: " if len(jobs) > 1 else ""
     shown = {"total": images, "initial": done, "unit": "image", "unit_scale": True, "leave": False}
-    return tqdm(desc=f"{count}{' and '.join(kinds)}, β = {span}", disable=not shows_progress(), **shown)
-
-
-def shows_progress() -> bool:
-    """Whether a bar would be seen as it moves: in a terminal or by a person in JupyterLab, not in a report.
-
-    A process that trains for another one leaves the bar to that one.
-    """
-    if parent_process() is not None:
-        return False
-    return has_person() if "ipykernel" in sys.modules else sys.stderr.isatty()
+    # A bar moves in a terminal and in JupyterLab, not in a report; a process that trains for another has none.
+    watched = has_person() if "ipykernel" in sys.modules else sys.stderr.isatty()
+    hidden = parent_process() is not None or not watched
+    return tqdm(desc=f"{count}{' and '.join(kinds)}, β = {span}", disable=hidden, **shown)
 
 
 def has_person() -> bool:

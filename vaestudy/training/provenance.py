@@ -17,7 +17,7 @@ def provenance(**more: Any) -> dict:
     about = {"commit": commit, "modified": bool(_git("status", "--porcelain", "."))}
     about |= {"vaestudy": vaestudy.__version__, "python": platform.python_version()}
     about |= {"torch": torch.__version__, "numpy": np.__version__}
-    return about | {"cpu": cpu_name(), "threads": torch.get_num_threads(), **more}
+    return about | {"cpu": _cpu_name(), "threads": torch.get_num_threads(), **more}
 
 
 def _git(*words: str) -> str | None:
@@ -29,8 +29,7 @@ def _git(*words: str) -> str | None:
     return found.stdout.strip()
 
 
-def cpu_name() -> str:
-    """What a person calls the processor."""
+def _cpu_name() -> str:
     known = Path("/proc/cpuinfo")
     lines = known.read_text().splitlines() if known.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

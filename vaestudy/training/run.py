@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save
-from torch import nn
 
 from vaestudy.errors import InputError
 from vaestudy.files import canonical, locked, remove_unfinished, replacing, write_json, writing
@@ -22,33 +21,27 @@ LARGEST = 2**25  # numbers in a batch of images that is looked at: 128 MiB
 
 
 def folder(root: Path | str, stage: str, *parts: Any) -> Path:
-    """`<root>/<stage>-<hash of the parts>`: the same configuration always finds the same folder.
-
-    A part is a model, an ImageSet, a dataclass or plain JSON (see `describe`).
-    """
+    """`<root>/<stage>-<hash>`, the same for the same parts: a model, an ImageSet, dataclasses or plain JSON."""
     digest = hashlib.sha256(json.dumps(describe(*parts), sort_keys=True).encode()).hexdigest()
     return Path(root) / f"{stage}-{digest[:12]}"
 
 
 def describe(*parts: Any) -> list:
-    """What identifies a run: the configuration of each of its parts, as JSON.
-
-    A model without `.config` is known by its class and its first weights.
-    """
+    """The configuration of each part of a run, as JSON; a model without one is known by its class and first weights."""
     known = []
     for part in parts:
         if hasattr(part, "config"):
             known.append({type(part).__name__: canonical(part.config)})
         elif hasattr(part, "describe"):
             known.append({type(part).__name__: canonical(part.describe())})
-        elif isinstance(part, nn.Module):
+        elif isinstance(part, torch.nn.Module):
             known.append({type(part).__name__: _digest(part)})
         else:
             known.append(canonical(part))
     return known
 
 
-def _digest(model: nn.Module) -> str:
+def _digest(model: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
@@ -56,16 +49,11 @@ def _digest(model: nn.Module) -> str:
 
 
 class Run:
-    """A run's folder with its model, ready to be looked at.
-
-    Attributes:
-        path: the folder.
-        model: the trained model in evaluation mode.
-    """
+    """A run's folder, `path`, with its trained `model` in evaluation mode."""
 
     FILES = ("config.json", "metrics.jsonl", "model.safetensors", "record.json")
 
-    def __init__(self, path: Path | str, model: nn.Module):
+    def __init__(self, path: Path | str, model: torch.nn.Module):
         self.path, self.model = Path(path), model
 
     def __repr__(self) -> str:
@@ -86,8 +74,7 @@ class Run:
 
     @property
     def record(self) -> dict:
-        """What came out: "config", "provenance", "training" (the last line of the log), and what was added; nothing
-        before the end."""
+        """What came out in the end: "config", "provenance", "training" (of the log's last line), and what was added."""
         return json.loads((self.path / "record.json").read_text()) if self.finished else {}
 
     def update_record(self, **values: Any) -> None:
@@ -197,8 +184,7 @@ class Run:
     def by_batch(self, function: Callable, images: Any, batch: int, index: Any = None) -> list[tuple[np.ndarray, ...]]:
         """The tensors that `function` lists for each batch of images: for each place in the list a tuple over batches.
 
-        A batch has no more numbers than `LARGEST`: images of side 256 come a hundred or two at a time. Each call draws
-        the same noise.
+        A batch has at most `LARGEST` numbers, 170 colour images of side 256. Each call draws the same noise.
         """
 
         def arrays(rows: np.ndarray) -> list[np.ndarray]:
@@ -229,13 +215,13 @@ class Run:
 class Job(NamedTuple):
     """A model, what it is trained on and how, and the folder of the run (see `folder`)."""
 
-    model: nn.Module
+    model: torch.nn.Module
     images: Any
     training: Training
     run_dir: Path | str
 
     @classmethod
-    def below(cls, root: Path | str, stage: str, model: nn.Module, images: Any, training: Training) -> "Job":
+    def below(cls, root: Path | str, stage: str, model: torch.nn.Module, images: Any, training: Training) -> "Job":
         """A training in the folder of its configuration."""
         return cls(model, images, training, folder(root, stage, model, images, training))
 

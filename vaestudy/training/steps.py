@@ -24,17 +24,10 @@ from vaestudy.training.skips import GradientSkips, kinds, put_back
 
 
 class Step(ABC):
-    """What moves one or many models by a batch.
+    """What moves one or many models by a batch; model and images are on `device`.
 
     Subclasses say what each part of a batch brings (`feed`) and costs (`cost`). What `cost` reads keeps its place, so
-    that its gradients can be a CUDA graph: static shapes, no word from the host.
-
-    Args:
-        model: what is trained, on `device`.
-        training: how; of many models that of the first, from which the others differ in seed and objective.
-        images: an ImageSet on `device`.
-        device: where to train.
-        static: whether the shapes are, and nothing of Python's decides in `cost`.
+    that its gradients can be a CUDA graph: with `static` shapes, and nothing of Python's that decides in it.
     """
 
     writes, processes = True, 1  # whether this process keeps log and checkpoints; how many work on each model
@@ -191,9 +184,7 @@ class ModelStep(Step):
 
     def find_moments(self) -> list[list[Tensor]]:
         """What an optimiser that is not fused has beside the weights: nothing before its first step."""
-        if self.fused:
-            return []
-        found = [value for state in self.optimizer.state.values() for value in state.values()]
+        found = [] if self.fused else [value for own in self.optimizer.state.values() for value in own.values()]
         return kinds([own for own in found if torch.is_tensor(own) and own.device == self.parameters[0].device])
 
     def load_state_dict(self, state: dict) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vaestudy.errors import InputError
 from vaestudy.models.stack import Stack
@@ -60,11 +59,8 @@ class Grid:
     def jobs(self, images, training: Training, runs_dir: Path | str, **network) -> list[Job]:
         """A training for each member: by objective, then latent size, then pressure, then seed.
 
-        Args:
-            images: an ImageSet.
-            training: for all of them; kind, beta, capacity and seed come from the member.
-            runs_dir: root of the members' folders.
-            network: other settings of VAE: network, width, likelihood, ...
+        Kind, beta, capacity and seed come from the member, all else from `training` and, for its VAE, from `network`
+        (network, width, likelihood ...). `runs_dir` is the root of the members' folders.
         """
         jobs = []
         for kind, latents in itertools.product(self.objectives, self.latent_dims):
@@ -79,7 +75,7 @@ class Grid:
 def codes(runs: Sequence[Run], images, index=None, *, draws: int = 0, batch: int = 1024) -> list[np.ndarray]:
     """Posterior means (n, d), or `draws` samples for each image (n · draws, d), of every run of a sweep at once."""
 
-    def encode(stack: Stack, x: Tensor) -> Tensor:
+    def encode(stack: Stack, x: torch.Tensor) -> torch.Tensor:
         mean, log_std = stack.posterior(x)
         return _drawn(*(part.repeat_interleave(draws, 1) for part in (mean, log_std))) if draws else mean
 
@@ -89,7 +85,7 @@ def codes(runs: Sequence[Run], images, index=None, *, draws: int = 0, batch: int
 def bounds(runs: Sequence[Run], images, batch: int = 500) -> list[dict]:
     """Of every run of a sweep at once what `Run.bound` says in nats, and what `Run.kl_by_latent` does."""
 
-    def sums(stack: Stack, x: Tensor) -> Tensor:
+    def sums(stack: Stack, x: torch.Tensor) -> torch.Tensor:
         posterior = stack.posterior(x)
         nll = -stack.log_prob(stack.decoder(_drawn(*posterior)), x)
         return torch.cat([nll[..., None], gaussian_kl(*posterior)], 2).double().sum(1)
@@ -100,13 +96,13 @@ def bounds(runs: Sequence[Run], images, batch: int = 500) -> list[dict]:
     return found
 
 
-def _drawn(mean: Tensor, log_std: Tensor) -> Tensor:
+def _drawn(mean: torch.Tensor, log_std: torch.Tensor) -> torch.Tensor:
     """A draw for each posterior; the noise is that of each run by itself."""
     return mean + log_std.exp() * torch.randn(mean.shape[1:], device=mean.device)
 
 
 def by_stack(
-    runs: Sequence[Run], function: Callable[[Stack, Tensor], Tensor], images, batch: int, index=None
+    runs: Sequence[Run], function: Callable[[Stack, torch.Tensor], torch.Tensor], images, batch: int, index=None
 ) -> list[tuple[np.ndarray, ...]]:
     """What a function of many models and their images (k, n, c, h, w) gives for each model, batch by batch.
 

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,12 @@ from threading import Event
 
 import numpy as np
 import torch
-from torch import nn
 
 from vaestudy.errors import InputError
 from vaestudy.files import remove_unfinished, write_json
 from vaestudy.models.vae import VAE
-from vaestudy.training import checkpoint, distributed, memory
+from vaestudy.training import checkpoint, cost, distributed, memory
 from vaestudy.training.config import Training
-from vaestudy.training.cost import models_at_once
 from vaestudy.training.loop import Diverged, Loop
 from vaestudy.training.parallel import side_by_side
 from vaestudy.training.progress import progress_bar
@@ -33,7 +31,7 @@ from vaestudy.training.steps import ModelStep, StackStep, Step
 Device = torch.device | str | None
 
 
-def fit(model: nn.Module, images, training: Training, run_dir: Path | str, *, device: Device = None) -> Run:
+def fit(model: torch.nn.Module, images, training: Training, run_dir: Path | str, *, device: Device = None) -> Run:
     """Train `model` on `images`, or go on with, or return, the run that `run_dir` already holds.
 
     Args:
@@ -44,8 +42,7 @@ def fit(model: nn.Module, images, training: Training, run_dir: Path | str, *, de
         device: where to train; by default CUDA if there is one.
 
     Raises:
-        InputError: if the folder holds another run or cannot be written, the images do not fit the model, or the
-            training diverges.
+        InputError: the folder holds another run or cannot be written, the images do not fit, or the training diverges.
     """
     job, device = Job(model, images, training, run_dir), device_of(device)
     run = job.run
@@ -83,7 +80,7 @@ def fit_many(jobs: Sequence[Job], *, device: Device = None, at_once: int | None 
         One finished run for each job, in their order.
 
     Raises:
-        InputError: as `fit` does.
+        InputError: as `fit` does, or two jobs share a folder.
     """
     if at_once is not None and at_once < 1:
         raise InputError(f"at_once must be 1 or more models, not {at_once}")
@@ -120,8 +117,7 @@ def fit_many(jobs: Sequence[Job], *, device: Device = None, at_once: int | None 
 def check(job: Job, processes: int = 1) -> None:
     """Raise InputError for what cannot be trained, before anything is written."""
     model, images, training, _ = job
-    config = job.run.path / "config.json"
-    if config.exists() and job.run.config != describe(model, images, training):
+    if (job.run.path / "config.json").exists() and job.run.config != describe(model, images, training):
         raise InputError(f"{job.run.path} holds a run with another configuration: choose another folder")
     if job.run.finished:
         return
@@ -188,7 +184,7 @@ def _parts(jobs: Sequence[Job], device: torch.device, at_once: int | None) -> It
     if left:
         some = everyone[min(left)]
         tc = any(everyone[name].training.objective.kind == "total_correlation" for name in left)
-        at_once = at_once or models_at_once(some.model, some.training, device, total_correlation=tc)
+        at_once = at_once or cost.models_at_once(some.model, some.training, device, total_correlation=tc)
         for names in np.array_split(sorted(left), math.ceil(len(left) / at_once)):
             digest = hashlib.sha256(",".join(names).encode()).hexdigest()[:12]
             yield [everyone[name] for name in names], some.run.path.parent / f"sweep-{digest}"
@@ -204,11 +200,9 @@ def _train_stack(jobs: Sequence[Job], folder: Path, device: torch.device) -> Non
     models, trainings = [job.model for job in jobs], [job.training for job in jobs]
     make = lambda: StackStep(models, trainings, jobs[0].images.to(device), device)  # noqa: E731
     less = "take a smaller image_size or network, or a lower at_once of fit_many"
-    try:
+    # `fit_many` then trains them alone, but under torchrun.
+    with suppress(Diverged) if distributed.world() == 1 else nullcontext():
         _train(make, jobs, folder, device, f"{len(jobs)} models at once: {less}")
-    except Diverged:
-        if distributed.world() > 1:
-            raise
     _remove(folder)
 
 
