@@ -19,9 +19,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, 
 class Terminated(SystemExit):
     """SIGTERM has stopped what ran; the process ends with status 143."""
 
-    def __init__(self, words: str = GOES_ON):
-        super().__init__(words)
-        self.code = 128 + signal.SIGTERM
+    code = 128 + signal.SIGTERM
 
 
 @contextmanager

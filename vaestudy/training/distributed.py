@@ -53,9 +53,7 @@ def barrier() -> None:
 
 def anywhere(flag: bool) -> bool:
     """Whether it is so in any process; hosts alone talk, so that no device is waited for."""
-    flags = torch.tensor([int(flag)])
-    distributed.all_reduce(flags, distributed.ReduceOp.MAX)
-    return bool(flags)
+    return bool(mean(torch.tensor(float(flag))))
 
 
 def mean(value: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """A step of training: what a batch costs one model, or many side by side, and what it moves."""
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -124,7 +123,7 @@ class ModelStep(Step):
         self.sizes = objective.balance_sizes(model.group_shapes).to(device) if pressed.balance else None
         self.average = copy.deepcopy(model).requires_grad_(False) if training.ema else None
         self.current, self.averaged = _floats(model), [] if self.average is None else _floats(self.average)
-        self.skips = GradientSkips(training.grad_skip_factor or math.inf, device)
+        self.skips = GradientSkips(training.grad_skip_factor or torch.inf, device)
         self.fused = bool(self.optimizer.defaults.get("fused"))
         # What a step changes whether it is wanted or not; a fused optimiser leaves the weights alone.
         self.changed = kinds([*model.buffers(), *self.averaged, *([] if self.fused else self.parameters)])

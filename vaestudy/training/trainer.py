@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -26,7 +26,7 @@ from vaestudy.training.loop import Diverged, Loop
 from vaestudy.training.parallel import side_by_side
 from vaestudy.training.progress import progress_bar
 from vaestudy.training.run import Job, Run, describe, noise_from, owned
-from vaestudy.training.steps import ModelStep, StackStep, Step
+from vaestudy.training.steps import ModelStep, StackStep
 
 Device = torch.device | str | None
 
@@ -53,9 +53,9 @@ def fit(model: torch.nn.Module, images, training: Training, run_dir: Path | str,
         check(job, distributed.world())
         if not run.finished:
             part = f"{training.batch // training.micro_batches} images, a micro batch"
-            advice = f"{part}: raise micro_batches, or lower batch or image_size"
-            make = lambda: ModelStep(model.to(device), images.to(device), training, device)  # noqa: E731
-            _train(make, [job], run.path, device, advice)
+            with explained(f"{part}: raise micro_batches, or lower batch or image_size", device):
+                step = ModelStep(model.to(device), images.to(device), training, device)
+                Loop(step, [job], run.path).run()
         elif distributed.rank() == 0:
             checkpoint.remove(run.path)  # a kill has left them at the very end
     distributed.barrier()
@@ -122,7 +122,7 @@ def check(job: Job, processes: int = 1) -> None:
     if job.run.finished:
         return
     parts, batch, objective = training.micro_batches, min(training.batch, len(images)), training.objective
-    least = 1 + (objective.kind == "total_correlation")
+    least = 2 if objective.kind == "total_correlation" else 1
     if parts % processes:
         raise InputError(f"{processes} processes cannot share {parts} micro batches: set micro_batches to a multiple")
     if tuple(images.shape) != tuple(getattr(model, "shape", images.shape)):
@@ -146,12 +146,13 @@ def device_of(device: Device) -> torch.device:
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _train(make: Callable[[], Step], jobs: Sequence[Job], folder: Path, device: torch.device, advice: str) -> None:
-    """Train by the steps that `make` gives, with advice where memory runs out; global generators stay as they were."""
+@contextmanager
+def explained(what: str, device: torch.device) -> Iterator[None]:
+    """A training: `what` is named where memory runs out, and the global generators are left as they were."""
     if device.type == "cpu":
         memory.keep_freed()
-    with memory.explain_oom(advice), noise_from(0, device):
-        Loop(make(), jobs, folder).run()
+    with memory.explain_oom(what), noise_from(0, device):
+        yield
 
 
 def stacks(job: Job) -> bool:
@@ -198,11 +199,11 @@ def _train_stack(jobs: Sequence[Job], folder: Path, device: torch.device) -> Non
     remove_unfinished(folder)
     write_json(folder / "runs.json", [job.run.path.name for job in jobs])
     models, trainings = [job.model for job in jobs], [job.training for job in jobs]
-    make = lambda: StackStep(models, trainings, jobs[0].images.to(device), device)  # noqa: E731
     less = "take a smaller image_size or network, or a lower at_once of fit_many"
-    # `fit_many` then trains them alone, but under torchrun.
-    with suppress(Diverged) if distributed.world() == 1 else nullcontext():
-        _train(make, jobs, folder, device, f"{len(jobs)} models at once: {less}")
+    retried_alone = suppress(Diverged) if distributed.world() == 1 else nullcontext()
+    with retried_alone, explained(f"{len(jobs)} models at once: {less}", device):
+        step = StackStep(models, trainings, jobs[0].images.to(device), device)
+        Loop(step, jobs, folder).run()
     _remove(folder)
 
 
