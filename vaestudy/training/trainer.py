@@ -72,12 +72,9 @@ def fit_many(jobs: Sequence[Job], *, device: Device = None, at_once: int | None 
     process returns all runs.
 
     Args:
-        jobs: what to train; two jobs may not share a folder.
+        jobs: what to train; the answer is their finished runs in this order.
         device: where to train; by default CUDA if there is one.
         at_once: VAEs trained as one program; by default what fits into half of the free memory.
-
-    Returns:
-        One finished run for each job, in their order.
 
     Raises:
         InputError: as `fit` does, or two jobs share a folder.
