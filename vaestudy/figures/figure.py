@@ -6,12 +6,11 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, Template
+from jinja2 import Environment, PackageLoader
 from matplotlib.collections import PathCollection
 from matplotlib.text import Text
 
@@ -23,15 +22,12 @@ from vaestudy.words import readable
 __all__ = ["MIME", "Figure", "Output", "statement"]
 
 MIME = "application/vnd.vaestudy+json"
-NO_METADATA = ("Creator", "Date", "Format", "Type")  # of an SVG
-SENTENCES = ("answer", "statement")  # kinds without a caption below
+LONGEST = 44  # letters of a line in a figure: a longer one would leave the axes no room
 
 
 @dataclass(eq=False)
 class Output:
-    """Something a notebook shows: HTML for light and dark paper, and under `MIME` the kind, caption, alt and data.
-
-    A report's `results.json` is collected from what stands under `MIME` in executed notebooks.
+    """Something a notebook shows: HTML, and under `MIME` kind, caption, alt and data, of which `results.json` is made.
 
     Attributes:
         kind: figure, player, decoder, table, headline, claims, provenance, records, statement or answer.
@@ -50,18 +46,14 @@ class Output:
     text: str = ""
 
     def __post_init__(self):
-        for name in ("caption", "alt"):
-            if not getattr(self, name).strip():
-                raise InputError(f"a {self.kind} needs a caption and an alternative text: give both")
-            setattr(self, name, readable(getattr(self, name)))
-
-    def body(self) -> str:
-        """The HTML above the caption."""
-        return self.markup
+        if not (self.caption.strip() and self.alt.strip()):
+            raise InputError(f"a {self.kind} needs a caption and an alternative text: give both")
+        self.caption, self.alt = readable(self.caption), readable(self.alt)
 
     def _repr_html_(self) -> str:
-        caption = f"<figcaption>{html.escape(self.caption)}</figcaption>"
-        return self.markup if self.kind in SENTENCES else f'<figure class="{self.kind}">{self.body()}{caption}</figure>'
+        if self.kind in ("answer", "statement"):  # the sentence is all there is
+            return self.markup
+        return f'<figure class="{self.kind}">{self.markup}<figcaption>{html.escape(self.caption)}</figcaption></figure>'
 
     def __str__(self) -> str:
         return self.text or f"{self.caption}\n{self.alt}"
@@ -78,55 +70,45 @@ class Figure(Output):
         super().__init__("figure", "", caption, alt, data)
         self.fig = fig
 
+    def _repr_html_(self) -> str:
+        self.markup = f'<div class="wide" style="overflow-x:auto">{self.svg}</div>'  # scrolls on a narrow page
+        return super()._repr_html_()
+
     @cached_property
     def svg(self) -> str:
         """The figure as an `<svg>` element, the same bytes each time, its ink and paper left to the page."""
         for points in self.fig.findobj(PathCollection):
             if len(points.get_offsets()) > 1000:
                 points.set_rasterized(True)
-        for text in self.fig.findobj(Text):  # a name as long as a line would leave the axes no room
-            text.set_text("\n".join(_short(line) for line in text.get_text().split("\n")))
+        for text in self.fig.findobj(Text):
+            lines = text.get_text().split("\n")
+            text.set_text("\n".join(line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…" for line in lines))
         buffer = io.StringIO()
         # The ids of a page's figures must differ: matplotlib makes them of this salt and of what is drawn.
         with matplotlib.rc_context({**STYLE, "svg.hashsalt": self.caption + self.alt}):
-            self.fig.savefig(buffer, format="svg", dpi=160, metadata=dict.fromkeys(NO_METADATA))
-        return _inline(buffer.getvalue(), self.alt)
+            self.fig.savefig(buffer, format="svg", dpi=160)
+        svg = buffer.getvalue().strip()
+        # The style's `*` would reach the whole page.
+        svg = re.sub(r"\s*<(metadata|style)\b[^>]*>.*?</\1>", "", svg[svg.index("<svg") :], flags=re.S)
+        used = set(re.findall(r"#([\w.-]+)", svg))
+        svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)
+        svg = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans, system-ui, sans-serif)", svg)
+        svg = re.sub(r"\s*\n", " ", svg).replace("> <", "><")
+        svg = re.sub(r' (?:d|x|y)="[^"]*"', _rounded, svg)
+        svg = svg.replace(INK, "currentColor").replace(PAPER, "var(--paper, Canvas)")
+        width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())
+        head = (
+            f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(self.alt)}" '
+            f'style="width:100%;max-width:{width * 1.4:.0f}px;min-width:{width * 1.1:.0f}px;height:auto;'
+            'stroke-linejoin:round;stroke-linecap:butt" '
+            'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
+        )
+        return head + svg[svg.index(">") + 1 :]
 
-    def body(self) -> str:
-        """The figure in a region that scrolls where a page is narrow."""
-        return f'<div class="wide" style="overflow-x:auto">{self.svg}</div>'
 
-
-# A hundredth of a point is far below what a screen shows, and a third of a page of points.
-_DECIMALS = re.compile(r"\d+\.\d{3,}")
-
-
-def _rounded(number: re.Match[str]) -> str:
-    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
-
-
-def _short(name: str, most: int = 44) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
-
-
-def _inline(svg: str, alt: str) -> str:
-    """Make matplotlib's stand-alone SVG fit for the inside of a page."""
-    svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(r"\s*<style[^>]*>.*?</style>", "", svg, count=1, flags=re.S)  # its `*` would reach the whole page
-    used = set(re.findall(r"#([\w.-]+)", svg))
-    svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)
-    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans, system-ui, sans-serif)", svg)
-    svg = re.sub(r"\s*\n", " ", svg).replace("> <", "><")
-    svg = re.sub(r' (?:d|x|y)="[^"]*"', lambda match: _DECIMALS.sub(_rounded, match[0]), svg)
-    svg = svg.replace(INK, "currentColor").replace(PAPER, "var(--paper, Canvas)")
-    width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())
-    size = f"width:100%;max-width:{width * 1.4:.0f}px;min-width:{width * 1.1:.0f}px;height:auto"
-    head = (
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(alt)}" '
-        f'style="{size};stroke-linejoin:round;stroke-linecap:butt" '
-        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
-    )
-    return head + svg[svg.index(">") + 1 :]
+def _rounded(places: re.Match[str]) -> str:
+    """An attribute, its numbers to a hundredth of a point, which no screen shows: a third of a page of points."""
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{round(float(number[0]), 2):.12g}", places[0])
 
 
 def statement(text: str, /, **data: Any) -> Output:
@@ -139,16 +121,13 @@ def statement(text: str, /, **data: Any) -> Output:
 
 
 @cache
-def template(path: Path) -> Template:
-    """A template of a page or of a part of one; what it is given is escaped."""
-    return Environment(
-        loader=FileSystemLoader(path.parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    ).get_template(path.name)
+def _templates(room: str) -> Environment:
+    return Environment(loader=PackageLoader(f"vaestudy.{room}"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
-def render(name: str, **context: Any) -> str:
-    """One of this room's templates, in a line."""
-    return template(Path(__file__).parent / "templates" / f"{name}.html.j2").render(**context)
+def render(name: str, room: str = "figures", **context: Any) -> str:
+    """A template of a room, in which what it is given is escaped."""
+    return _templates(room).get_template(f"{name}.html.j2").render(**context)
 
 
 def as_json(data: Any) -> Any:

@@ -79,7 +79,7 @@ def headline(rows: Rows, caption: str = "This stage's headline numbers.") -> Out
         if set(row) - {"values", "digits"} != set(HEADLINE):
             raise InputError(f"a headline row has the keys {', '.join(HEADLINE)}, not {', '.join(row)}")
     shown = [{name: row[name] for name in HEADLINE} for row in rows]
-    return _make("headline", [{**first, **row} for first, row in zip(shown, rows, strict=True)], caption, shown)
+    return _make("headline", [dict.fromkeys(HEADLINE) | row for row in rows], caption, shown)
 
 
 def provenance(rows: Rows, caption: str = "The runs behind this page.", kind: str = "provenance") -> Output:

@@ -18,11 +18,9 @@ from nbconvert.filters import Highlight2HTML
 import vaestudy
 from vaestudy import figures, profiles, settings, words
 from vaestudy.errors import InputError
-from vaestudy.figures.figure import template
+from vaestudy.figures.figure import render
 from vaestudy.report.execute import first_line, in_words
 from vaestudy.report.prose import prose
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 _HEADING = re.compile(r"<h([1-4])>(.*?)</h\1>", re.S)
 _FIGURE = re.compile(r'<figure class="([a-z]+)">(.*?)</figure>', re.S)
@@ -54,7 +52,7 @@ def shown(output: Any, source: str = "") -> str:
 def tools(own: Mapping[str, Any], source: str) -> str:
     """What stands below a figure: a link to it, its data, and the call that made it."""
     text = base64.b64encode(csv(own["data"]).encode()).decode()
-    return template(TEMPLATES / "tools.html.j2").render(here=_HERE, csv=text, call=last_call(source))
+    return render("tools", "report", here=_HERE, csv=text, call=last_call(source))
 
 
 def csv(data: Any) -> str:
@@ -210,7 +208,7 @@ def opening(notebook: Any) -> str:
     answers = objects(notebook, "answer")
     answer = figures.answer_html(answers[0]["data"], "sentences", "sure") if answers else ""
     about = {"answer": Markup(referring(answer, notebook)), "picture": Markup(picture(notebook))}
-    return template(TEMPLATES / "opening.html.j2").render(changed=changed(notebook), toy=toy(notebook), **about)
+    return render("opening", "report", changed=changed(notebook), toy=toy(notebook), **about)
 
 
 def referring(text: str, notebook: Any) -> str:
@@ -279,7 +277,7 @@ def _table(make: Callable[..., Any], rows: list[dict], caption: str) -> Markup:
 
 def _render(name: str, runs: list[dict], **context: Any) -> str:
     about = {"version": vaestudy.__version__, "provenance": Markup(figures.shared(runs)), "runs": len(runs)}
-    return template(TEMPLATES / f"{name}.html.j2").render(**about, of=sys.modules[__name__], **context)
+    return render(name, "report", of=sys.modules[__name__], **about, **context)
 
 
 def _pre(text: str, kind: str = "text") -> str:
