@@ -58,12 +58,11 @@ def score_over_pairs(curves: Curves, pairs: Sequence[int], chance: float) -> Out
         return statement(ONE_FACTOR, what="The Higgins score")
     scores = pd.DataFrame(curves, index=list(pairs))
     shown = scores.iloc[[0, len(pairs) // 2, -1]]
-    lines = [f"{name}: {', '.join(fixed(score, 2) for score in shown[name])}" for name in shown]
+    lines = [f"{name}: {', '.join(fixed(score, 2) for score in own)}" for name, own in shown.items()]
     alt = f"Scores at L = {', '.join(map(str, shown.index))}. {'; '.join(lines)}."
     x, y = "pairs L averaged for one difference", "Higgins score"
     caption = "The same codes, examined with different L; one code of each kind."
-    axes = {"levels": {"chance": chance}, "height": 4.2, "ylim": (0, 1.04)}
-    return charts.lines(scores, x, "code", y, caption, alt, **axes)
+    return charts.lines(scores, x, "code", y, caption, alt, {"chance": chance}, height=4.2, ylim=(0, 1.04))
 
 
 def reconstruction_against_score(rows: Rows, name: str, title: str, chance: float | None = None) -> Figure:
@@ -90,27 +89,21 @@ def factors_over_beta(r2: pd.DataFrame) -> Figure:
 def lost_by_frequency(shares: pd.DataFrame, models: int) -> Figure:
     """The share of each spatial frequency's variance that is lost (index: cycles an image), a line a code."""
     caption = f"What codes lose of the variance of each spatial frequency, mean of {counted(models, 'sweep')}."
-    ends = [
-        f"{name}: {fixed(losses.iloc[0], 2)} of the lowest, {fixed(losses.iloc[-1], 2)} of the highest"
-        for name, losses in shares.items()
-    ]
+    ends = shares.iloc[[0, -1]].map(lambda share: fixed(share, 2))
+    alt = "; ".join(f"{name}: {low} of the lowest, {high} of the highest" for name, (low, high) in ends.items())
     x, y = "spatial frequency, cycles an image", "share lost"
-    return charts.lines(shares, x, "code", y, caption, f"Shares lost. {'; '.join(ends)}.", ylim=(0, None))
+    return charts.lines(shares, x, "code", y, caption, f"Shares lost. {alt}.", ylim=(0, None))
 
 
 def information(matrices: Mapping[str, Float[np.ndarray, "d k"]], names: Sequence[str]) -> Figure:
     """Mutual information of each latent with each factor, as a share of the factor's entropy."""
-    shares = {
-        title: pd.DataFrame(matrix, [f"z{i}" for i in range(len(matrix))], list(names))
-        for title, matrix in matrices.items()
-    }
-    strongest = [
-        f"{title}: " + ", ".join(f"{name} in {latent}" for name, latent in share.idxmax().items())
-        for title, share in shares.items()
-    ]
+    shares, strongest = {}, []
+    for title, matrix in matrices.items():
+        shares[title] = share = pd.DataFrame(matrix, columns=list(names)).rename("z{}".format)
+        strongest.append(f"{title}: " + ", ".join(f"{name} in {latent}" for name, latent in share.idxmax().items()))
     caption = "What each latent tells of each factor: mutual information as a share of the factor's entropy."
     data, alt = pd.concat(shares, names=["code", "latent"]).reset_index(), "; ".join(strongest) + "."
-    return charts.heatmaps(shares, "I(z; v) / H(v)", caption, alt, data, columns=2, height=3.4)
+    return charts.heatmaps(shares, "I(z; v) / H(v)", caption, alt, data, height=3.4)
 
 
 @draw.style()
@@ -151,7 +144,7 @@ def latent_responses(codes: Codes, factors: Integer[np.ndarray, "n k"], latents:
 
 def _responses_to_few(known: pd.DataFrame, codes: Codes, latents: Any, shown: Sequence[str]) -> Figure:
     """Mean of each latent over each of one to three factors."""
-    latent_codes = pd.DataFrame(codes[:, latents], columns=[f"z{latent}" for latent in latents])
+    latent_codes = pd.DataFrame(codes)[list(latents)].add_prefix("z")
     means = {factor: latent_codes.groupby(known[factor]).mean() for factor in shown}
     tidy = pd.concat([charts.melt(mean, "value", "latent", "mean").assign(factor=name) for name, mean in means.items()])
     swings = pd.DataFrame({name: mean.max() - mean.min() for name, mean in means.items()})
@@ -195,13 +188,12 @@ def what_pairs_do(curves: Curves, pairs: Sequence[int], used: int) -> Output:
     place = int(np.argmin(np.abs(np.array(pairs) - used)))
     (_, whole), (absent, missing), (turned, rotated) = list(curves.items())[:3]
     lost, at = whole[place] - missing[place], f"L = {pairs[place]}"
-    notices = "hardly notices" if lost < 0.1 else "notices"
     beside = f"{abs(lost):.2f} {'below' if lost > 0 else 'above'} the true factors"
-    beside = beside if abs(lost) >= 0.005 else "as the true factors do"
     text = (
         f"Entangled codes ({turned}) score {rotated[place]:.2f} at {at} and {rotated[-1]:.2f} at L = {pairs[-1]}, "
         f"where the true factors score {whole[-1]:.2f}. A code {absent} scores {missing[place]:.2f} at {at}, "
-        f"{beside}: the score {notices} a missing factor. This page uses L = {used} and shows "
+        f"{beside if abs(lost) >= 0.005 else 'as the true factors do'}: the score "
+        f"{'notices' if lost >= 0.1 else 'hardly notices'} a missing factor. This page uses L = {used} and shows "
         "FactorVAE's score and the mutual information gap beside it."
     )
     data = {"rotated": rotated[[place, -1]], "missing": missing[place], "true": whole[[place, -1]]}
@@ -214,21 +206,22 @@ def novelty_table(rows: Rows, region: Mapping[str, Sequence[int]]) -> Output:
         return statement(ONE_FACTOR, what="What was never seen together")
     if not len(rows := pd.DataFrame(rows)):
         return statement(NOT_TRAINED, what="models on part of the factor grid")
-    columns = {"beta": "β", "images": "combinations", "nll": "reconstruction, nats", "higgins": "Higgins score"}
-    by_place = rows.rename(columns=columns).groupby(["β", "combinations"], sort=False)
-    scores = by_place[[*columns.values()][2:]].agg(lambda v: spread(v.mean(), np.nan_to_num(v.std()), 2))
-    lines = scores.reset_index().sort_values("β", kind="stable")
+    scores = {"nll": "reconstruction, nats", "higgins": "Higgins score"}
+    by_place = rows.rename(columns=scores).groupby(["beta", "images"], sort=False)[list(scores.values())]
+    lines = by_place.agg(lambda v: spread(v.mean(), np.nan_to_num(v.std()), 2)).rename_axis(["β", "combinations"])
+    lines = lines.reset_index().sort_values("β", kind="stable")
     spans = {name: dict.fromkeys((min(values), max(values))) for name, values in region.items()}
     held = " and ".join(f"{name} {' to '.join(map(str, span))}" for name, span in spans.items())
     caption = f"Held out of training: all images with {held}. Mean and standard deviation over seeds."
-    return table(lines, caption, formats={"β": "g"})
+    return table(lines, caption)
 
 
 def score_table(reports: Mapping[str, Mapping[int, Any]], published: Mapping[str, str]) -> Output:
     """Higgins scores in percent: all scores and the paper's best half, for each L, beside the published column."""
     if not reports:
         return statement(ONE_FACTOR, what="The paper's table of scores")
-    rows, most = [], np.max([report.scores.shape for own in reports.values() for report in own.values()], axis=0)
+    most = np.max([report.scores.shape for own in reports.values() for report in own.values()], axis=0)
+    rows = []
     for name in dict.fromkeys([*reports, *published]):
         row = {"code": name}
         for pairs, report in reports.get(name, {}).items():
@@ -237,7 +230,7 @@ def score_table(reports: Mapping[str, Mapping[int, Any]], published: Mapping[str
         rows.append(row | {"published": published.get(name)})
     caption = (
         f"Higgins score in percent, mean and standard deviation over up to {most[0]} models and {most[1]} classifier "
-        "seeds each. The published column "
-        "(Higgins et al., 2017, table 2) keeps the best half and does not state its L; no score here: not trained."
+        "seeds each. The published column (Higgins et al., 2017, table 2) keeps the best half and does not state its "
+        "L; no score here: not trained."
     )
     return table(rows, caption)

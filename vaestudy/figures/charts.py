@@ -46,8 +46,8 @@ def curves(
     height = max(height, NAME * len(kinds))
     fig, grid = draw.canvas(1, len(names), width=7.5, height=height, squeeze=False, sharey=share)
     palette = dict(zip(kinds, draw.colours(len(kinds)), strict=True))
-    look = {"x": x, "y": y, "hue": hue, "style": hue, "palette": palette, "legend": False}
     dashes = {kind: "" if i < len(draw.PALETTE) else (4, 1.5) for i, kind in enumerate(kinds)}  # where colours repeat
+    look = {"x": x, "y": y, "hue": hue, "style": hue, "palette": palette, "legend": False}
     line = {"dashes": dashes, "markers": markers, "markeredgecolor": draw.PAPER, "err_style": "bars"}
     line["errorbar"] = interval if tidy.duplicated([x, hue, panel]).any() else None
     for ax, (name, title) in zip(grid[0], names.items(), strict=True):
@@ -86,7 +86,7 @@ def interval(values: pd.Series) -> tuple[float, float]:
     """The 95 % Student t interval of the mean of `values`; of fewer than `LEAST`, which would fill a panel, none."""
     if len(values) < LEAST:
         return math.nan, math.nan
-    mean, reach = np.mean(values), stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    mean, reach = values.mean(), stats.t.ppf(0.975, len(values) - 1) * values.sem()
     return mean - reach, mean + reach
 
 
@@ -177,12 +177,13 @@ def bars(
 
 @draw.style()
 def heatmaps(
-    matrices: Mapping[str, pd.DataFrame], scale: str, caption: str, alt: str, data: Any, *, columns: int = 3,
-    height: float = 2.6, ticks: bool = True, **options: Any,
+    matrices: Mapping[str, pd.DataFrame], scale: str, caption: str, alt: str, data: Any, *, height: float = 2.6,
+    ticks: bool = True, **options: Any,
 ) -> Figure:  # fmt: skip
-    """A heat map for each matrix, three in a row, all on the scale from 0 to 1 that a colour bar shows."""
+    """A heat map for each matrix, three in a row or two, all on the scale from 0 to 1 that a colour bar shows."""
+    columns = 2 if len(matrices) == 4 else min(3, len(matrices))
     rows = math.ceil(len(matrices) / columns)
-    fig, grid = draw.canvas(rows, min(columns, len(matrices)), width=7.5, height=rows * height, squeeze=False)
+    fig, grid = draw.canvas(rows, columns, width=7.5, height=rows * height, squeeze=False)
     for ax, (name, matrix) in zip(grid.flat, matrices.items(), strict=False):
         heatmap(ax, matrix, ticks=ticks, **options)
         ax.set_title(name, fontsize=draw.SMALLEST)

@@ -37,9 +37,7 @@ def canvas(rows: int = 1, columns: int = 1, *, width: float | int = 6.6, height:
     return fig, fig.subplots(rows, columns, **subplots)
 
 
-def colours(count: int) -> list[str]:
-    """The palette's first colours, from the start again after the last: for categories."""
-    return [PALETTE[i % len(PALETTE)] for i in range(count)]
+colours = partial(sns.color_palette, PALETTE)  # so many for categories, from the start again after the last
 
 
 def ramp(count: int) -> list[tuple[float, ...]]:

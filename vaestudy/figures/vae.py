@@ -22,10 +22,9 @@ __all__ = [
 
 def examples(images: Any, count: int = 48, columns: int = 16) -> Figure:
     """Some images of a set, drawn at random."""
-    count = min(count, len(images))
-    index = drawn_at_random(images, count)
-    caption = f"{count} of the {counted(len(images), 'image')} of {label(images.name)}, drawn at random."
-    alt = f"A grid of {counted(count, 'example image')}."
+    index = drawn_at_random(images, min(count, len(images)))
+    caption = f"{len(index)} of the {counted(len(images), 'image')} of {label(images.name)}, drawn at random."
+    alt = f"A grid of {counted(len(index), 'example image')}."
     return charts.image_grid(images.batch(index), columns, caption, alt, {"index": index})
 
 
@@ -140,5 +139,4 @@ def correlations(matrices: Mapping[str, np.ndarray], scores: Mapping[str, float]
     if not scores:
         caption += f" A {metric} needs two known factors or more, which these images have not."
     data, alt = pd.DataFrame(rows), "; ".join(texts) + "."
-    columns = 2 if len(shown) == 4 else 3
-    return charts.heatmaps(shown, "|correlation|", caption, alt, data, square=True, ticks=False, columns=columns)
+    return charts.heatmaps(shown, "|correlation|", caption, alt, data, square=True, ticks=False)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -51,9 +51,8 @@ def run_notebook(path: Path | str, given: Mapping[str, Any], output: Path | str,
         InputError: a wrong parameter, a folder that cannot be written, or bad input that a cell found.
         NotebookError: any other failure of a cell.
     """
-    checked = check(path, given)
+    checked, output = check(path, given), Path(output)
     given = {name: getattr(checked, name) for name in given}
-    output = Path(output)
     require_writable(output.parent)
     partial, mark = output.with_suffix(".partial.ipynb"), fingerprint(path, given)
     cells = sum(cell["cell_type"] == "code" for cell in _read(path)["cells"]) + bool(given)  # papermill adds one
@@ -81,10 +80,13 @@ def run_notebook(path: Path | str, given: Mapping[str, Any], output: Path | str,
                 extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which warns of every local socket
             )
     except papermill.PapermillExecutionError as error:
+        said = first_line(error.evalue)
         if requested:
-            raise requested[0](first_line(error.evalue) or GOES_ON) from None
+            raise requested[0](said or GOES_ON) from None
+        values = ", ".join(f"{name}={in_words(chosen)}" for name, chosen in given.items()) or "no parameters"
+        where = f"stage {checked.stage}, cell {error.exec_count}, {first_line(error.source)!r}, {values}"
         kind = InputError if error.ename == "InputError" else NotebookError
-        raise kind(_failure(checked.stage, given, error, partial)) from None
+        raise kind(f"{error.ename}: {said} ({where}; executed so far: {partial})") from None
     except DeadKernelError:
         reason = f"the kernel of stage {checked.stage} died: stopped by hand, or out of memory (take a smaller profile)"
         raise NotebookError(f"{reason} (executed so far: {partial})") from None
@@ -96,22 +98,19 @@ def run_notebook(path: Path | str, given: Mapping[str, Any], output: Path | str,
 
 
 def fingerprint(path: Path | str, given: Mapping[str, Any]) -> str:
-    """Digests of all that decides what a notebook would show: its code and parameters, the library and the records."""
+    """A digest of all that decides what a notebook would show: its code and parameters, the library and the records."""
     from vaestudy.experiments import evidence
 
     shown = [dict(given), [cell["source"] for cell in _read(path)["cells"]]]
-    records = _digest(evidence.sources(settings.resolve(settings.stage_of(path), **given).profile))
-    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest() + _library_digest() + records
+    records = evidence.sources(settings.resolve(settings.stage_of(path), **given).profile)
+    parts = [json.dumps(shown, sort_keys=True).encode(), _library(), *map(Path.read_bytes, records)]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 @cache
-def _library_digest() -> str:
+def _library() -> bytes:
     files = sorted(Path(vaestudy.__file__).parent.rglob("*"))
-    return _digest(file for file in files if file.is_file() and file.suffix != ".pyc")
-
-
-def _digest(files: Iterable[Path]) -> str:
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return b"".join(file.read_bytes() for file in files if file.is_file() and file.suffix != ".pyc")
 
 
 def is_fresh(path: Path | str, given: Mapping[str, Any], output: Path | str) -> bool:
@@ -133,12 +132,6 @@ def require_writable(folder: Path) -> None:
 def in_words(value: Any) -> str:
     """A parameter's value as people write it: 4 for 4.0."""
     return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
-
-
-def _failure(stage: str, given: Mapping, error: Any, partial: Path) -> str:
-    values = ", ".join(f"{name}={in_words(chosen)}" for name, chosen in given.items()) or "no parameters"
-    where = f"stage {stage}, cell {error.exec_count}, {first_line(error.source)!r}, {values}"
-    return f"{error.ename}: {first_line(error.evalue)} ({where}; executed so far: {partial})"
 
 
 def _kernel_manager() -> type:
@@ -175,20 +168,20 @@ def _progress(cells: int, runs: Path, shown: bool, requested: list) -> Iterator[
     from tqdm import tqdm
 
     began, over = time.time(), threading.Event()
-    place = {"cell": 0, "line": "", "since": began}
+    number, line, since = 0, "", began
 
     def begin(cell: Any, cell_index: int) -> None:
+        nonlocal number, line, since
         if requested:
             raise requested[0](GOES_ON)
         if cell.cell_type == "code":
-            place.update(cell=place["cell"] + 1, line=first_line(cell.source), since=time.time())
+            number, line, since = number + 1, first_line(cell.source), time.time()
 
     def show() -> None:
         with tqdm(bar_format="{desc}", file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
             while not over.wait(1):
-                seconds, newest = time.time() - place["since"], newest_training(runs, began)
-                about = f"cell {place['cell']} of {cells}, {seconds:.0f} s: "
-                bar.set_description_str(about + " | ".join(filter(None, (newest, place["line"]))))
+                about = " | ".join(filter(None, (newest_training(runs, began), line)))
+                bar.set_description_str(f"cell {number} of {cells}, {time.time() - since:.0f} s: {about}")
 
     with ThreadPoolExecutor(1) as side:
         if shown:

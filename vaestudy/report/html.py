@@ -57,11 +57,10 @@ def tools(own: Mapping[str, Any], source: str) -> str:
 
 def csv(data: Any) -> str:
     """The data of a figure as CSV: its rows or, of named values, a column each."""
-    if isinstance(data, list):
-        return pd.json_normalize(data).to_csv(index=False)
-    flat = pd.json_normalize(data, sep=" ").iloc[0]
-    columns = {name: pd.Series(value if isinstance(value, list) else [value]) for name, value in flat.items()}
-    return pd.DataFrame(columns).to_csv(index=False)
+    table = pd.json_normalize(data, sep=" ")
+    if isinstance(data, Mapping):
+        table = pd.DataFrame({name: pd.Series(values) for name, values in table.iloc[0].items()})
+    return table.to_csv(index=False)
 
 
 def last_call(source: str) -> str:
@@ -72,25 +71,27 @@ def last_call(source: str) -> str:
         return source
 
 
-def blocks(notebook: Any) -> Iterator[tuple[str, str]]:
-    """The notebook as it reads: ("prose" | "code" | "shown", text). Cells that show nothing share one block of code."""
+def blocks(notebook: Any) -> Iterator[str]:
+    """The notebook as it reads: prose, code and what it shows. Cells that show nothing share one block of code."""
     code = []
     for cell in notebook.cells:
-        is_code = cell.cell_type == "code"
-        if is_code:
+        if cell.cell_type == "code":
             code.append(cell.source)
-        text = "".join(shown(out, cell.source) for out in cell.outputs) if is_code else prose(cell.source)
+            text = "".join(shown(output, cell.source) for output in cell.outputs)
+        else:
+            text = prose(cell.source)
         if text:
             yield from _folded(code)
             code = []
-            yield ("shown" if is_code else "prose"), text
+            yield referring(text, notebook)
     yield from _folded(code)
 
 
-def _folded(code: list[str]) -> Iterator[tuple[str, str]]:
-    if code:
-        marked = Highlight2HTML(pygments_lexer="python")("\n\n".join(code)).replace("<pre>", '<pre tabindex="0">')
-        yield "code", f'<details class="code"><summary>Code</summary>{marked}</details>'
+def _folded(code: list[str]) -> list[str]:
+    if not code:
+        return []
+    marked = Highlight2HTML(pygments_lexer="python")("\n\n".join(code)).replace("<pre>", '<pre tabindex="0">')
+    return [f'<details class="code"><summary>Code</summary>{marked}</details>']
 
 
 def outputs(notebook: Any) -> list[tuple[Any, Any]]:
@@ -100,9 +101,8 @@ def outputs(notebook: Any) -> list[tuple[Any, Any]]:
 
 def objects(notebook: Any, kind: str | None = None) -> list[dict]:
     """All that an executed notebook shows with numbers (of one kind), as {kind, caption, alt, data}, in order."""
-    data = [output.get("data", {}) for _, output in outputs(notebook)]
-    found = [bundle[figures.MIME] for bundle in data if figures.MIME in bundle]
-    return [shown for shown in found if kind in (None, shown["kind"])]
+    found = [output.get("data", {}).get(figures.MIME) for _, output in outputs(notebook)]
+    return [own for own in found if own and kind in (None, own["kind"])]
 
 
 def rows(notebook: Any, kind: str) -> list[dict]:
@@ -165,14 +165,12 @@ def numbered(text: str) -> tuple[str, list[dict]]:
     """A page's HTML with an id at each heading and figure, labelled scroll regions, and its contents (h2 and h3)."""
     used, contents = Counter(), []
 
-    def unique(name: str) -> str:
-        used[name] += 1
-        return f"{name}-{used[name]}" if used[name] > 1 else name
-
     def heading(match: re.Match) -> str:
         level, inner = match.groups()
         words = html.unescape(re.sub(r"<[^>]+>", "", inner))
-        name = unique(re.sub(r"\W+", "-", words.lower()).strip("-") or "section")
+        name = re.sub(r"\W+", "-", words.lower()).strip("-") or "section"
+        used[name] += 1
+        name = f"{name}-{used[name]}" if used[name] > 1 else name
         if level in "23":
             contents.append({"level": level, "href": f"#{name}", "title": Markup(re.sub("</?a[^>]*>", "", inner))})
         link = f'<a class="anchor-link" href="#{name}" aria-label="link to this section">#</a>' if level != "1" else ""
@@ -197,7 +195,7 @@ def page(notebook: Any, **context: Any) -> str:
 
     It opens with its title and question, the answer that its claims give, and one picture.
     """
-    first, *rest = [text if kind == "code" else referring(text, notebook) for kind, text in blocks(notebook)]
+    first, *rest = blocks(notebook)
     text, contents = numbered("\n".join([first, opening(notebook), *rest]))
     made = {"title": title(notebook), "text": Markup(text), "contents": contents, "execution": execution(notebook)}
     return _render("page", rows(notebook, "provenance"), **made, **context)
@@ -264,8 +262,8 @@ def picture(notebook: Any) -> str:
     """The figure that a reader sees first, as a copy: of the last cell tagged "picture", else the last one."""
     shown = [(cell, output.get("data", {})) for cell, output in outputs(notebook)]
     found = [(cell, data["text/html"]) for cell, data in shown if data.get(figures.MIME, {}).get("kind") == "figure"]
-    marked = [text for cell, text in found if "picture" in cell.metadata.get("tags", [])]
-    text = (marked or [text for _, text in found] or [""])[-1]
+    found.sort(key=lambda pair: "picture" in pair[0].metadata.get("tags", []))
+    text = found[-1][1] if found else ""
     # The ids inside of the copy differ from those of the figure that stands further down.
     return re.sub(r'( id="|url\(#|href="#)', r"\1picture-", text).replace('class="figure"', 'class="picture"')
 

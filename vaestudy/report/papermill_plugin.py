@@ -49,10 +49,8 @@ def arguments() -> list[str] | None:
 
 def read(words: list[str] | None) -> dict[str, Any] | None:
     """The parts of a call that names a notebook of this study and parameters alone; None for every other call."""
-    if words is None:
-        return None
     try:
-        call = _CALL.make_context("papermill", list(words)).params
+        call = _CALL.make_context("papermill", list(words or [])).params
     except click.ClickException:
         return None
     if settings.stage_of(call["notebook"]) is None:
