@@ -162,7 +162,5 @@ def verdicts(claims: Iterable[Mapping[str, Any]]) -> str:
     text = f"Of {counted(len(claims), 'claim')}: {', '.join(f'{count} {name}' for name, count in counts.most_common())}"
     if not counts["supported"] + counts["contradicted"]:
         return f"{text}."
-    verb = "is" if sure < 2 else "are"
-    return (
-        f"{text}; {sure or 'none'} of the verdicts for or against {verb} repeated in 95 % of resamples of the models."
-    )
+    text += f"; {sure or 'none'} of the verdicts for or against {'is' if sure < 2 else 'are'} "
+    return text + "repeated in 95 % of resamples of the models."

@@ -44,8 +44,8 @@ def score_over_beta(rows: Rows, scores: Mapping[str, str], chance: Mapping[str, 
     trained = ", ".join(f"{beta:g}" for beta in sorted(models["beta"].unique()))
     caption = (
         f"Scores over the pressure β: means over up to {counted(models['seed'].nunique(), 'seed')}, 95 % intervals "
-        f"where a setting has three or more; dots: the {len(models):,} single models. Trained: β = {trained}."
     )
+    caption += f"where a setting has three or more; dots: the {len(models):,} single models. Trained: β = {trained}."
     levels = {name: {"chance": level, "ceiling": 1.0} for name, level in chance.items()}
     axes = {"titles": scores, "levels": levels, "share": set(scores) == set(levels), "ylabel": "score", "height": 3.4}
     alt = "; ".join(best) + "."
@@ -161,10 +161,8 @@ def weak_labels(
     levels = {"all labels": {"chance": chance}, "weak labels": {"chance": weak}}
     tidy = charts.melt(scores, "beta", "judged by", "score")
     alt = "; ".join(f"{name} choose β = {beta:g}" for name, beta in scores.idxmax().items()) + "."
-    caption = (
-        "The same sweep judged with every label, with a few and with none, each time by a score of its own (UDR: how "
-        "far seeds agree): means over seeds."
-    )
+    caption = "The same sweep judged with every label, with a few and with none, each time by a score of its own "
+    caption += "(UDR: how far seeds agree): means over seeds."
     return charts.curves(tidy, "beta", "score", caption, alt, panel="judged by", levels=levels)
 
 

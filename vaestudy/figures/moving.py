@@ -124,10 +124,8 @@ def decoder(models: Mapping[str, Any], images: Any) -> Output:
     size = sum(len(model["script"]["weights"]) for model in shown)
     if size > MOST_BYTES:
         return statement(LEFT_OUT, reason=f"the weights of {listed(models)} take {size / 1e6:.1f} MB")
-    caption = (
-        f"The decoders of {listed(models)}, here on the page: one model each. Move a latent, and its image is drawn "
-        "anew. Latents in the order of their nats, from −3 to 3 standard deviations of the prior."
-    )
+    caption = f"The decoders of {listed(models)}, here on the page: one model each. Move a latent, and its image is "
+    caption += "drawn anew. Latents in the order of their nats, from −3 to 3 standard deviations of the prior."
     alt = f"An image of {listed(models)} each, which follows {len(rows)} sliders."
     root = hashlib.sha256(repr(shown).encode()).hexdigest()[:8]
     body = render("decoder", models=shown, root=f"decoder-{root}", reach=REACH, step=STEP, fixed=fixed)

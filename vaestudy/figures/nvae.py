@@ -60,9 +60,8 @@ def kl_by_group(runs: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     for name, groups in runs.items():
         for i, group in enumerate(groups, 1):
             channels = group.sum((2, 3)).mean(0)
-            shape = " × ".join(map(str, group.shape[1:]))
-            numbers = {kl: channels.sum(), active: int((channels > ACTIVE_ABOVE).sum())}
-            rows.append({"model": name, place: f"{i}\n{shape}", **numbers})
+            about = {"model": name, place: f"{i}\n{' × '.join(map(str, group.shape[1:]))}"}
+            rows.append({**about, kl: channels.sum(), active: int((channels > ACTIVE_ABOVE).sum())})
     data = pd.DataFrame(rows)
     nats_of = data.groupby("model", sort=False)[kl].agg(lambda nats: ", ".join(fixed(v, 1) for v in nats))
     alt = "; ".join(f"{name}: {nats} nats" for name, nats in nats_of.items()) + "."
@@ -80,10 +79,8 @@ def samples_by_temperature(
         with noise_from(0, device), model.reestimated_batch_norm(passes, 100, temperature):
             rows[f"t = {temperature:g}"] = model.sample(count, temperature)
     finite = all(bool(torch.isfinite(images).all()) for images in rows.values())
-    caption = (
-        f"Samples, {name}: every standard deviation times t. Means of p(x|z), batch norm statistics re-estimated at "
-        "each t."
-    )
+    caption = f"Samples, {name}: every standard deviation times t. "
+    caption += "Means of p(x|z), batch norm statistics re-estimated at each t."
     return charts.image_rows(rows, caption, {"temperatures": temperatures, "finite": finite})
 
 
@@ -141,20 +138,16 @@ def nats_by_group(records: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     `records`: a row a model with schedule, beta, seed, nats, top_nats, second_nats and third_nats. `titles`: of the
     panels, by schedule.
     """
-    columns = {f"{group}_nats": group for group in GROUPS}
-    nats = records.rename(columns=columns)
+    nats = records.rename(columns={f"{group}_nats": group for group in GROUPS})
     tidy = nats.melt(["schedule", "beta", "seed"], list(GROUPS), "latent group", "nats per image")
-    means = records.groupby(["schedule", "beta"])[list(columns)].mean()
+    means = nats.groupby(["schedule", "beta"])[list(GROUPS)].mean().map(lambda mean: fixed(mean, 1))
     parts = []
     for schedule in (name for name in titles if name in means.index):
-        texts = means.loc[schedule].map(lambda nats: fixed(nats, 1)).agg("/".join, axis=1)
-        (low, first), *_, (high, last) = texts.sort_index().items()
+        (low, first), *_, (high, last) = means.loc[schedule].agg("/".join, axis=1).items()
         parts.append(f"{titles[schedule]}: at β = {low:g} and {first}, at β = {high:g} {last}")
     seeds = int(records["seed"].nunique())
-    caption = (
-        "Nats of the top, second and third latent group by β and by what is charged in the warm-up; means"
-        f"{' and 95 % intervals' if seeds >= charts.LEAST else ''} over {counted(seeds, 'seed')} a setting."
-    )
+    caption = "Nats of the top, second and third latent group by β and by what is charged in the warm-up; means"
+    caption += f"{' and 95 % intervals' if seeds >= charts.LEAST else ''} over {counted(seeds, 'seed')} a setting."
     axes = {"hue": "latent group", "panel": "schedule", "titles": titles, "share": True, "ylim": (0, None)}
     alt = f"Nats top/second/third. {'; '.join(parts)}."
     return charts.curves(tidy, "beta", "nats per image", caption, alt, **axes)
@@ -173,26 +166,23 @@ def where_the_code_gathers(records: pd.DataFrame, schedules: Mapping[str, str], 
     low, high = 1.0, shares.columns.max()
     shares = shares.loc[[name for name in schedules if name in shares.index]].sort_values(high, ascending=False)
     held = [f"{fixed(row[high], 2)} ({fixed(row[low], 2)}) {schedules[name]}" for name, row in shares.iterrows()]
-    most, there = shares.index[0], records[records["beta"] == high]
-    top = there[(there["schedule"] == most) & (there["top_live"] > 0)]
+    top = records[(records["schedule"] == shares.index[0]) & (records["beta"] == high) & (records["top_live"] > 0)]
+    draws, rotated = top["top_higgins_5_draws"], top["top_higgins_5_rotated"]
+    above, single = (draws > rotated + 1e-9).sum(), (top["top_live"] == 1).sum()  # up to rounding
     own = records[records["network"] == "one group"]
     flat = own.groupby("beta")["higgins_5_draws"].mean() if len(own) else {}
     beside = ""
+    if single:
+        beside = f" ({single} {'has' if single == 1 else 'have'} one live latent, which no rotation changes)"
     if high in flat:
-        beside = f"; one group alone scores {fixed(flat[high], 2)} at this β"
+        beside += f"; one group alone scores {fixed(flat[high], 2)} at this β"
         beside += f" and {fixed(flat.max(), 2)} at its best, β = {flat.idxmax():g}" if flat.idxmax() != high else ""
-    draws, rotated = top["top_higgins_5_draws"], top["top_higgins_5_rotated"]
-    above, single = (draws > rotated + 1e-9).sum(), (top["top_live"] == 1).sum()  # up to rounding
-    alone = (
-        f" ({single} {'has' if single == 1 else 'have'} one live latent, which no rotation changes)" if single else ""
-    )
-    models = f"{counted(len(records), 'model')} of {whose}, {counted(int(seeds), 'seed')} a setting"
     sentences = [
-        f"In {models}, the top group's share of the nats at β = {high:g} (and at β = {low:g}) is {listed(held)} while "
-        "training begins.",
+        f"In {counted(len(records), 'model')} of {whose}, {counted(int(seeds), 'seed')} a setting, the top group's "
+        f"share of the nats at β = {high:g} (and at β = {low:g}) is {listed(held)} while training begins.",
         f"Where it holds most, its draws score {fixed(draws.mean(), 2)} (Higgins score, L = 5; chance "
         f"{fixed(top['higgins_chance'].mean(), 2)}; live latents: {fixed(top['top_live'].mean(), 1)}) and random "
-        f"rotations of them {fixed(rotated.mean(), 2)}: {above} of {len(top)} models are above theirs{alone}{beside}."
+        f"rotations of them {fixed(rotated.mean(), 2)}: {above} of {len(top)} models are above theirs{beside}."
         if len(top)
         else "Even where it holds most, the top group is in use in none of these models.",
     ]

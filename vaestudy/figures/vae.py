@@ -56,10 +56,8 @@ def training_curves(runs: Mapping[str, Any]) -> Figure:
     tidy = tidy.melt(["run", "images_seen", "thousands"], [*titles], "part", "nats per image")
     ends = [f"{name}: ELBO {fixed(own['elbo_nats'].iloc[-1], 1)} nats" for name, own in logs.items()]
     seen = [f"{name}: {counted(int(own['images_seen'].iloc[-1]), 'image')}" for name, own in logs.items()]
-    caption = (
-        "The bound and its two parts during training, means over the images of each interval; the first sixth is left "
-        f"out. Images seen by the last interval: {'; '.join(seen)}."
-    )
+    caption = "The bound and its two parts during training, means over the images of each interval; "
+    caption += f"the first sixth is left out. Images seen by the last interval: {'; '.join(seen)}."
     alt = f"Curves that end at {'; '.join(ends)}."
     axes = {"hue": "run", "panel": "part", "titles": titles, "xlabel": "thousand images seen", "height": 2.9}
     return charts.curves(tidy, "thousands", "nats per image", caption, alt, log=False, markers=False, **axes)
@@ -116,10 +114,8 @@ def importance_ladder(samples: Sequence[int], bounds: np.ndarray) -> Figure:
     gains = pd.DataFrame(bounds - bounds[0] + bounds[0].mean(), list(samples))
     x, y, means = "importance samples K", "bound on log p(x), nats", bounds.mean(1)
     alt = f"From {fixed(means[0], 2)} nats at K = {samples[0]} to {fixed(means[-1], 2)} at K = {samples[-1]}."
-    caption = (
-        f"The bound over K: means over {counted(bounds.shape[1], 'image')} of one model, "
-        "with 95 % intervals of the gain on the ELBO (K = 1)."
-    )
+    caption = f"The bound over K: means over {counted(bounds.shape[1], 'image')} of one model, "
+    caption += "with 95 % intervals of the gain on the ELBO (K = 1)."
     shown = charts.curves(charts.melt(gains, x, "image", y), x, y, caption, alt)
     shown.data = pd.DataFrame({"mean": gains.mean(axis=1), "sem": gains.sem(axis=1)}).rename_axis(x).reset_index()
     return shown
