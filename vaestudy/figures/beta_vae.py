@@ -42,10 +42,9 @@ def score_over_beta(rows: Rows, scores: Mapping[str, str], chance: Mapping[str, 
     ]
     tidy = models.melt(["latent size", "beta", "beta_norm", "seed"], [*scores], "score", "value")
     trained = ", ".join(f"{beta:g}" for beta in sorted(models["beta"].unique()))
-    caption = (
-        f"Scores over the pressure β: means over up to {counted(models['seed'].nunique(), 'seed')}, 95 % intervals "
-    )
-    caption += f"where a setting has three or more; dots: the {len(models):,} single models. Trained: β = {trained}."
+    caption = f"Scores over the pressure β: means over up to {counted(models['seed'].nunique(), 'seed')}, 95 % "
+    caption += f"intervals where a setting has three or more; dots: the {len(models):,} single models. Trained: "
+    caption += f"β = {trained}."
     levels = {name: {"chance": level, "ceiling": 1.0} for name, level in chance.items()}
     axes = {"titles": scores, "levels": levels, "share": set(scores) == set(levels), "ylabel": "score", "height": 3.4}
     alt = "; ".join(best) + "."
@@ -62,7 +61,7 @@ def score_over_pairs(curves: Curves, pairs: Sequence[int], chance: float) -> Out
     alt = f"Scores at L = {', '.join(map(str, shown.index))}. {'; '.join(lines)}."
     x, y = "pairs L averaged for one difference", "Higgins score"
     caption = "The same codes, examined with different L; one code of each kind."
-    return charts.lines(scores, x, "code", y, caption, alt, {"chance": chance}, height=4.2, ylim=(0, 1.04))
+    return charts.lines(scores, x, "code", y, caption, alt, levels={"": {"chance": chance}}, height=4.2, ylim=(0, 1.04))
 
 
 def reconstruction_against_score(rows: Rows, name: str, title: str, chance: float | None = None) -> Figure:

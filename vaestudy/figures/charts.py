@@ -6,6 +6,7 @@ A chart takes a tidy table, a row an observation, and keeps it as its data.
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -70,11 +71,9 @@ def curves(
     return Figure(fig, caption, alt, data)
 
 
-def lines(
-    table: pd.DataFrame, x: str, hue: str, y: str, caption: str, alt: str, levels: Levels | None = None, **options: Any
-) -> Figure:
+def lines(table: pd.DataFrame, x: str, hue: str, y: str, caption: str, alt: str, **options: Any) -> Figure:
     """Curves of a table that holds a column a line over its index, in one panel."""
-    return curves(melt(table, x, hue, y), x, y, caption, alt, hue=hue, levels={"": levels or {}}, **options)
+    return curves(melt(table, x, hue, y), x, y, caption, alt, hue=hue, **options)
 
 
 def melt(table: pd.DataFrame, x: str, hue: str, y: str) -> pd.DataFrame:
@@ -131,14 +130,12 @@ def name_lines(ax: Any, ends: Mapping[Any, tuple], palette: Mapping[Any, Any]) -
     scale = ax.transData + ax.transAxes.inverted()
     gap = NAME / ax.figure.get_figheight()
     order = sorted(ends, key=lambda name: ends[name][1])
-    least, heights = -1.0, []
-    for name in order:
-        heights.append(least := max(least + gap, scale.transform(ends[name])[1]))
-    most = 1 + gap
-    for name, height in zip(order[::-1], heights[::-1], strict=True):
-        most = min(most - gap, height)
+    heights = [scale.transform(ends[name])[1] for name in order]
+    pushed_up = list(accumulate(heights, lambda below, height: max(below + gap, height)))
+    _, *pushed_down = accumulate(reversed(pushed_up), lambda above, height: min(above - gap, height), initial=1 + gap)
+    for name, height in zip(order[::-1], pushed_down, strict=True):
         arrow = {"arrowstyle": "-", "color": palette[name], "lw": 0.9, "shrinkA": 2, "shrinkB": 2, "relpos": (0, 0.5)}
-        place = {"xytext": (1.06, most), "textcoords": "axes fraction", "va": "center"}
+        place = {"xytext": (1.06, height), "textcoords": "axes fraction", "va": "center"}
         ax.annotate(name, ends[name], **place, fontsize=draw.SMALLEST, arrowprops=arrow)
     ax.set_ylim(bottom, top)
 
@@ -212,9 +209,9 @@ def image_grid(
     fig, ax = draw.canvas(width=width, height=width * rows / (columns + left))
     ax.imshow(draw.tile(pixels, columns))
     ax.set_axis_off()
-    place = {"transform": ax.transAxes, "ha": "right", "va": "center", "fontsize": draw.SMALLEST}
     for row, name in enumerate(names):
-        ax.text(-0.01, 1 - (row + 0.5) / rows, name, **place)
+        place = (-0.01, 1 - (row + 0.5) / rows)
+        ax.annotate(name, place, xycoords="axes fraction", ha="right", va="center", fontsize=draw.SMALLEST)
     return Figure(fig, caption, alt, data)
 
 
