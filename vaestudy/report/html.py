@@ -57,10 +57,10 @@ def tools(own: Mapping[str, Any], source: str) -> str:
 
 def csv(data: Any) -> str:
     """The data of a figure as CSV: its rows or, of named values, a column each."""
-    table = pd.json_normalize(data, sep=" ")
-    if isinstance(data, Mapping):
-        table = pd.DataFrame({name: pd.Series(values) for name, values in table.iloc[0].items()})
-    return table.to_csv(index=False)
+    if isinstance(data, list):
+        return pd.json_normalize(data).to_csv(index=False)
+    named = pd.json_normalize(data, sep=" ").iloc[0]
+    return pd.DataFrame({name: pd.Series(values) for name, values in named.items()}).to_csv(index=False)
 
 
 def last_call(source: str) -> str:
@@ -105,9 +105,9 @@ def objects(notebook: Any, kind: str | None = None) -> list[dict]:
     return [own for own in found if own and kind in (None, own["kind"])]
 
 
-def rows(notebook: Any, kind: str) -> list[dict]:
-    """The rows of all tables of one kind that an executed notebook shows, their keys sorted by the notebook's file."""
-    return [row for shown in objects(notebook, kind) for row in shown["data"]]
+def rows(kind: str, *notebooks: Any) -> list[dict]:
+    """The rows of all tables of one kind that executed notebooks show, their keys sorted by the notebooks' files."""
+    return [row for notebook in notebooks for shown in objects(notebook, kind) for row in shown["data"]]
 
 
 def title(notebook: Any) -> str:
@@ -198,7 +198,7 @@ def page(notebook: Any, **context: Any) -> str:
     first, *rest = blocks(notebook)
     text, contents = numbered("\n".join([first, opening(notebook), *rest]))
     made = {"title": title(notebook), "text": Markup(text), "contents": contents, "execution": execution(notebook)}
-    return _render("page", rows(notebook, "provenance"), **made, **context)
+    return _render("page", rows("provenance", notebook), **made, **context)
 
 
 def opening(notebook: Any) -> str:
@@ -211,7 +211,7 @@ def opening(notebook: Any) -> str:
 
 def referring(text: str, notebook: Any) -> str:
     """HTML in which "claim 2.1" leads to that claim, whose sentence shows on hover and on focus."""
-    known = {claim["id"]: html.escape(claim["claim"]) for claim in rows(notebook, "claims")}
+    known = {claim["id"]: html.escape(claim["claim"]) for claim in rows("claims", notebook)}
 
     def link(match: re.Match) -> str:
         if match[1] not in known:
@@ -224,20 +224,19 @@ def referring(text: str, notebook: Any) -> str:
 
 def index(notebooks: Mapping[str, Any], **context: Any) -> str:
     """The report's first page over the executed notebooks of the stages, by the stem of their pages."""
-    headline = [
-        {name: row.get(name) for name in figures.HEADLINE} | {"page": short_title(notebook)}
-        for notebook in notebooks.values()
-        for row in rows(notebook, "headline")
-    ]
-    runs = [row for notebook in notebooks.values() for row in rows(notebook, "provenance")]
+    headline = []
+    for notebook in notebooks.values():
+        page = {"page": short_title(notebook)}
+        headline += [{name: row.get(name) for name in figures.HEADLINE} | page for row in rows("headline", notebook)]
     caption = "Our numbers beside the published ones; a dash stands where nobody has published one."
     made = {"headline": _table(figures.table, headline, caption), "toy": any(map(toy, notebooks.values()))}
+    runs = rows("provenance", *notebooks.values())
     return numbered(_render("index", runs, notebooks=notebooks, here="index", **made, **context))[0]
 
 
 def primary(notebook: Any) -> str:
     """The table of a stage's primary claims."""
-    claims = [claim for claim in rows(notebook, "claims") if "primary" in claim["family"]]
+    claims = [claim for claim in rows("claims", notebook) if "primary" in claim["family"]]
     return _table(figures.claims, claims, "The primary claims of this stage.")
 
 
@@ -248,7 +247,7 @@ def runs_page(notebooks: Mapping[str, Any], **context: Any) -> str:
     """
     tables = {}
     for notebook in notebooks.values():
-        shown, judged = rows(notebook, "provenance"), rows(notebook, "records")
+        shown, judged = rows("provenance", notebook), rows("records", notebook)
         judged = [{name: row[name] for name in figures.RECORDED if name in row} for row in judged]
         cost = words.number(sum(row.get("seconds") or 0 for row in shown), 3)
         made = _table(figures.provenance, shown, f"{words.counted(len(shown), 'run')}; {cost} s of training in all.")

@@ -12,8 +12,6 @@ from vaestudy.errors import InputError
 from vaestudy.files import project_root, replacing, write_json
 from vaestudy.report import execute
 
-TITLE = "VAE, β-VAE, NVAE: one study in three stages"
-VERIFIED = ("claims", "headline", "provenance")
 LEAD = "From the variational bound to a deep hierarchical model, and what β > 1 does to the latents of each."
 
 
@@ -99,7 +97,7 @@ def write(profile: str, folder: Path, also: Path | None = None) -> Path:
     _replace(folder / "runs.html", html.runs_page(extra | nodes, links=links))
     text = html.index(
         nodes,
-        title=TITLE,
+        title="VAE, β-VAE, NVAE: one study in three stages",
         lead=f"{LEAD} These pages were made in the {profile} profile.",
         links=links,
         others=sorted(path.stem for path in folder.glob("*=*.html")),
@@ -112,7 +110,7 @@ def results(profile: str, nodes: Mapping[str, Any]) -> dict[str, Any]:
     """Every number of a report: what all executed notebooks show, and first what `vaestudy.claims.verify` compares."""
     from vaestudy.report import html
 
-    claims, headline, runs = ([row for node in nodes.values() for row in html.rows(node, kind)] for kind in VERIFIED)
+    claims, headline, runs = (html.rows(kind, *nodes.values()) for kind in ("claims", "headline", "provenance"))
     notebooks = {}
     for name, node in nodes.items():
         about, own = node.metadata.papermill, {"stage": node.metadata.vaestudy.stage, "title": html.title(node)}
