@@ -47,10 +47,7 @@ def reason(text: str) -> str:
 
 
 def number(value: SupportsFloat, digits: int = 4) -> str:
-    """A number for people: `digits` significant ones, two below 0.01, whole from 10^(digits-1) on.
-
-    Below 0.001 a power of ten.
-    """
+    """A number for people: `digits` significant ones, whole from 10^(digits-1) on, two below 0.01 (e below 0.001)."""
     if not math.isfinite(value):
         return "undefined" if math.isnan(value) else ("∞" if value > 0 else "−∞")
     if value == 0 or isinstance(value, Integral) or abs(value) >= 10 ** (digits - 1):
@@ -114,7 +111,7 @@ def span(values: Iterable[int]) -> str:
 def verdict(claim: Mapping[str, Any]) -> str:
     """The verdict: exploratory where a run has changed parameters or toy sizes, interim before all seeds are there."""
     notes = ["exploratory"] if claim["exploratory"] else []
-    notes += [f"interim, {claim['interim']}"] if claim.get("interim") else []
+    notes += reservations(claim["verdict"], None, claim.get("interim"))
     tested = claim["verdict"] != "not tested"
     return f"{claim['verdict']} ({'; '.join(notes)})" if notes and tested else claim["verdict"]
 
@@ -125,8 +122,7 @@ def known_verdict(claim: Mapping[str, Any]) -> str:
 
 
 def published(claim: Mapping[str, Any]) -> str | None:
-    """The verdict of the published evidence, whether it is a tendency, and whether all its seeds are there; None where
-    it has none."""
+    """The verdict of the published evidence with its reservations, None where it has none."""
     if not claim.get("published"):
         return None
     notes = reservations(claim["published"], claim.get("published_decidable"), claim.get("published_interim"))

@@ -15,14 +15,13 @@ TEXTS = tomllib.loads(Path(__file__).with_name("answers.toml").read_text(encodin
 HEADS, CHANGES, UNTESTED, PAGES = TEXTS.values()
 FORMS = {name: forms for page in PAGES.values() for name, forms in page.items() if name != "question"}
 CLAIMS = 3  # sentences about claims
-PUBLISHED = "by the published evidence, not tested here"
 
 
 def answer(claims: Sequence[Mapping[str, Any]], models: Sequence[str] = (), seen: Sequence[str] = ()) -> Output:
-    """The answer of the page that these claims belong to (rows as for `figures.claims`).
+    """The answer of the page that these claims belong to (rows as for `figures.claims`), its parts as its data.
 
-    The data hold the parts: question, sentences, sure and change. `models` are those that the page shows, each with its
-    β and how many of its latents are live; `seen` are sentences on what models show that no test has judged.
+    `models`: those that the page shows, each with its β and how many of its latents are live. `seen`: sentences on what
+    models show that no test has judged.
     """
     known = {claim["id"]: claim for claim in claims}
     found = [(known[name], words.known_verdict(known[name])) for name in FORMS if name in known]
@@ -55,15 +54,14 @@ def answer_html(data: Mapping[str, Any], *parts: str) -> str:
 
 def _sentence(claim: Mapping[str, Any], verdict: str) -> str:
     tested, decidable, interim = _known(claim)
-    how = [f"claim {claim['id']}"]
-    how += [words.effect(claim), f"{claim['n']} models a setting"] if tested else [PUBLISHED]
-    how += words.reservations(verdict, decidable, interim)
-    return f"{FORMS[claim['id']][verdict]} ({'; '.join(how)})."
+    how = f"{words.effect(claim)}; {claim['n']} models a setting"
+    how = how if tested else "by the published evidence, not tested here"
+    notes = "; ".join([f"claim {claim['id']}", how, *words.reservations(verdict, decidable, interim)])
+    return f"{FORMS[claim['id']][verdict]} ({notes})."
 
 
 def _known(claim: Mapping[str, Any]) -> tuple[bool, bool | None, str | None]:
-    """Whether a claim is tested here; of its verdict here or, if not, in the published evidence, whether it is
-    decided (None: nobody says), and of how many seeds it is as long as some are missing."""
+    """Whether a claim is tested here; whether its verdict here, else the published one, is decided; of what seeds."""
     if claim["verdict"] == "not tested":
         return False, claim.get("published_decidable"), claim.get("published_interim")
     return True, claim["decidable"], claim.get("interim")
@@ -74,9 +72,8 @@ def _change(answered: Sequence[tuple[Mapping[str, Any], str]], unanswered: Seque
     groups = {"sure": [], "tendency": [], "open": [], "unanswered": list(unanswered)}
     for claim, verdict in answered:
         tested, decidable, _ = _known(claim)
-        if decidable is None:
-            continue
-        kind = "open" if verdict == "undecided" else "sure" if decidable else "tendency"
-        groups[kind].append(f"{claim['id']} {words.how_sure(claim)}" if kind == "open" and tested else claim["id"])
-    listed = {kind: ("; ".join if kind == "open" else words.listed)(names) for kind, names in groups.items() if names}
-    return [CHANGES[kind].format(text) for kind, text in listed.items()]
+        if decidable is not None:
+            kind = "open" if verdict == "undecided" else "sure" if decidable else "tendency"
+            groups[kind].append(f"{claim['id']} {words.how_sure(claim)}" if kind == "open" and tested else claim["id"])
+    join = {"open": "; ".join}
+    return [CHANGES[kind].format(join.get(kind, words.listed)(names)) for kind, names in groups.items() if names]

@@ -1,6 +1,6 @@
 """Figures of stage 2: scores over β, what a score depends on, and what the latents of a β-VAE stand for."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Float, Integer
 
 from vaestudy.figures import charts, draw
 from vaestudy.figures.figure import Figure, Output, statement
-from vaestudy.figures.table import table
+from vaestudy.figures.table import Table, table
 from vaestudy.words import counted, fixed, spread
 
 __all__ = [
@@ -21,13 +21,12 @@ __all__ = [
 
 Curves = Mapping[str, Float[np.ndarray, " pairs"]]  # a score for each number of pairs, by code
 Codes = Float[np.ndarray, "n d"]
-Rows = pd.DataFrame | Iterable[Mapping[str, Any]]  # one trained model a row
 OBJECTIVES = {"beta": "β-VAE", "capacity": "annealed capacity", "total_correlation": "β-TCVAE"}
 ONE_FACTOR = "{what} is about several factors, and of these images one is known: a linear read-out takes its place."
 NOT_TRAINED = "This profile does not train {what}, and no published records of them are here: the night profile does."
 
 
-def score_over_beta(rows: Rows, scores: Mapping[str, str], chance: Mapping[str, float]) -> Figure:
+def score_over_beta(rows: Table, scores: Mapping[str, str], chance: Mapping[str, float]) -> Figure:
     """Scores over β or, where latent sizes differ, over β_norm, a line a size (Higgins et al., 2017, fig. 6).
 
     `chance` is what guessing scores, for the scores that have such a floor: their ceiling is 1, and all share an axis.
@@ -64,7 +63,7 @@ def score_over_pairs(curves: Curves, pairs: Sequence[int], chance: float) -> Out
     return charts.lines(scores, x, "code", y, caption, alt, levels={"": {"chance": chance}}, height=4.2, ylim=(0, 1.04))
 
 
-def reconstruction_against_score(rows: Rows, name: str, title: str, chance: float | None = None) -> Figure:
+def reconstruction_against_score(rows: Table, name: str, title: str, chance: float | None = None) -> Figure:
     """Each model's reconstruction and its score, coloured by β."""
     models = pd.DataFrame(rows).sort_values("beta")
     best = models.loc[models["nll_nats"].idxmin(), name]
@@ -109,8 +108,8 @@ def information(matrices: Mapping[str, Float[np.ndarray, "d k"]], names: Sequenc
 def latent_responses(codes: Codes, factors: Integer[np.ndarray, "n k"], latents: Any, names: Sequence[str]) -> Figure:
     """Mean of each latent over two factors, and over a third for each value of a fourth (Higgins et al., 2017, fig. 7).
 
-    They are x, y, orientation and shape or, where a data set lacks one of them, its three factors of most values and
-    the one of least. Of fewer than four factors, the mean over each of them.
+    They are x, y, orientation and shape; where one of them is missing, the three factors of most values and the one of
+    least; of fewer than four factors, the mean over each.
     """
     known, shown = pd.DataFrame(factors, columns=list(names)), ("x", "y", "orientation", "shape")
     if not set(shown) <= set(names):
@@ -129,8 +128,7 @@ def latent_responses(codes: Codes, factors: Integer[np.ndarray, "n k"], latents:
         sns.lineplot(turned, lw=1.3, palette=draw.colours(turned.shape[1]), legend=False, ax=below)
         above.set(title=f"z{latent}", xlabel=across, ylabel="")
         below.set(xticks=[], xlabel=turn)
-        swings = {across: np.ptp(plane.mean(axis=0)), turn: np.ptp(turned, axis=0).max()}
-        swing.append({"latent": f"z{latent}", **swings})
+        swing.append({"latent": f"z{latent}", across: np.ptp(plane.mean(axis=0)), turn: np.ptp(turned, axis=0).max()})
     axes[0, 0].set_ylabel(down)
     axes[1, 0].set_ylabel("mean")
     fig.colorbar(axes[0, -1].collections[0], ax=axes[0], label="mean")
@@ -165,7 +163,7 @@ def weak_labels(
     return charts.curves(tidy, "beta", "score", caption, alt, panel="judged by", levels=levels)
 
 
-def objectives(rows: Rows, name: str, title: str, chance: float | None = None) -> Output:
+def objectives(rows: Table, name: str, title: str, chance: float | None = None) -> Output:
     """Score against the rate that each objective ends at: β-VAE, annealed capacity, β-TCVAE."""
     models = pd.DataFrame(rows)
     if not len(models):
@@ -197,7 +195,7 @@ def what_pairs_do(curves: Curves, pairs: Sequence[int], used: int) -> Output:
     return statement("{text}", text=text, pairs=pairs[place], **data)
 
 
-def novelty_table(rows: Rows, region: Mapping[str, Sequence[int]]) -> Output:
+def novelty_table(rows: Table, region: Mapping[str, Sequence[int]]) -> Output:
     """Reconstruction and score on combinations that training saw and on those it did not, means over seeds."""
     if not region:
         return statement(ONE_FACTOR, what="What was never seen together")

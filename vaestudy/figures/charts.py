@@ -1,7 +1,4 @@
-"""The kinds of figure that the stages share: curves, dots, bars, heat maps, and images in a grid or in rows.
-
-A chart takes a tidy table, a row an observation, and keeps it as its data.
-"""
+"""The kinds of figure that the stages share, each of a tidy table that is its data; and images in a grid or in rows."""
 
 import math
 import textwrap
@@ -31,13 +28,9 @@ def curves(
 ) -> Figure:  # fmt: skip
     """Means and 95 % intervals of `y` over `x`, a line for each `hue` named at its end, a panel for each `panel`.
 
-    Args:
-        data: a row an observation; three or more with the same x, hue and panel give an interval.
-        titles: of the panels, which are drawn in this order.
-        levels: drawn across each panel: {"score": {"chance": .25}}.
-        log: whether x is logarithmic, with ticks at the values that were used.
-        share: whether the panels have one y axis.
-        dots: whether single observations are drawn too.
+    Three or more rows with the same x, hue and panel give an interval. `titles` of the panels, in this order; `levels`
+    drawn across each: {"score": {"chance": .25}}; `log`: x is logarithmic, with ticks at the values that were used;
+    `share`: one y axis for all panels; `dots`: single observations are drawn too.
     """
     tidy = data.assign(one="")  # the line or the panel of a figure that has one alone
     hue, panel = hue or "one", panel or "one"
@@ -90,10 +83,7 @@ def interval(values: pd.Series) -> tuple[float, float]:
 
 
 def log_ticks(ax: Any, values: pd.Series) -> None:
-    """A logarithmic x axis with ticks at the values used, and at no others, upright where they would meet.
-
-    Only a value that no letter has room beside the last one named has a tick without a name.
-    """
+    """A logarithmic x axis with ticks at the values used alone, upright where they meet, nameless without room."""
     values = sorted(set(values))
     texts, last = [f"{value:.3g}" for value in values], -math.inf
     width = 0.85 * ax.figure.get_figwidth() / len(ax.figure.axes)  # of a panel, in inches

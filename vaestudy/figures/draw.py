@@ -59,11 +59,8 @@ def rgba(images: Any) -> np.ndarray:
 
 
 def tile(pixels: np.ndarray, columns: int) -> np.ndarray:
-    """What `rgba` gives of some images as one sheet, row by row, the gaps transparent.
-
-    The gap is a 16th of the images' side, so that it is still seen when the sheet is made smaller.
-    """
-    gap = max(1, pixels.shape[2] // 16)
+    """What `rgba` gives of some images as one sheet, row by row, the gaps transparent."""
+    gap = max(1, pixels.shape[2] // 16)  # is still seen when the sheet is made smaller
     cells = np.pad(pixels, [(0, -len(pixels) % columns), (0, gap), (0, gap), (0, 0)])
     return rearrange(cells, "(r c) h w k -> (r h) (c w) k", c=columns)[:-gap, :-gap]
 

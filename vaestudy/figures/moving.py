@@ -62,10 +62,8 @@ def player(
 
 @torch.no_grad()
 def start_of(model: Any, images: Any) -> tuple[Tensor, np.ndarray, list[int]]:
-    """Where latents are moved from: the posterior mean (1, d) of the image in the middle of a set.
-
-    Beside it each latent's KL from the prior over a thousand images, nats, and the latents by it, the greatest first.
-    """
+    """Where latents are moved from: the posterior mean (1, d) of the image in the middle of a set; the KL of each from
+    the prior over a thousand images, nats; and the latents by it, the greatest first."""
     device = next(model.parameters()).device
     some = np.random.default_rng(0).choice(len(images), min(1000, len(images)), replace=False)
     nats = model.kl_per_latent(images.batch(some).to(device))[0].mean(0).cpu().numpy()
@@ -82,10 +80,7 @@ def traversal_frames(model: Any, mean: Tensor, latents: Sequence[int], values: T
 
 
 def traversal(model: Any, images: Any, order: str = "kl", rows: int = 10, frames: int = 25, name: str = "") -> Output:
-    """Latents of one image walked from -3 to 3, ordered by KL (Higgins et al., 2017, fig. 2) or by number.
-
-    `name` is the model's, for the caption.
-    """
+    """Latents of one image of the model `name` walked from -3 to 3, by KL (Higgins et al., 2017, fig. 2) or number."""
     mean, nats, by_kl = start_of(model, images)
     latents, ordered = (by_kl, "by KL from the prior") if order == "kl" else (sorted(by_kl), "by number")
     latents, values = latents[:rows], torch.linspace(-REACH, REACH, frames, device=mean.device)
@@ -106,8 +101,8 @@ def traversal(model: Any, images: Any, order: str = "kl", rows: int = 10, frames
 def decoder(models: Mapping[str, Any], images: Any) -> Output:
     """The decoders of VAEs whose networks are fully connected, to be moved by hand inside of the page.
 
-    All begin with the posterior means of the same image; without scripts, that image stands there. Other networks, and
-    those whose weights would take more than two megabytes, are left out with a sentence.
+    All begin with the posterior means of the same image, which stands there without scripts. A sentence takes the place
+    of other networks, and of more than two megabytes of weights.
     """
     shown, rows = [], []
     for name, model in models.items():

@@ -133,10 +133,9 @@ def nearest_in_training(samples: Tensor, images: Any, batch: int = 2000) -> Figu
 
 
 def nats_by_group(records: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
-    """Where the code is: nats of each group over β, a panel a schedule; means over models with 95 % intervals.
+    """Where the code is: nats of each group over β, a panel a schedule (its title); means with 95 % intervals.
 
-    `records`: a row a model with schedule, beta, seed, nats, top_nats, second_nats and third_nats. `titles`: of the
-    panels, by schedule.
+    `records`: a row a model with schedule, beta, seed, nats, top_nats, second_nats and third_nats.
     """
     nats = records.rename(columns={f"{group}_nats": group for group in GROUPS})
     tidy = nats.melt(["schedule", "beta", "seed"], list(GROUPS), "latent group", "nats per image")
@@ -156,10 +155,9 @@ def nats_by_group(records: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
 def where_the_code_gathers(records: pd.DataFrame, schedules: Mapping[str, str], whose: str) -> Output:
     """What the models of the highest β show: the top group's share of the nats, and how the top group then scores.
 
-    The sentences stand in the data too, for the answer of a page that tests no claim about these models. `records`: as
-    for `nats_by_group`, with nats, top_live, top_higgins_5_draws, top_higgins_5_rotated and higgins_chance; and those
-    of one group alone, without a schedule, with higgins_5_draws. `schedules`: what each charges, in words. `whose`
-    records they are.
+    Its data hold the sentences too, for the answer of a page that tests no claim about these models. `records`: as for
+    `nats_by_group`, with top_live, top_higgins_5_draws, top_higgins_5_rotated and higgins_chance; of one group alone,
+    those without a schedule, with higgins_5_draws. `schedules`: what each charges. `whose` records they are.
     """
     seeds = records.groupby(["network", "schedule", "beta"], dropna=False)["seed"].nunique().min()
     shares = (records["top_nats"] / records["nats"]).groupby([records["schedule"], records["beta"]]).mean().unstack()

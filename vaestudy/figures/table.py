@@ -27,18 +27,16 @@ FOLDERS = ("run", "file")  # columns of names that stay as they are
 FORMATS = {"β": "g", "beta": "g", "seconds": ",.1f"}  # of columns that look the same in every table
 NUMBER = r"[−+]?(\d[\d.,]*(e−?\d+)?|∞)( ± [\d.]+)?"  # how a cell reads that holds one
 Rows = Sequence[Mapping[str, Any]]
+Table = pd.DataFrame | Iterable[Mapping[str, Any]]
 
 
 def table(
-    rows: pd.DataFrame | Iterable[Mapping[str, Any]],
-    caption: str,
-    formats: Mapping[str, str] | None = None,
-    once: Mapping[str, str] | None = None,
+    rows: Table, caption: str, formats: Mapping[str, str] | None = None, once: Mapping[str, str] | None = None
 ) -> Output:
-    """A table from dicts or a DataFrame, whose first column names the rows.
+    """A table whose first column names the rows, without columns that have no value.
 
-    The digits of a column follow from its values, unless `formats` says ".1f". Columns without any value are left out;
-    one of `once` that is the same in every row is said above the table in the words given there.
+    The digits of a column follow from its values, unless `formats` says ".1f". One of `once` that is the same in every
+    row is said above the table in the words given there.
     """
     rows = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else [dict(row) for row in rows]
     once, formats = once or {}, formats or {}
@@ -83,13 +81,9 @@ def headline(rows: Rows, caption: str = "This stage's headline numbers.") -> Out
 
 
 def provenance(rows: Rows, caption: str = "The runs behind this page.", kind: str = "provenance") -> Output:
-    """What made each run: dicts of run, commit, device, seed, seconds, data and versions (a dict is spelt out).
-
-    What all runs share is said once, so that a column stands for a difference.
-    """
+    """What made each run: dicts of run, commit, device, seed, seconds, data, versions; what all share is said once."""
     # A notebook's file keeps its objects by the alphabet; the run comes first, and its figures last.
-    key = lambda item: (item[0] != "run", isinstance(item[1], float))  # noqa: E731
-    rows = [dict(sorted(row.items(), key=key)) for row in rows]
+    rows = [dict(sorted(row.items(), key=lambda item: (item[0] != "run", isinstance(item[1], float)))) for row in rows]
     same = _same_in_all(rows)
     own = [{name: value for name, value in row.items() if name not in same} for row in rows]
     return _make(kind, rows, caption, own, before=shared(rows))
@@ -110,10 +104,7 @@ def _same_in_all(rows: Rows) -> dict[str, Any]:
 
 
 def records(models: pd.DataFrame) -> Output:
-    """The trained models that judge the claims of a page, from their records: a row a setting of them.
-
-    A file's name is that below the folder of the runs or, in a profile that is run in pieces, of the report.
-    """
+    """The trained models that judge the claims of a page, a row a setting, with the file of their records."""
     known = [name for name in RECIPE if name in models]
     rows = []
     for _, alike in models.astype(dict.fromkeys(known, object)).groupby(known, dropna=False, sort=False):

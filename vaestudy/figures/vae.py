@@ -44,10 +44,7 @@ def gradient_spread(spreads: Mapping[str, Mapping[int, float]]) -> Figure:
 
 
 def training_curves(runs: Mapping[str, Any]) -> Figure:
-    """ELBO, reconstruction and KL of each run against the images it has seen; nats per image.
-
-    The first sixth of each training, in which everything falls, is left out.
-    """
+    """ELBO, reconstruction and KL of each run, nats per image, over the images it has seen but for the first sixth."""
     titles = {name: LABELS[name].removesuffix(", nats") for name in ("elbo_nats", "nll_nats", "kl_nats")}
     logs = {name: _whole_intervals(run.history, ["images_seen", *titles]) for name, run in runs.items()}
     log = pd.concat(logs, names=["run"]).reset_index("run")

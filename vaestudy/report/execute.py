@@ -43,9 +43,8 @@ def check(path: Path | str, given: Mapping[str, Any]) -> Any:
 def run_notebook(path: Path | str, given: Mapping[str, Any], output: Path | str, progress: bool = False) -> Path:
     """Execute a notebook of this study under the given parameters into `output`, and return that path.
 
-    The parameters are checked first: nothing runs and nothing is written when one of them is wrong. What is executed
-    grows in `<output>.partial.ipynb`, takes the place of `output` at the end, and stays there when a cell fails.
-    `progress` shows on stderr which cell runs, for how long, and how far the newest training is.
+    Nothing runs and nothing is written when a parameter is wrong. What is executed grows in `<output>.partial.ipynb`,
+    takes the place of `output` at the end, and stays there when a cell fails. `progress`: stderr shows how far it is.
 
     Raises:
         InputError: a wrong parameter, a folder that cannot be written, or bad input that a cell found.
@@ -62,6 +61,7 @@ def run_notebook(path: Path | str, given: Mapping[str, Any], output: Path | str,
     from nbclient.exceptions import DeadKernelError
 
     kernel = _kernel_manager()
+    literal = (str(own).replace("{", "{{").replace("}", "}}") for own in (path, partial))  # papermill fills in braces
     try:
         with (
             writing(partial),
@@ -69,8 +69,7 @@ def run_notebook(path: Path | str, given: Mapping[str, Any], output: Path | str,
             _progress(cells, project_root() / checked.runs_dir, progress, requested) as begin_cell,
         ):
             node = papermill.execute_notebook(
-                _literal(path),
-                _literal(partial),
+                *literal,
                 given,
                 progress_bar=False,
                 kernel_name="python3",
@@ -209,8 +208,3 @@ def first_line(text: str) -> str:
 
 def _read(path: Path | str) -> dict:
     return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
-def _literal(path: Path | str) -> str:
-    """A path whose braces papermill does not fill in."""
-    return str(path).replace("{", "{{").replace("}", "}}")

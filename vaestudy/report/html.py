@@ -22,9 +22,6 @@ from vaestudy.figures.figure import render
 from vaestudy.report.execute import first_line, in_words
 from vaestudy.report.prose import prose
 
-_HEADING = re.compile(r"<h([1-4])>(.*?)</h\1>", re.S)
-_FIGURE = re.compile(r'<figure class="([a-z]+)">(.*?)</figure>', re.S)
-_SCROLLS = '<div class="wide"'
 _HERE = "\ue002"  # stands for the id of a figure until it has one
 
 
@@ -182,19 +179,17 @@ def numbered(text: str) -> tuple[str, list[dict]]:
         used[place] += 1
         name = f"{place}-{used[place]}"
         label = f' tabindex="0" role="group" aria-labelledby="{name}-caption"'
-        inner = re.sub(rf"{_SCROLLS}(?![^>]*tabindex)", _SCROLLS + label, inner)
+        inner = re.sub('<div class="wide"(?![^>]*tabindex)', rf"\g<0>{label}", inner)
         inner = inner.replace("<figcaption>", f'<figcaption id="{name}-caption">')
         return f'<figure class="{kind}" id="{name}">{inner}</figure>'.replace(_HERE, name)
 
-    text = _FIGURE.sub(figure, _HEADING.sub(heading, text))
+    text = re.sub(r"<h([1-4])>(.*?)</h\1>", heading, text, flags=re.S)
+    text = re.sub('<figure class="([a-z]+)">(.*?)</figure>', figure, text, flags=re.S)
     return re.sub(r'<th scope="row">(?=(\d+\.\d+) )', r'<th scope="row" id="claim-\1">', text), contents
 
 
 def page(notebook: Any, **context: Any) -> str:
-    """An executed notebook as a page; `context` is what the template knows beside it.
-
-    It opens with its title and question, the answer that its claims give, and one picture.
-    """
+    """An executed notebook as a page, opened by title, question, answer and picture; `context` is for the template."""
     first, *rest = blocks(notebook)
     text, contents = numbered("\n".join([first, opening(notebook), *rest]))
     made = {"title": title(notebook), "text": Markup(text), "contents": contents, "execution": execution(notebook)}
@@ -241,10 +236,7 @@ def primary(notebook: Any) -> str:
 
 
 def runs_page(notebooks: Mapping[str, Any], **context: Any) -> str:
-    """The page of every run behind the report, settings, cost and folder of each: two tables for a stage.
-
-    One is of the runs that its page shows, the other of the models in the records that it reads.
-    """
+    """The page of every run behind the report: for a stage those that its page shows, and those in its records."""
     tables = {}
     for notebook in notebooks.values():
         shown, judged = rows("provenance", notebook), rows("records", notebook)

@@ -1,11 +1,10 @@
 """`papermill notebooks/03_nvae.ipynb -p beta 4`, typed without an output path, for the notebooks of this study.
 
 papermill insists on an output path, takes the notebook for one where standard input is a pipe (in a shell's loop, say),
-and nothing of a plug-in runs before it does, except that the plug-in is loaded. So this module looks at the command
-line when papermill's command loads it: a call that names one notebook of the study with parameters and nothing else
-becomes `python -m vaestudy.report.papermill_plugin`, which runs it strictly into
-`reports/<profile>/03_nvae_beta=4.ipynb` and makes its page. Every other call (an output path, another option, another
-notebook, one that was executed already) stays papermill's own. No module of the study imports this one.
+and of a plug-in runs nothing but its import before that. So this module looks at the command line as it is imported: a
+call that names one notebook of the study with parameters and nothing else becomes `python -m
+vaestudy.report.papermill_plugin`, which runs it strictly into `reports/<profile>/03_nvae_beta=4.ipynb` and makes its
+page. Every other call stays papermill's own. No module of the study imports this one.
 """
 
 import base64

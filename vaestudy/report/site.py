@@ -16,17 +16,13 @@ LEAD = "From the variational bound to a deep hierarchical model, and what β > 1
 
 
 def study(
-    profile: str = "auto",
-    out_root: Path | str | None = None,
-    notebooks: Path | str | None = None,
-    progress: bool = False,
-    say: Callable[[str], Any] = print,
-) -> Path:
+    profile: str = "auto", out_root: Path | str | None = None, notebooks: Path | str | None = None,
+    progress: bool = False, say: Callable[[str], Any] = print,
+) -> Path:  # fmt: skip
     """Run every notebook of the study that is not fresh into `out_root`/<profile>/, render all, return the index.
 
-    Before that the records of a profile that is run in pieces are made.
-
-    When a notebook fails, the pages of earlier runs stay, and the index says what failed.
+    The records of a profile that is run in pieces are made first. When a notebook fails, the pages of earlier runs
+    stay, and the index says what failed.
 
     Raises:
         InputError, NotebookError: as `execute.run_notebook`.
