@@ -61,7 +61,8 @@ def _sentence(claim: Mapping[str, Any], verdict: str) -> str:
 
 
 def _known(claim: Mapping[str, Any]) -> tuple[bool, bool | None, str | None]:
-    """Whether a claim is tested here; whether its verdict here, else the published one, is decided; of what seeds."""
+    """Whether a claim is tested here; whether its verdict here, else the published one, is decided, and of how many
+    seeds it is as long as some are missing."""
     if claim["verdict"] == "not tested":
         return False, claim.get("published_decidable"), claim.get("published_interim")
     return True, claim["decidable"], claim.get("interim")

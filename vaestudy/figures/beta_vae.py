@@ -34,16 +34,15 @@ def score_over_beta(rows: Table, scores: Mapping[str, str], chance: Mapping[str,
     models = pd.DataFrame(rows).sort_values("latent_dim", kind="stable")
     models["latent size"] = models["latent_dim"].map("M = {:g}".format)
     x = "beta" if models["latent_dim"].nunique() == 1 else "beta_norm"
-    best = [
-        f"{title}, M = {m:g}: best {fixed(mean.max(), 2)} at β = {mean.idxmax()[1]:g}"
-        for name, title in scores.items()
-        for m, mean in models.groupby(["latent_dim", "beta"])[name].mean().groupby(level=0)
-    ]
+    best = []
+    for name, title in scores.items():
+        for m, mean in models.groupby(["latent_dim", "beta"])[name].mean().groupby(level=0):
+            best.append(f"{title}, M = {m:g}: best {fixed(mean.max(), 2)} at β = {mean.idxmax()[1]:g}")
     tidy = models.melt(["latent size", "beta", "beta_norm", "seed"], [*scores], "score", "value")
     trained = ", ".join(f"{beta:g}" for beta in sorted(models["beta"].unique()))
-    caption = f"Scores over the pressure β: means over up to {counted(models['seed'].nunique(), 'seed')}, 95 % "
-    caption += f"intervals where a setting has three or more; dots: the {len(models):,} single models. Trained: "
-    caption += f"β = {trained}."
+    seeds = counted(models["seed"].nunique(), "seed")
+    caption = f"Scores over the pressure β: means over up to {seeds}, 95 % intervals where a setting has three or "
+    caption += f"more; dots: the {len(models):,} single models. Trained: β = {trained}."
     levels = {name: {"chance": level, "ceiling": 1.0} for name, level in chance.items()}
     axes = {"titles": scores, "levels": levels, "share": set(scores) == set(levels), "ylabel": "score", "height": 3.4}
     alt = "; ".join(best) + "."
