@@ -13,7 +13,6 @@ from vaestudy.metrics.information import (
     binned,
     concentration,
     entropy,
-    gaussian_total_correlation,
     mean_gap,
     modularity_from_information,
     mutual_information,
@@ -179,10 +178,15 @@ def test_irs_is_that_of_a_plain_loop_and_one_for_true_factors():
 
 def test_dependence_of_known_covariances():
     """ρ = .9: -ln(1 - .81) / 2 nats; copies have no density of their own."""
-    assert gaussian_total_correlation(np.array([[1, 0.9], [0.9, 1]])) == pytest.approx(-np.log(1 - 0.81) / 2)
-    assert gaussian_total_correlation(np.diag([4.0, 1e-9, 0.0, 7.0])) == pytest.approx(0, abs=1e-12)
-    assert gaussian_total_correlation(np.ones((2, 2))) == np.inf
-    assert gaussian_total_correlation(np.zeros((3, 3))) == 0
+    white = m.whitened(m.noise_codes(len(SMALL), 4, seed=0))
+    for mixture, nats in (
+        ([[1, 0.9], [0, np.sqrt(1 - 0.81)]], -np.log(1 - 0.81) / 2),
+        (np.diag([2.0, 1e-4, 0.0, 7.0]), 0),
+        (np.ones((2, 2)), np.inf),
+        (np.zeros((3, 3)), 0),
+    ):
+        codes = white[:, : len(mixture)] @ np.array(mixture)
+        assert m.total_correlation(codes, SMALL, seed=0) == pytest.approx(nats, abs=1e-9)
 
 
 def test_total_correlation_of_gaussian_codes_is_that_of_their_covariance(grid):

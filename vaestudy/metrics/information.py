@@ -79,10 +79,9 @@ def modularity(
 def modularity_from_information(information: Float[np.ndarray, "d k"]) -> float:
     """Modularity from I(z_j; v_k): the mean over all latents, where one without any information counts 0."""
     check_columns("factors", range(information.shape[1]), information.shape[1], least=2)
-    squares = information**2
-    largest = squares.max(axis=1)
+    squares, largest = information**2, information.max(axis=1) ** 2
     rest = (squares.sum(axis=1) - largest) / (information.shape[1] - 1)
-    return float(np.where(largest > 0, 1 - rest / np.where(largest > 0, largest, 1), 0).mean())
+    return float(1 - np.divide(rest, largest, out=np.ones_like(rest), where=largest > 0).mean())
 
 
 def binned(codes: Float[np.ndarray, "n d"], bins: int | None) -> Int[np.ndarray, "n d"]:
@@ -136,13 +135,12 @@ def infomec(codes: Codes, factors: Labels, *, seed: int, points: int | None = 10
     check_columns("factors", range(factors.shape[1]), factors.shape[1], least=2)
     table = Table.drawn(codes, factors, seed, points)
     z = table.codes.astype(np.float64)
-    ranges = np.where(table.varying, np.ptp(z, axis=0), 0)
+    ranges = np.ptp(z, axis=0)
     if not ranges.any():
         return InfoMEC(0.0, 0.0, 0.0)
-    how = {"discrete_features": False, "n_neighbors": 10, "random_state": seed}
     active = z[:, ranges > ranges.max() / 20]
-    information = np.stack([mutual_info_classif(active, v, **how) for v in table.factors.T], axis=1)
-    shares = information / entropy(table.factors)
+    information = [mutual_info_classif(active, v, n_neighbors=10, random_state=seed) for v in table.factors.T]
+    shares = np.transpose(information) / entropy(table.factors)
     return InfoMEC(concentration(shares), concentration(shares.T), _linear_information(table))
 
 
@@ -151,19 +149,18 @@ def concentration(shares: Float[np.ndarray, "a b"]) -> float:
 
     Averaged over rows; an empty row counts 0, and so does everything if there is one column.
     """
-    width, sums = shares.shape[1], shares.sum(axis=1)
-    if width < 2:
+    sums, uniform = shares.sum(axis=1), 1 / shares.shape[1]
+    if uniform == 1:
         return 0.0
-    largest = np.where(sums > 0, shares.max(axis=1) / np.where(sums > 0, sums, 1), 1 / width)
-    return float((largest.mean() - 1 / width) / (1 - 1 / width))
+    largest = np.divide(shares.max(axis=1), sums, out=np.full_like(sums, uniform), where=sums > 0)
+    return float((largest.mean() - uniform) / (1 - uniform))
 
 
 def _linear_information(table: Table) -> float:
     """The mean share of each factor's entropy, its values weighted alike, that a softmax regression explains."""
     z, explained = StandardScaler().fit_transform(table.live_codes), []
     for size, v in zip(table.sizes, table.factors.T, strict=True):
-        with warnings.catch_warnings(), threadpool_limits(1):
-            warnings.simplefilter("ignore", ConvergenceWarning)
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning), threadpool_limits(1):
             model = LogisticRegression(C=np.inf, class_weight="balanced").fit(z, v)
         left = log_loss(v, model.predict_proba(z), sample_weight=compute_sample_weight("balanced", v))
         explained.append(max(0.0, 1 - left / np.log(size)))
@@ -182,14 +179,13 @@ def irs(codes: Codes, factors: Labels, *, seed: int, points: int | None = 10_000
     table = Table.drawn(codes, factors, seed, points)
     if not table.varying.any():
         return 0.0
-    z = table.live_codes.astype(np.float64)
-    spread = np.empty((z.shape[1], len(table.sizes)))
-    for k, column in enumerate(table.factors.T):
+    z, spreads = table.live_codes.astype(np.float64), []
+    for column in table.factors.T:
         groups = np.split(z[np.argsort(column, kind="stable")], np.bincount(column).cumsum()[:-1])
         quantiles = [np.quantile(np.abs(group - group.mean(axis=0)), QUANTILE, axis=0) for group in groups]
-        spread[:, k] = np.mean(quantiles, axis=0)
+        spreads.append(np.mean(quantiles, axis=0))
     largest = np.abs(z - z.mean(axis=0)).max(axis=0)
-    return float(np.average(1 - spread.min(axis=1) / largest, weights=largest))
+    return float(np.average(1 - np.min(spreads, axis=0) / largest, weights=largest))
 
 
 def total_correlation(codes: Codes, factors: Labels, *, seed: int, points: int | None = 10_000) -> float:
@@ -197,19 +193,11 @@ def total_correlation(codes: Codes, factors: Labels, *, seed: int, points: int |
 
     Locatello et al. (2019), sec. 5.2. It needs no factors (they are checked and not used), and says nothing of
     alignment: PCA scores 0. Of posterior means, not of samples, unless the codes are samples. inf where one latent is a
-    copy or a sum of others.
+    copy or a sum of others: where some combination of the standardised latents moves by less than `varies` asks for.
     """
-    z = Table.drawn(codes, factors, seed, points).codes
-    return gaussian_total_correlation(np.atleast_2d(np.cov(z, rowvar=False, dtype=np.float64)))
-
-
-def gaussian_total_correlation(covariance: Float[np.ndarray, "d d"]) -> float:
-    """1/2 (Σ ln Σ_jj - ln det Σ) over the latents with any variance.
-
-    It is inf where some combination of the standardised latents has a standard deviation below a millionth, the
-    smallest that counts as varying (see `varies`).
-    """
-    scale = np.sqrt(np.diag(covariance))
-    live = scale > 0
-    variances = np.linalg.eigvalsh(covariance[np.ix_(live, live)] / np.outer(scale[live], scale[live]))
-    return max(0.0, float(-np.log(variances).sum() / 2)) if (variances > SMALLEST**2).all() else float("inf")
+    table = Table.drawn(codes, factors, seed, points)
+    if not table.varying.any():
+        return 0.0
+    correlations = np.corrcoef(table.live_codes, rowvar=False, dtype=np.float64)
+    variances = np.linalg.eigvalsh(np.atleast_2d(correlations))
+    return max(0.0, float(-np.log(variances).sum() / 2)) if variances.min() > SMALLEST**2 else np.inf
