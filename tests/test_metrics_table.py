@@ -84,9 +84,9 @@ def test_only_the_rows_drawn_are_looked_at(name):
 def test_a_split_is_of_different_rows_and_a_smaller_table_is_split_two_to_one():
     codes, factors = np.arange(90.0)[:, None], np.arange(180).reshape(90, 2) % 5
     for asked, got in (((50, 20), (50, 20)), ((10_000, 5_000), (60, 30)), ((20, 5_000), (20, 70))):
-        learnt, unseen = m.Table.split(codes, factors, 0, *asked)
-        assert (len(learnt.codes), len(unseen.codes)) == got
-        assert len(np.union1d(learnt.codes, unseen.codes)) == sum(got)
+        learnt, unseen, *values = m.Table.split(codes, factors, 0, *asked)
+        assert (len(learnt), len(unseen)) == tuple(map(len, values)) == got
+        assert len(np.union1d(learnt, unseen)) == sum(got)
 
 
 # --- constant latents and copies ------------------------------------------------------------------------------------

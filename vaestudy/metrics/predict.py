@@ -1,12 +1,12 @@
 """Metrics that predict factors from codes: DCI, DCI-ES, SAP, explicitness and the nearest neighbours' R²."""
 
 from collections.abc import Sequence
-from itertools import product
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import scipy.stats
 from jaxtyping import Float, Int, Shaped
+from sklearn.base import clone
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LassoCV, LogisticRegression
 from sklearn.metrics import log_loss, r2_score, roc_auc_score
@@ -18,7 +18,7 @@ from sklearn.svm import LinearSVC
 
 from vaestudy.errors import InputError, check_choice
 from vaestudy.metrics.information import mean_gap
-from vaestudy.metrics.table import Codes, Labels, Rows, Table, check_columns, correlation
+from vaestudy.metrics.table import Codes, Labels, Table, check_columns, correlation
 from vaestudy.metrics.votes import logistic
 
 Importance = Literal["forest", "boosted_trees", "lasso"]
@@ -46,22 +46,19 @@ def dci(
     the number among which a factor could have been spread.
     """
     check_choice("method", method, get_args(Importance))
-    learnt, unseen = Table.split(codes, factors, seed, train, test, live=True)
-    fits = [_importance(learnt, unseen, k, method, seed) for k in range(factors.shape[1])]
-    parts = dci_from_importance(np.stack([weights for weights, _ in fits], axis=1), codes.shape[1])
-    return DCI(*parts, float(np.mean([quality for _, quality in fits])))
-
-
-def _importance(learnt: Rows, unseen: Rows, factor: int, method: Importance, seed: int) -> tuple[np.ndarray, float]:
-    """Importance (d,) of each latent for one factor, and how well the factor is predicted."""
-    scale = np.maximum(learnt.codes.std(axis=0, dtype=np.float64), 1e-12) if method == "lasso" else 1
+    x, z, known, truth = Table.split(codes, factors, seed, train, test, live=True)
+    if method == "lasso":
+        scale = np.maximum(x.std(axis=0, dtype=np.float64), 1e-12)
+        x, z = x / scale, z / scale
     model = {
         "boosted_trees": GradientBoostingClassifier(random_state=seed),
         "forest": RandomForestClassifier(10, max_depth=8, max_features=None, random_state=seed),
         "lasso": LassoCV(cv=5),
-    }[method].fit(learnt.codes / scale, learnt.factors[:, factor])
-    weights = np.abs(model.coef_) if method == "lasso" else model.feature_importances_
-    return weights, max(0.0, float(model.score(unseen.codes / scale, unseen.factors[:, factor])))
+    }[method]
+    fits = [clone(model).fit(x, column) for column in known.T]
+    weights = [np.abs(fit.coef_) if method == "lasso" else fit.feature_importances_ for fit in fits]
+    quality = [max(0.0, fit.score(z, column)) for fit, column in zip(fits, truth.T, strict=True)]
+    return DCI(*dci_from_importance(np.stack(weights, axis=1), codes.shape[1]), float(np.mean(quality)))
 
 
 def dci_from_importance(importance: Float[np.ndarray, "_ k"], latents: int) -> tuple[float, float]:
@@ -118,16 +115,16 @@ def dci_es(
     if min(depths, default=0) < 1 or list(depths) != sorted(set(depths)) or len(depths) < 2:
         raise InputError(f"depths must be two or more rising numbers from 1 on, not {list(depths)}")
     check_columns("unordered", unordered, factors.shape[1])
-    learnt, unseen = Table.split(codes, factors, seed, train, test, live=True)
+    x, z, known, truth = Table.split(codes, factors, seed, train, test, live=True)
     scores = np.empty((len(depths), factors.shape[1]))
-    importance = np.empty((len(depths), learnt.codes.shape[1], factors.shape[1]))
-    for (i, depth), k in product(enumerate(depths), range(factors.shape[1])):
+    importance = np.empty((len(depths), x.shape[1], factors.shape[1]))
+    for i, k in np.ndindex(scores.shape):
         forest = RandomForestClassifier if k in unordered else RandomForestRegressor
-        model = forest(20, max_depth=depth, random_state=seed).fit(learnt.codes, learnt.factors[:, k])
-        scores[i, k] = model.score(unseen.codes, unseen.factors[:, k])
+        model = forest(20, max_depth=depths[i], random_state=seed).fit(x, known[:, k])
+        scores[i, k] = model.score(z, truth[:, k])
         importance[i, :, k] = model.feature_importances_
     best = scores.mean(axis=1).argmax()
-    guess = np.array([1 - 1 / len(np.unique(v)) if k in unordered else 1 for k, v in enumerate(learnt.factors.T)])
+    guess = np.array([1 - 1 / len(np.unique(v)) if k in unordered else 1 for k, v in enumerate(known.T)])
     return DCIES(
         *dci_from_importance(importance[best], codes.shape[1]),
         max(0.0, float(scores[best].mean())),
@@ -155,12 +152,11 @@ def sap(
     a linear classifier of one number cannot carve 40 classes. The two do not compare. Constant codes score 0.
     """
     check_choice("method", method, get_args(Predictor))
-    learnt, unseen = Table.split(codes, factors, seed, train, test)
-    width = learnt.codes.shape[1]
-    scores = correlation(np.hstack(learnt))[:width, width:] ** 2
+    x, z, known, truth = Table.split(codes, factors, seed, train, test)
+    scores = correlation(np.hstack([x, known]))[: x.shape[1], x.shape[1] :] ** 2
     for j, k in np.ndindex(scores.shape) if method == "linear_svc" else ():
-        model = LinearSVC(C=0.01, class_weight="balanced", dual=False).fit(learnt.codes[:, [j]], learnt.factors[:, k])
-        scores[j, k] = model.score(unseen.codes[:, [j]], unseen.factors[:, k])
+        model = LinearSVC(C=0.01, class_weight="balanced", dual=False).fit(x[:, [j]], known[:, k])
+        scores[j, k] = model.score(z[:, [j]], truth[:, k])
     return mean_gap(scores)
 
 
@@ -170,16 +166,15 @@ def explicitness(codes: Codes, factors: Labels, *, seed: int, train: int = 10_00
     Ridgeway & Mozer (2018), sec. 2, as in disentanglement_lib: a softmax regression on standardised codes, one curve
     per value, averaged over values and then factors. Noise may fall just below 0.5. The paper maps 0.5 to 0.
     """
-    learnt, unseen = Table.split(codes, factors, seed, train, test, live=True)
-    if not np.ptp(unseen.factors, axis=0).all():
-        raise InputError(f"{len(unseen.codes)} test rows leave a factor with one value: use a larger test")
-    scaler = StandardScaler().fit(learnt.codes.astype(np.float64))
-    x, z = (scaler.transform(rows.codes.astype(np.float64)) for rows in (learnt, unseen))
-    areas = []
-    for known, truth in zip(learnt.factors.T, unseen.factors.T, strict=True):
-        model = logistic(x, known)
-        judged = np.isin(model.classes_, truth)
-        areas.append(roc_auc_score(truth[:, None] == model.classes_[judged], model.predict_proba(z)[:, judged]))
+    x, z, known, truth = Table.split(codes, factors, seed, train, test, live=True)
+    if not np.ptp(truth, axis=0).all():
+        raise InputError(f"{len(z)} test rows leave a factor with one value: use a larger test")
+    scaler, areas = StandardScaler().fit(x.astype(np.float64)), []
+    x, z = (scaler.transform(rows.astype(np.float64)) for rows in (x, z))
+    for learnt, values in zip(known.T, truth.T, strict=True):
+        model = logistic(x, learnt)
+        judged = np.isin(model.classes_, values)
+        areas.append(roc_auc_score(values[:, None] == model.classes_[judged], model.predict_proba(z)[:, judged]))
     return float(np.mean(areas))
 
 
@@ -198,28 +193,20 @@ def knn_r2(
     return scores.clip(0, 1)
 
 
-def angle_r2(
-    codes: Codes,
-    angles: Float[np.ndarray, " n"],
-    kinds: Int[np.ndarray, " n"],
-    *,
-    seed: int,
-    train: int = 10_000,
-    test: int = 2_000,
-) -> float:
+def angle_r2(codes: Codes, angles: Float[np.ndarray, " n"], kinds: Int[np.ndarray, " n"], *, seed: int) -> float:
     """The same of an angle in radians within each kind of thing, mean over kinds: read as its cosine and sine.
 
     A thing that looks alike after a k-th of a turn needs its angle times k: no code tells its turns apart.
     """
     points, scores = np.stack([np.cos(angles), np.sin(angles)], axis=1), []
     for rows in (kinds == kind for kind in np.unique(kinds)):
-        truth, guess = _by_neighbours(codes[rows], points[rows], seed, train, test)
+        truth, guess = _by_neighbours(codes[rows], points[rows], seed)
         scores.append(max(0.0, r2_score(truth, guess, multioutput="variance_weighted")))
     return float(np.mean(scores))
 
 
 def _by_neighbours(
-    codes: Codes, values: Shaped[np.ndarray, "n k"], seed: int, train: int, test: int
+    codes: Codes, values: Shaped[np.ndarray, "n k"], seed: int, train: int = 10_000, test: int = 2_000
 ) -> tuple[Shaped[np.ndarray, "m k"], Float[np.ndarray, "m k"]]:
     """Values of rows held out, and the mean of their five nearest of the others."""
     if not np.isfinite(codes).all() or len(codes) < 100:
@@ -248,17 +235,17 @@ def read_out(
     says nothing. One row an image: two draws of one image may not stand on both sides of a split. Values of fewer rows
     than folds are left out. Raises InputError where fewer than two values are left.
     """
-    rows = np.arange(len(codes))
     if points is not None and points < len(codes):
         rows = np.random.default_rng(seed).choice(len(codes), points, replace=False)
-    _, target, counts = np.unique(values[rows], return_inverse=True, return_counts=True)
+        codes, values = codes[rows], values[rows]
+    _, target, counts = np.unique(values, return_inverse=True, return_counts=True)
     often = counts[target] >= folds
-    rows, target = rows[often], np.unique(target[often], return_inverse=True)[1]
+    codes, target = codes[often], np.unique(target[often], return_inverse=True)[1]
     if len(np.unique(target)) < 2:
         raise InputError(f"a read-out needs two values or more that {folds} rows have: merge values")
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=100, max_iter=1_000))
-    guessed = cross_val_predict(model, codes[rows].astype(np.float64), target, cv=split, method="predict_proba")
+    guessed = cross_val_predict(model, codes.astype(np.float64), target, cv=split, method="predict_proba")
     frequencies = np.bincount(target) / len(target)
-    nats = -(frequencies * np.log(frequencies)).sum() - log_loss(target, guessed)
+    nats = scipy.stats.entropy(frequencies) - log_loss(target, guessed)
     return ReadOut(float((guessed.argmax(axis=1) == target).mean()), float(frequencies.max()), float(nats))

@@ -1,7 +1,6 @@
 """A table of codes beside the factors of the same images: all that a disentanglement metric sees."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,13 +39,6 @@ def live(kl: Float[np.ndarray, " d"], threshold: float = 0.05) -> Bool[np.ndarra
     if not np.isfinite(kl).all():
         raise InputError("live needs the finite mean KL in nats of each latent")
     return kl >= threshold
-
-
-class Rows(NamedTuple):
-    """Some rows of a table: codes, and factor values numbered from 0."""
-
-    codes: Float[np.ndarray, "n d"]
-    factors: Int[np.ndarray, "n k"]
 
 
 class Table:
@@ -97,10 +89,11 @@ class Table:
     @classmethod
     def split(
         cls, codes: np.ndarray, factors: np.ndarray, seed: int, train: int, test: int, *, live: bool = False
-    ) -> tuple[Rows, Rows]:
-        """`train` rows and `test` other rows, drawn without replacement; only these are checked.
+    ) -> list[np.ndarray]:
+        """Codes of `train` and of `test` other rows, drawn without replacement, then the factors of both.
 
-        A smaller table is split 2 to 1, or as many to train as asked for. `live` leaves constant latents out.
+        Only these rows are checked. A smaller table is split 2 to 1, or as many to train as asked for. `live` leaves
+        constant latents out.
         """
         _check_shapes(codes, factors)
         if train + test > len(codes):
@@ -112,8 +105,7 @@ class Table:
         table = cls(codes[chosen], factors[chosen])
         if not np.ptp(table.factors[:train], axis=0).all():
             raise InputError(f"{train} training rows leave a factor with one value: use a larger train")
-        parts, z = (slice(train), slice(train, None)), table.live_codes if live else table.codes
-        return tuple(Rows(z[part], table.factors[part]) for part in parts)
+        return [*np.split(table.live_codes if live else table.codes, [train]), *np.split(table.factors, [train])]
 
     @property
     def live_codes(self) -> Float[np.ndarray, "n _"]:
@@ -140,13 +132,13 @@ def whitened(codes: Codes) -> Float[np.ndarray, "n _"]:
     The latent that weighs most in a component does so positively: otherwise the last bits of a machine would decide.
     """
     z = codes[:, varies(codes)].astype(np.float64)
-    z -= z.mean(axis=0)
-    if not z.shape[1]:
+    if not z.size:
         return np.zeros((len(codes), 1))
+    z -= z.mean(axis=0)
     variances, axes = np.linalg.eigh(z.T @ z / len(z))
     kept = np.flatnonzero(variances > SMALLEST**2 * variances[-1])[::-1]
     axes = axes[:, kept] / np.sqrt(variances[kept])
-    return z @ (axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(len(kept))])) if kept.size else z
+    return z @ (axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(len(kept))]))
 
 
 def correlation(codes: Codes) -> Float[np.ndarray, "d d"]:
