@@ -44,8 +44,7 @@ def ica(images: Float[np.ndarray, "n p"], components: int = 10, *, seed: int, ro
     """
     whitened = pca(images, components, seed=seed, rows=rows)
     fit = FastICA(whiten=False, max_iter=1000, tol=1e-4, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the code says it
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # the code says it
         fit.fit(whitened.encode(_some(images, components, seed, rows)).astype(np.float64))
     weights = (whitened.weights @ fit.components_.T).astype(whitened.weights.dtype)
     return LinearCode(whitened.mean, weights, converged=fit.n_iter_ < fit.max_iter)
@@ -77,7 +76,7 @@ def rotated(codes: Float[np.ndarray, "n d"], *, seed: int) -> Float[np.ndarray, 
 
 def independent_seeds(seed: int, count: int) -> list[int]:
     """Seeds of several rotations or classifiers from a single one."""
-    return [int(each) for each in np.random.SeedSequence(seed).generate_state(count)]
+    return np.random.SeedSequence(seed).generate_state(count).tolist()
 
 
 def noise_codes(n: int, d: int, *, seed: int) -> Float[np.ndarray, "n d"]:

@@ -42,10 +42,8 @@ class Score(NamedTuple):
 
 def score_card(codes: Codes, factors: Labels, seed: int, **settings) -> list[Score]:
     """The metrics with floor and ceiling under the same settings, which are those of `scores`, `only` included."""
-    value, floor, ceiling = (
-        scores(z, factors, seed=seed, **settings)
-        for z in (codes, noise_codes(*codes.shape, seed=seed), factor_codes(factors))
-    )
+    compared = codes, noise_codes(*codes.shape, seed=seed), factor_codes(factors)
+    value, floor, ceiling = (scores(z, factors, seed=seed, **settings) for z in compared)
     return [Score(name, value[name], floor[name], ceiling[name]) for name in value]
 
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from itertools import permutations
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Float
 from sklearn.linear_model import Lasso
 
 from vaestudy.errors import InputError
-from vaestudy.metrics.table import Codes, Models, varies
+from vaestudy.metrics.table import Models, varies
 
 PENALTY = 0.1  # of the lasso
 STEPS = 100_000  # in which latents that are nearly copies of each other converge, too
@@ -27,11 +28,13 @@ def udr(
     """
     if len(codes) < 2 or len(kls) != len(codes) or any(len(c) != len(codes[0]) for c in codes):
         raise InputError("udr compares two models or more: for each the codes of the same images and the KL per latent")
+    rows = np.random.default_rng(seed).choice(len(codes[0]), min(points, len(codes[0])), replace=False)
+    live = []
     for code, kl in zip(codes, kls, strict=True):
         if code.shape[1:] != kl.shape or not np.isfinite(code).all() or not np.isfinite(kl).all():
             raise InputError("udr needs finite codes (n, d) and the finite mean KL (d,) in nats of each latent")
-    rows = np.random.default_rng(seed).choice(len(codes[0]), min(points, len(codes[0])), replace=False)
-    live = [_informative(code[rows], kl) for code, kl in zip(codes, kls, strict=True)]
+        informative = code[rows][:, (kl > INFORMATIVE_NATS) & varies(code[rows])]
+        live.append(scipy.stats.zscore(informative.astype(np.float64), axis=0))
     pairs = np.diag(np.full(len(codes), np.nan))  # row predicts column
     for i, j in permutations(range(len(codes)), 2):
         if live[i].shape[1] and live[j].shape[1]:
@@ -49,9 +52,3 @@ def pair_score(strength: Float[np.ndarray, "a b"]) -> float:
     totals = np.concatenate([strength.sum(axis=1), strength.sum(axis=0)])
     strongest = np.concatenate([strength.max(axis=1), strength.max(axis=0)])
     return float((strongest**2 / np.where(totals > 0, totals, 1)).mean())
-
-
-def _informative(code: Codes, kl: Float[np.ndarray, " d"]) -> Float[np.ndarray, "n _"]:
-    """The latents that carry something, standardised."""
-    kept = code[:, (kl > INFORMATIVE_NATS) & varies(code)].astype(np.float64)
-    return (kept - kept.mean(axis=0)) / kept.std(axis=0)

@@ -215,7 +215,12 @@ def adagrad(
         loss = np.zeros(len(active))
         for _ in range(patience):
             for rows in np.array_split(rng.permutation(len(labels)), -(-len(labels) // batch)):
-                loss += _adagrad_step(inputs[:, rows], onehot[rows], w, s) / (patience * len(labels))
+                some = inputs[:, rows]
+                log_odds = log_softmax(some @ w, axis=-1)
+                gradient = some.swapaxes(1, 2) @ ((np.exp(log_odds) - onehot[rows]) / len(rows))
+                s += gradient**2
+                w -= RATE * gradient / (np.sqrt(s) + 1e-10)
+                loss -= (log_odds * onehot[rows]).sum(axis=(1, 2)) / (patience * len(labels))
         weights[active], squares[active] = w, s
         falling = before[active] - loss > tolerance
         before[active] = loss
@@ -225,12 +230,3 @@ def adagrad(
     else:
         warnings.warn(f"{active.size} of {len(x)} classifiers still improve after 5,000 epochs", stacklevel=2)
     return weights[:, :-1], weights[:, -1:]
-
-
-def _adagrad_step(x: np.ndarray, onehot: np.ndarray, w: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """One step on a minibatch, in place on the weights `w` and the summed squares `s`; returns the summed losses."""
-    log_odds = log_softmax(x @ w, axis=-1)
-    gradient = x.swapaxes(1, 2) @ ((np.exp(log_odds) - onehot) / x.shape[1])
-    s += gradient**2
-    w -= RATE * gradient / (np.sqrt(s) + 1e-10)
-    return -(log_odds * onehot).sum(axis=(1, 2))
