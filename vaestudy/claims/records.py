@@ -57,10 +57,9 @@ class Records:
         """A column, or an expression of columns such as "mig - mig_rotated", as numbers."""
         if expression not in self._columns:
             try:
-                values = self.frame.eval(expression)
+                self._columns[expression] = self.frame.eval(expression).to_numpy(float)
             except (pd.errors.UndefinedVariableError, TypeError) as error:
                 raise NotTestable(f"the records cannot give {expression!r}: {error}") from None
-            self._columns[expression] = values.to_numpy(float)
         return self._columns[expression]
 
     def rows(self, where: Where) -> Int[np.ndarray, " models"]:
@@ -88,15 +87,6 @@ class Records:
             raise NotTestable(f"fewer than three seeds have every {over}")
         return places.to_numpy(int)
 
-    def pieces(self, a: Int[np.ndarray, " n"], b: Int[np.ndarray, " m"]) -> Pieces:
-        """The pieces of the models of two settings: of one part by name, of two parts (other seeds) as one piece."""
-        codes, parts = pd.factorize(self.frame["piece"])[0], self.frame["part"]
-        if parts[a[0]] != parts[b[0]]:
-            return (0,) * len(a), (0,) * len(b)
-        if set(codes[a]) != set(codes[b]):
-            raise NotTestable("a piece of the run holds one of the two settings alone")
-        return tuple(codes[a].tolist()), tuple(codes[b].tolist())
-
     def check_mixed(self, rows: Int[np.ndarray, " models"], varied: set[str], claim: str) -> None:
         """Raises InputError if the models that a claim compares differ in a setting that it does not name."""
         for name in self.frame.columns.intersection(SETTINGS).difference(varied):
@@ -123,9 +113,16 @@ class Draw:
     times: int = 0
 
     def pieces(self, a: object, b: object) -> Pieces:
-        """The pieces of the run from which the models of two settings come."""
-        first = [self.units[key].reshape(len(self.units[key]), -1)[:, 0] for key in (a, b)]
-        return self.records.pieces(*first)
+        """The pieces of the models of two settings: of one part by number, of two parts (other seeds) as one piece."""
+        rows = [self.units[key].reshape(len(self.units[key]), -1)[:, 0] for key in (a, b)]
+        frame = self.records.frame
+        if frame["part"][rows[0][0]] != frame["part"][rows[1][0]]:
+            return (0,) * len(rows[0]), (0,) * len(rows[1])
+        numbers = pd.factorize(frame["piece"])[0]
+        first, second = (tuple(numbers[own].tolist()) for own in rows)
+        if set(first) != set(second):
+            raise NotTestable("a piece of the run holds one of the two settings alone")
+        return first, second
 
     def values(self, column: str, key: object, stretch: bool = True) -> Float[np.ndarray, "samples models *rest"]:
         """What the models of a setting scored; raises NotTestable where one of them lacks it."""
