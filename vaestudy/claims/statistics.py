@@ -107,8 +107,7 @@ def _tails(values, weights, statistic=None) -> Tails:
         observed, tolerance = results[:, :1], 1e-5 * (1 + np.abs(results[:, :1]))  # equal sums in another order
         reached = results >= observed - tolerance, results <= observed + tolerance
         counts.append([np.count_nonzero(side, axis=1) for side in reached])
-    up, down = np.concatenate(counts, axis=1) / len(weights)
-    return up, down
+    return tuple(np.concatenate(counts, axis=1) / len(weights))
 
 
 def _welch_t(rows, sums, labels, n: int, m: int):
@@ -163,13 +162,11 @@ def holm(p: list[float], size: int | None = None) -> tuple[list[float], list[flo
     `size`: how many claims the family has, those included that were not tested (they count as p = 1). A claim that is
     not rejected was held against the level at which the rule stopped.
     """
-    size, order = size or len(p), np.argsort(p, kind="stable")
-    adjusted, levels, highest, rejected = [1.0] * len(p), [LEVEL] * len(p), 0.0, 0
-    for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, p[index] * (size - rank)))
-        adjusted[index], levels[index] = float(highest), LEVEL / (size - rejected)
-        rejected += highest <= LEVEL
-    return adjusted, levels
+    size, order, ranks = size or len(p), np.argsort(p, kind="stable"), np.arange(len(p))
+    adjusted, levels = np.empty((2, len(p)))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(np.array(p)[order] * (size - ranks)))
+    levels[order] = LEVEL / (size - np.minimum(ranks, (adjusted <= LEVEL).sum()))
+    return adjusted.tolist(), levels.tolist()
 
 
 def smallest_visible(se: float, df: float, level: float, power: float = 0.8) -> float:
