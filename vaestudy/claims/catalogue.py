@@ -46,13 +46,6 @@ VAE, BETA, NVAE = "01_vae", "02_beta_vae", "03_nvae"
 SWEEP, FACES, SIZES = setting(part="sweep32", latent_dim=10), setting(part="faces"), setting(part="sizes")
 PAPER, ICA = setting(part="paper64"), setting(part="ica64")
 ALL_DEVICES = setting(part="devices", without="nothing")
-DEVICES = (
-    "residual distributions",
-    "depthwise cells",
-    "squeeze-and-excitation",
-    "batch norm with Swish",
-    "spectral regularisation",
-)
 ONE_GROUP = setting(part="hierarchy", network="one group")
 BATCHES = [setting(part="samples", batch_size=100, samples=count) for count in (1, 10)]
 OVERFIT = [setting(part="overfitting", train_size=2_000, latent_dim=size) for size in (10, 50)]
@@ -87,6 +80,8 @@ BURGESS, VAHDAT, VAFAII, STUDY = "Burgess et al. 2018", "Vahdat & Kautz 2020", "
 RISE, FALL = "β > 1 disentangles better than β = 1", "Beyond the best β the score falls again"
 
 # fmt: off
+DEVICES = ("residual distributions", "depthwise cells", "squeeze-and-excitation", "batch norm with Swish",
+           "spectral regularisation")
 CATALOGUE = (
     Claim("1.1", "The pathwise gradient varies less than the score function's, ten times at least", f"{AEVB}, 2.2",
           Positive(setting(part="gradients"), "log10(score_function_variance / pathwise_variance) - 1"),

@@ -30,12 +30,14 @@ def verify(report: dict, published: dict) -> VerifyResult:
     fewer than three models are shown and not judged); a checksum that differs. Raises InputError, in one line, for a
     report of another profile or version, and for one that is damaged or half made.
     """
-    for name, results in (("report", report), ("published report", published)):
-        _check(results, name)
+    _check(report, "report")
+    _check(published, "published report")
     for key in ("profile", "version"):
         if report[key] != published[key]:
             raise InputError(f"the report is of {key} {report[key]} and the published one of {published[key]}")
-    _check_complete(report, published)
+    ours = _answered(report)
+    if lacking := [name for name in _answered(published) if name not in ours]:
+        raise InputError(f"the report is half made: it has nothing on {', '.join(lacking[:5])}")
     claims, numbers = _pairs(report, published, "claims"), _pairs(report, published, "headline")
     judged = sum(theirs["n"] >= 3 for _, theirs in numbers)
     files = [(name, theirs, report["checksums"][name]) for name, theirs in published["checksums"].items()]
@@ -46,7 +48,7 @@ def verify(report: dict, published: dict) -> VerifyResult:
         columns=["kind", "what", "published", "here", "result"],
     )
     weakened = [_moved(here, there) == "weaker" for here, there in claims if there["decidable"]]
-    allowed = int(stats.binom.ppf(0.99, len(weakened), 0.05)) if weakened else 0
+    allowed = int(stats.binom.ppf(0.99, len(weakened), 0.05))
     results = Counter(table["result"])
     faults = {
         "reversed": results["reversed"],
@@ -125,12 +127,7 @@ def _check(results: dict, name: str) -> None:
             raise InputError(f"the {name} is damaged: {part!r} names one entry twice")
 
 
-def _check_complete(report: dict, published: dict) -> None:
-    """Raises InputError for a report that lacks a part of the published one, or did not test what that one tested."""
-
-    def there(results: dict) -> list[str]:
-        entries = results["claims"] + results["headline"]
-        return [*results["checksums"], *(_name(entry) for entry in entries if entry.get("verdict") != "not tested")]
-
-    if lacking := [name for name in there(published) if name not in there(report)]:
-        raise InputError(f"the report is half made: it has nothing on {', '.join(lacking[:5])}")
+def _answered(results: dict) -> list[str]:
+    """The files that a report has, the claims that it tested and its numbers."""
+    entries = results["claims"] + results["headline"]
+    return [*results["checksums"], *(_name(entry) for entry in entries if entry.get("verdict") != "not tested")]
