@@ -15,10 +15,9 @@ from vaestudy.claims.statistics import DRAWS, Estimate, Tails
 class BestOf(Form):
     """k·min: at one setting of `over` at least the score is above that of a base; the choice is inside the test.
 
-    The base is the setting `base` and each one above it, from `least` on, is a candidate. Or, with `held`, the base is
-    the last setting at which every model holds `held` nats, and the candidates lie between `base` and it: the score
-    falls again. The opposite is that every candidate is below the base, by the largest p (IUT); `contrary` makes that
-    the claim.
+    The base is the setting `base`, the candidates are those above it, from `least` on. Or, with `held`, the base is the
+    last setting at which every model holds `held` nats, and the candidates lie between `base` and it: the score falls
+    again. The opposite, which `contrary` claims, is that every candidate is below the base, by the largest p (IUT).
     """
 
     where: Where
@@ -54,8 +53,8 @@ class BestOf(Form):
     def tails(self, draw: Draw, draws: int = DRAWS) -> Tails:
         scores, base, candidates = self._scores(draw)
         if draw.times == 2:
-            # Where several settings are nearly best, the best of a resample lies above the best of the models: ours is
-            # the luckiest already, and would be made luckier. The base is raised until both agree on average.
+            # Where several settings are nearly best, the best of a resample lies above the best of the models, already
+            # the luckiest: the base is raised until both agree on average.
             best = self.estimate(once(draw.records, draw.units)).effect
             base = base + np.abs(self.estimate(draw).effect.mean() - best)
         p = np.array([statistics.two_setting_p(values, base, self._pieces(draw), draws) for values in scores])
@@ -97,8 +96,8 @@ class BestOf(Form):
 class Chosen(Contrast):
     """A setting is chosen on half of the seeds (A) by the mean of `by`; the other half (B) judges its score.
 
-    Judged against the models of the setting `fits`, against the setting chosen by the column `rival`, against the
-    setting `base`; or, where none is given, against 0 by sign-flips. A rival that chooses `base` is not counted.
+    Against the models of the setting `fits`, the setting chosen by the column `rival`, the setting `base`; or, where
+    none is given, 0 by sign-flips. A rival that chooses `base` is not counted.
     """
 
     where: Where

@@ -1,9 +1,6 @@
 """The few forms that a claim's test takes, each written as data: which models, which number, which comparison.
 
-Every form says which models it draws from (`units`), its effect as the distance from its bound (`estimate`: the
-difference plus the margin), its one-sided p for the claim and for the opposite (`tails`), and the least p that so many
-models can reach. `estimate` and `tails` take many samples of models at once, one a row. The forms that choose a setting
-are in `vaestudy.claims.choices`.
+Those that choose a setting are in `vaestudy.claims.choices`.
 """
 
 from dataclasses import dataclass, fields
@@ -22,8 +19,9 @@ Sides = tuple[Float[np.ndarray, "samples n"], Float[np.ndarray, "samples m"] | N
 class Form:
     """What all forms share: no margin, nothing to choose, one test, any p within reach, and the interval.
 
-    Each has `units(records)`, the records of each setting by a key of the setting, which raises NotTestable where they
-    are not there; `estimate(draw)`; and `tails(draw, draws)`.
+    Each adds `units(records)`, the records of each setting by a key of the setting, or NotTestable; `estimate(draw)`,
+    the effect as the distance from its bound (the difference plus the margin); and `tails(draw, draws)`, the one-sided
+    p for the claim and for the opposite. The last two take many samples of models at once, one a row.
     """
 
     margin: float = 0.0
@@ -50,10 +48,7 @@ class Form:
         return 0.0
 
     def interval(self, draw: Draw) -> tuple[float, float]:
-        """95 % for the effect: Welch's or Student's t, or for a form that `chooses` a bootstrap-t.
-
-        The choice of a best one is made anew in each resample.
-        """
+        """95 % for the effect: Welch's or Student's t, or a bootstrap-t that makes the choice anew in each resample."""
         own = self.estimate(draw)
         t = stats.t.ppf([0.025, 0.975], own.df[0])
         if self.chooses(draw):
@@ -125,7 +120,7 @@ class OnCurve(Contrast):
     """P2 against a curve: models of `where` score as well, less the margin, as a swept network of the same nats.
 
     Each seed of the sweep gives one number, its score read at the mean nats of `where` between the two settings whose
-    mean nats enclose it; so the curve's own spread is part of the test. The seeds differ, and count as one piece.
+    mean nats enclose it: the curve's own spread is part of the test. All seeds, which differ, count as one piece.
     """
 
     where: Where

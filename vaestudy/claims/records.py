@@ -34,8 +34,7 @@ def _words(where: Where) -> str:
 class Records:
     """Records that fit together; the columns are described in `vaestudy.claims`.
 
-    Raises InputError, in one line, for a table without the naming columns, with records or metrics of several versions,
-    or with one model twice.
+    Raises InputError for a table without the naming columns, of several versions, or with one model twice.
     """
 
     def __init__(self, frame: pd.DataFrame):
@@ -102,9 +101,9 @@ Units = dict[object, np.ndarray]
 class Draw:
     """Samples of models: for every setting (the key) the records drawn, (samples, models, ...) places in the table.
 
-    `units` are the models that were drawn from. `times`: 0 for the models themselves, 1 for a resample, 2 for a
-    resample of a resample. A resample of n is less spread by sqrt(1 - 1/n); `stretch` undoes that at each step, so that
-    means and spreads of the second resample vary as those of another run would.
+    `units` are the models drawn from. `times`: 0 for the models themselves, 1 for a resample, 2 for a resample of a
+    resample. A resample of n is less spread by sqrt(1 - 1/n); `stretch` undoes that at each step, so that means and
+    spreads of the second one vary as those of another run would.
     """
 
     records: Records

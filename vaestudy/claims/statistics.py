@@ -1,9 +1,9 @@
 """Permutation tests, Holm's rule and what a number of models can show, each over many samples at once.
 
-Every test takes a whole stack of samples (row = one sample, column = one independently trained model), because the
-question whether another machine would give the same verdict runs the same test a thousand times. The relabellings are
-drawn once and shared by the rows, which makes each test one matrix product. Where all relabellings are no more than
-99,999 they are listed (the exact test), else 99,999 are drawn, the observed one among them.
+Every test takes a stack of samples (row = one sample, column = one independently trained model), because the question
+whether another machine would give the same verdict runs the same test a thousand times. The relabellings are shared by
+the rows, which makes each test one matrix product. Where there are no more than 99,999 all are listed (the exact test),
+else 99,999 are drawn, the observed one among them.
 """
 
 from functools import lru_cache
@@ -51,9 +51,9 @@ def two_setting_p(
 ) -> Tails:
     """P2: one-sided p of "a is above b" and of "a is below b", the larger one of Welch's t-test and its permutation.
 
-    Neither alone holds its level. The t-test trusts in bell shapes. Permuting trusts in equal spread: at a ratio of 2.5
-    between the standard deviations, which the pilot had, ten models against ten pass .002 in 38 of 10,000 runs without
-    a difference, the larger p in 20; at equal spread it costs 1 of 100 in power at .01 (tests/benchmarks).
+    The t-test trusts in bell shapes, permuting in equal spread: at a ratio of 2.5 between the standard deviations, as
+    the pilot had, ten models against ten pass .002 by it in 38 of 10,000 runs without a difference, by the larger p in
+    20. At equal spread the larger p costs 1 of 100 in power at .01 (tests/benchmarks).
     """
     effect, se, df = welch(a, b)
     t = np.divide(effect, se, out=np.sign(effect) * 1e9, where=se > 0)
@@ -66,8 +66,8 @@ def permutation_p(
 ) -> Tails:
     """One-sided p of "a is above b" and of "a is below b": Welch's t with the labels permuted over the models.
 
-    `pieces` names the piece of the run that each model of a and of b comes from; labels are then permuted within
-    pieces. With as many models on both sides Welch's t rises with the sum over `a` alone, which saves the rest.
+    `pieces` names the piece of the run that each model of a and of b comes from, within which labels are permuted. With
+    as many models on both sides Welch's t rises with the sum over `a` alone, which saves the rest.
     """
     n, m = a.shape[1], b.shape[1]
     values = np.concatenate([a, b], axis=1)
@@ -159,8 +159,8 @@ def _orders(x: tuple[float, ...], seeds: int, draws: int):
 def holm(p: list[float], size: int | None = None) -> tuple[list[float], list[float]]:
     """Holm's adjusted p of each claim, and the level that its own p was held against.
 
-    `size`: how many claims the family has, those included that were not tested (they count as p = 1). A claim that is
-    not rejected was held against the level at which the rule stopped.
+    `size`: how many claims the family has, those not tested included. A claim that is not rejected was held against the
+    level at which the rule stopped.
     """
     size, order, ranks = size or len(p), np.argsort(p, kind="stable"), np.arange(len(p))
     adjusted, levels = np.empty((2, len(p)))

@@ -83,8 +83,8 @@ def _judged(claim: Claim, tested: _Tested, adjusted: float, level: float) -> dic
 def repeated(test: Form, draw: Draw, level: float, verdict: str) -> float:
     """How often another run gives the same verdict: the share of 1,000 resamples of a resample of the models that do.
 
-    Each is tested at the same level, the choice of a setting included. A p at the level then rests on ten of the
-    relabellings drawn (2,000 to 20,000), which blurs it by a third: a tenth of a standard error.
+    The choice of a setting included. A p at the level rests on ten of the relabellings drawn (2,000 to 20,000), which
+    blurs it by a third: a tenth of a standard error.
     """
     star = resampled(draw.records, draw.units, REPEATS, 2, np.random.default_rng(1))
     draws = int(np.clip(20 * test.choices(draw) / level, 1_999, 19_999))

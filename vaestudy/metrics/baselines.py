@@ -38,9 +38,8 @@ def pca(images: Float[np.ndarray, "n p"], components: int = 10, *, seed: int, ro
 def ica(images: Float[np.ndarray, "n p"], components: int = 10, *, seed: int, rows: int = 20_000) -> LinearCode:
     """Independent components (FastICA) of unit variance: a rotation of the `pca` of the same rows.
 
-    The paper fitted on the three pairs of shapes in turn, for memory, and averaged the scores; here `rows` images of
-    all shapes do. On dSprites the iteration may go on among rotations that are all but equally independent: the code
-    then says that it has not converged, and another seed gives another one.
+    The paper fitted on pairs of shapes in turn, for memory, and averaged the scores. On dSprites the iteration may go
+    on among rotations that are all but equally independent: the code then says that it has not converged.
     """
     whitened = pca(images, components, seed=seed, rows=rows)
     fit = FastICA(whiten=False, max_iter=1000, tol=1e-4, random_state=seed)
@@ -66,10 +65,7 @@ def factor_codes(factors: Integer[np.ndarray, "n k"], without: int | None = None
 
 
 def rotated(codes: Float[np.ndarray, "n d"], *, seed: int) -> Float[np.ndarray, "n d"]:
-    """The codes under a random rotation or reflection: the same information, fully entangled.
-
-    How entangled depends on the rotation drawn, so show several.
-    """
+    """The codes under a random rotation or reflection: entangled, how much is chance, so show several."""
     gaussian = np.random.default_rng(seed).normal(size=(codes.shape[1], codes.shape[1]))
     return codes @ np.linalg.qr(gaussian)[0].astype(codes.dtype)
 

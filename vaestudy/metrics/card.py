@@ -52,9 +52,9 @@ def scores(
 ) -> dict[str, float]:
     """Metrics of a code by name, at the sizes of disentanglement_lib where the table has so many rows.
 
-    `only` names those wanted, expensive ones too (`METRICS` has all names); without it, all but the expensive ones.
-    A setting goes to every metric that has a parameter of that name (classes=..., pairs=..., points=...). A metric with
-    several parts comes as metric_part. Raises InputError for metrics and settings that nobody knows.
+    `only` names those wanted; without it, all of `METRICS` but the expensive ones. A setting goes to every metric that
+    has a parameter of that name (classes=..., pairs=..., points=...). A metric with several parts comes as metric_part.
+    Raises InputError for metrics and settings that nobody knows.
     """
     wanted = set(METRICS) - EXPENSIVE if only is None else set(only)
     if unknown := wanted - set(METRICS):
@@ -76,11 +76,9 @@ def rotation_score(
 ) -> float:
     """What the information of a code is worth to a metric without any alignment.
 
-    The mean of `metric(codes, factors, seed=seed, **settings)` over `rotations` random rotations of the whitened
-    latents, so that score minus rotation score is the alignment. Whitened means principal components of variance 1;
-    those with less than a millionth of the largest one's standard deviation are left out. Latents that carry nothing
-    are whitened to weigh like all others: pass live ones alone (see `live`). Codes that are constant have none, and
-    are scored as they are.
+    The mean of `metric(codes, factors, seed=seed, **settings)` over `rotations` random rotations of the `whitened`
+    latents, so that score minus rotation score is the alignment. Latents that carry nothing are whitened to weigh like
+    all others: pass live ones alone (see `live`). Constant codes are scored as they are.
     """
     if rotations < 1:
         raise InputError(f"rotations must be 1 or more, not {rotations}")

@@ -25,10 +25,10 @@ QUANTILE = 0.99  # of the deviations of a latent that IRS calls its spread
 def mig(codes: Codes, factors: Labels, *, seed: int, points: int | None = 10_000, bins: int | None = 20) -> float:
     """Mutual information gap in [0, 1]: how far the best latent is ahead of the second, per nat of each factor.
 
-    Chen et al. (2018), eq. 6, estimated from counts as in disentanglement_lib: `points` rows (None for all), each
-    latent cut into `bins` of equal width over its range. Few bins cap the score: codes that are the 40 orientations
-    of dSprites get at most ln 20 / ln 40 for them. `bins=None` takes discrete codes as they are, without a cap.
-    Constant codes score 0; a single latent is ahead of one that says nothing.
+    Chen et al. (2018), eq. 6, from counts as in disentanglement_lib: `points` rows (None: all), each latent cut into
+    `bins` of equal width. That caps the score: codes that are the 40 orientations of dSprites get at most ln 20 / ln 40
+    for them. `bins=None` takes discrete codes as they are. Constant codes score 0; a single latent is ahead of one that
+    says nothing.
     """
     shares = information_shares(codes, factors, seed=seed, points=points, bins=bins)
     return mean_gap(np.pad(shares, ((0, 1), (0, 0))))
@@ -37,10 +37,9 @@ def mig(codes: Codes, factors: Labels, *, seed: int, points: int | None = 10_000
 def mig_sup(codes: Codes, factors: Labels, *, seed: int, points: int | None = 10_000, bins: int | None = 20) -> float:
     """MIG seen from the latents, in [0, 1]: how far the best factor of each latent is ahead of its second.
 
-    Li et al. (2020), sec. 4 ("MIG-sup"): the gap between the two largest I(latent; factor) / H(factor) of each active
-    latent, averaged over these. Active is a latent whose variance exceeds .01; without any the score is 0. MIG asks
-    whether a factor stands in one latent, MIG-sup whether a latent holds one factor. `points` and `bins` are those of
-    `mig`. Raises InputError for fewer than two factors.
+    Li et al. (2020), sec. 4: the gap between the two largest I(latent; factor) / H(factor), averaged over the latents
+    whose variance exceeds .01; 0 without any. MIG asks whether a factor stands in one latent, MIG-sup whether a latent
+    holds one factor. `points` and `bins` as for `mig`. Raises InputError for fewer than two factors.
     """
     table = Table.drawn(codes, factors, seed, points)
     shares = information_shares(table.codes, table.factors, seed=seed, points=None, bins=bins)
@@ -58,7 +57,7 @@ def mean_gap(scores: Float[np.ndarray, "d k"]) -> float:
 def information_shares(
     codes: Codes, factors: Labels, *, seed: int, points: int | None = 10_000, bins: int | None = 20
 ) -> Float[np.ndarray, "d k"]:
-    """Mutual information of each latent with each factor over the factor's entropy; settings as for `mig`."""
+    """Mutual information of each latent with each factor, over the factor's entropy; settings as for `mig`."""
     table = Table.drawn(codes, factors, seed, points)
     return mutual_information(binned(table.codes, bins), table.factors) / entropy(table.factors)
 
@@ -68,9 +67,8 @@ def modularity(
 ) -> float:
     """How much each latent tells of one factor alone, in [0, 1]: Ridgeway & Mozer (2018), sec. 2.
 
-    The mean over all latents, so that a constant one, which counts 0, lowers it. `points` and `bins` are those of
-    `mig`. Pure noise scores about 0.65, since the bias of its information estimates grows with the number of values of
-    a factor: read the score against its floor.
+    A constant latent counts 0. `points` and `bins` as for `mig`. Noise scores about 0.65, since the bias of information
+    grows with the number of values of a factor: read the score against its floor.
     """
     table = Table.drawn(codes, factors, seed, points)
     return modularity_from_information(mutual_information(binned(table.codes, bins), table.factors))
@@ -99,7 +97,7 @@ def binned(codes: Float[np.ndarray, "n d"], bins: int | None) -> Int[np.ndarray,
 
 
 def mutual_information(left: Int[np.ndarray, "n d"], right: Int[np.ndarray, "n k"]) -> Float[np.ndarray, "d k"]:
-    """I(left_j; right_k) in nats of columns of symbols 0, 1, ..., from their counts; less than 1e-12 is rounding: 0."""
+    """I(left_j; right_k) in nats of columns of symbols 0, 1, ..., from counts; less than 1e-12 is rounding: 0."""
     information = np.empty((left.shape[1], right.shape[1]))
     for j, k in np.ndindex(information.shape):
         shape = left[:, j].max() + 1, right[:, k].max() + 1
@@ -125,12 +123,11 @@ def infomec(codes: Codes, factors: Labels, *, seed: int, points: int | None = 10
     """InfoM, InfoC and InfoE of Hsu et al. (2023), sec. 4, for continuous codes.
 
     InfoM and InfoC compare I(factor; latent) / H(factor), estimated from the nearest ten neighbours (Ross, 2014), over
-    the active latents: those whose range exceeds a twentieth of the largest range. One far outlier makes a latent that
-    is switched off active: leave such latents out beforehand (see `live`). InfoE is the share of each factor's entropy
-    that a softmax regression without penalty explains on the rows that it is fitted to, after 100 steps of lbfgs,
-    converged or not, as published. Noise has InfoM and InfoC of .6 to .8, and InfoE 0: read them beside their floor.
-    Conventions for what is undefined: a latent (factor) without any estimated information counts 0; with fewer than two
-    active latents InfoC is 0. Raises InputError for fewer than two factors.
+    the latents whose range exceeds a twentieth of the largest. One far outlier lets a latent that is switched off in:
+    leave such latents out beforehand (see `live`). InfoE is the share of each factor's entropy that a softmax
+    regression without penalty explains on the rows that it is fitted to, after 100 steps of lbfgs, converged or not, as
+    published. Noise has InfoM and InfoC of .6 to .8, and InfoE 0. By convention a latent (factor) without any
+    information counts 0, and InfoC of fewer than two such latents is 0. Raises InputError for fewer than two factors.
     """
     check_columns("factors", range(factors.shape[1]), factors.shape[1], least=2)
     table = Table.drawn(codes, factors, seed, points)
@@ -145,10 +142,7 @@ def infomec(codes: Codes, factors: Labels, *, seed: int, points: int | None = 10
 
 
 def concentration(shares: Float[np.ndarray, "a b"]) -> float:
-    """How far each row >= 0 stands in one place: largest over sum, 0 for a uniform row and 1 for a single entry.
-
-    Averaged over rows; an empty row counts 0, and so does everything if there is one column.
-    """
+    """How far each row >= 0 stands in one place, on average: 0 uniform, empty or of one column, 1 a single entry."""
     sums, uniform = shares.sum(axis=1), 1 / shares.shape[1]
     if uniform == 1:
         return 0.0
@@ -171,10 +165,9 @@ def irs(codes: Codes, factors: Labels, *, seed: int, points: int | None = 10_000
     """Interventional robustness in [0, 1]: how little a latent moves while the one factor it encodes is held.
 
     Suter et al. (2019), sec. 4, by disentanglement_lib's algorithm: for every latent and factor the .99 quantile of
-    |z - E[z|v]| is averaged over the values v and divided by the latent's largest deviation; the best factor of each
-    latent counts, weighted by that deviation. disentanglement_lib first merges factor values into 20 bins, which keeps
-    even true factors below 1. Constant codes score 0. The largest deviation is that of one row, so that scores of noise
-    vary by .04 between seeds.
+    |z - E[z|v]|, averaged over the values v and divided by the latent's largest deviation; the best factor of each
+    latent counts, weighted by that deviation. Constant codes score 0. Values of factors are not merged into 20 bins as
+    there, which keeps even true factors below 1. One row decides the largest deviation: noise varies by .04.
     """
     table = Table.drawn(codes, factors, seed, points)
     if not table.varying.any():
@@ -192,8 +185,8 @@ def total_correlation(codes: Codes, factors: Labels, *, seed: int, points: int |
     """Total correlation in nats of the Gaussian with the covariance of the codes: 0 for uncorrelated latents.
 
     Locatello et al. (2019), sec. 5.2. It needs no factors (they are checked and not used), and says nothing of
-    alignment: PCA scores 0. Of posterior means, not of samples, unless the codes are samples. inf where one latent is a
-    copy or a sum of others: where some combination of the standardised latents moves by less than `varies` asks for.
+    alignment: PCA scores 0. inf where one latent is a copy or a sum of others, so that some combination of the
+    standardised latents moves by less than a millionth (see `varies`).
     """
     table = Table.drawn(codes, factors, seed, points)
     if not table.varying.any():

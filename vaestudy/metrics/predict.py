@@ -38,12 +38,11 @@ def dci(
 ) -> DCI:
     """Disentanglement, completeness and informativeness, each in [0, 1], from what predicts each factor.
 
-    Eastwood & Williams (2018), sec. 2. `method` decides the importances, and scores of different methods do not
-    compare: "boosted_trees" is disentanglement_lib's protocol (gradient boosting of each factor as a class; minutes
-    on dSprites), "forest" the same with 10 random trees of depth 8 (seconds), "lasso" the paper's linear regression,
-    which takes factors as ordered and may keep a stray weight where it predicts nothing. Informativeness is the mean
-    test accuracy, for "lasso" the mean test R² (not below 0). Completeness counts all latents: a constant one raises
-    the number among which a factor could have been spread.
+    Eastwood & Williams (2018), sec. 2. Scores by different methods do not compare: "boosted_trees" is
+    disentanglement_lib's protocol (gradient boosting of each factor as a class; minutes on dSprites), "forest" the same
+    with 10 random trees of depth 8 (seconds), "lasso" the paper's linear regression, which takes factors as ordered and
+    may keep a stray weight where it predicts nothing. Informativeness is the mean test accuracy, for "lasso" the mean
+    test R² (not below 0). Completeness counts constant latents: a factor could have been spread among them.
     """
     check_choice("method", method, get_args(Importance))
     x, z, known, truth = Table.split(codes, factors, seed, train, test, live=True)
@@ -62,10 +61,9 @@ def dci(
 
 
 def dci_from_importance(importance: Float[np.ndarray, "_ k"], latents: int) -> tuple[float, float]:
-    """Disentanglement and completeness of a matrix of importances >= 0; 0 and 0 where all are 0.
+    """Disentanglement (of rows) and completeness (of columns) of importances >= 0; 0 and 0 where all are 0.
 
-    Each is one minus the normalised entropy of a row (column), weighted by the mass of the row (column). Rows of zeros
-    make up the number of `latents`.
+    Rows of zeros make up the number of `latents`.
     """
     if latents < 2 or importance.shape[1] < 2:
         raise InputError("dci needs two latents and two factors or more")
@@ -105,12 +103,11 @@ def dci_es(
     """DCI with the explicitness and the size of a code: Eastwood et al. (2023), sec. 3 and 4.
 
     Random forests of 20 trees of rising depth predict each factor: a classifier those of the columns `unordered`
-    (shape), a regressor all others. The loss of a factor is one minus test accuracy or R², falling to its least value
-    so far as the depth rises. Explicitness is one minus the area between that curve and its end, over the triangle from
-    the loss of a guess to 0, averaged over factors: 1 where the shallowest forest is as good as any. It is therefore
-    high where nothing can be learned (.99 on noise): never read it without informativeness. The other parts are those
-    of the depth with the best mean score, which is informativeness (a score below 0 counts 0). Size is the number of
-    factors over the number of latents, constant ones included.
+    (shape), a regressor all others. The loss of a factor is one minus test accuracy or R², the least up to each depth.
+    Explicitness is one minus the area between that curve and its end, over the triangle from the loss of a guess to 0,
+    averaged over factors: 1 where the shallowest forest is as good as any, and so where nothing can be learned (.99 on
+    noise): never read it without informativeness. The other parts are those of the depth with the best mean score,
+    which is informativeness (not below 0). Size is factors over latents, constant ones included.
     """
     if min(depths, default=0) < 1 or list(depths) != sorted(set(depths)) or len(depths) < 2:
         raise InputError(f"depths must be two or more rising numbers from 1 on, not {list(depths)}")
@@ -147,9 +144,9 @@ def sap(
 ) -> float:
     """Separated attribute predictability in [0, 1]: the gap between the two latents that predict a factor best.
 
-    Kumar et al. (2018), sec. 3. "r2" takes factors as ordered and predicts by a line (test rows unused); "linear_svc"
-    takes them as classes, disentanglement_lib's default for dSprites, and caps even true factors at about 0.25, since
-    a linear classifier of one number cannot carve 40 classes. The two do not compare. Constant codes score 0.
+    Kumar et al. (2018), sec. 3. "r2" takes factors as ordered and predicts by a line (test rows unused); "linear_svc",
+    disentanglement_lib's default for dSprites, takes them as classes, and even true factors score about 0.25, since
+    a linear classifier of one number cannot carve 40 classes. Constant codes score 0.
     """
     check_choice("method", method, get_args(Predictor))
     x, z, known, truth = Table.split(codes, factors, seed, train, test)
@@ -184,9 +181,9 @@ def knn_r2(
     """R² of each factor read from the nearest neighbours in the code: 0 for guessing its mean, 1 for always right.
 
     What a code knows, wherever in it that stands: a rotation changes nothing. The mean value of the five nearest of
-    `train` rows is compared with the truth on `test` other rows; values count as numbers, and R² not below 0. A smaller
-    table is split 4 to 1. The latents keep their scale: leave out those that carry nothing (see `live`), or take draws
-    of the posterior. Raises InputError for codes that are not finite, or fewer than 100 rows.
+    `train` rows is compared with the truth on `test` others, R² not below 0. A smaller table is split 4 to 1. The
+    latents keep their scale: leave out those that carry nothing (see `live`), or take draws of the posterior. Raises
+    InputError for codes that are not finite, or fewer than 100 rows.
     """
     truth, guess = _by_neighbours(codes, factors, seed, train, test)
     scores = np.where(np.ptp(truth, axis=0) > 0, r2_score(truth, guess, multioutput="raw_values"), 0)
@@ -230,10 +227,10 @@ def read_out(
 ) -> ReadOut:
     """What a softmax regression on standardised codes reads of a factor on held-out folds of `points` rows (None: all).
 
-    What can be said where one factor alone is known, a class label for one. The information is the log loss of guessing
-    by frequency less that of the classifier: a lower bound of the mutual information, and a little below 0 where a code
-    says nothing. One row an image: two draws of one image may not stand on both sides of a split. Values of fewer rows
-    than folds are left out. Raises InputError where fewer than two values are left.
+    For one factor alone, such as a class label. The information is the log loss of guessing by frequency less that of
+    the classifier: a lower bound of the mutual information, a little below 0 where a code says nothing. One row an
+    image: two draws of one may not stand on both sides of a split. Values of fewer rows than folds are left out. Raises
+    InputError where fewer than two values are left.
     """
     if points is not None and points < len(codes):
         rows = np.random.default_rng(seed).choice(len(codes), points, replace=False)

@@ -19,9 +19,9 @@ SMALLEST = 1e-6  # of a latent's largest magnitude, or of 1, the prior's standar
 def varies(codes: Codes) -> Bool[np.ndarray, " d"]:
     """Which latents vary: the one rule by which every metric calls a latent constant.
 
-    A latent is constant if its range over the rows is at most a millionth of its largest absolute value, or of 1 where
-    that is larger; for half precision, at most four steps of rounding. So constants that rounding has blurred count as
-    constants. A latent that is switched off but still moves by hundredths varies: the KL finds it (see `live`).
+    A latent is constant if its range is at most a millionth of its largest absolute value, or of 1 where that is larger
+    (for half precision, four steps of rounding), so that constants which rounding has blurred are found. A latent that
+    is switched off but still moves by hundredths varies: the KL finds it (see `live`).
     """
     smallest = max(SMALLEST, 4 * np.finfo(codes.dtype).eps)
     columns = np.ascontiguousarray(codes.T)  # numpy takes a row's minimum ten times faster than a column's
@@ -33,8 +33,8 @@ def live(kl: Float[np.ndarray, " d"], threshold: float = 0.05) -> Bool[np.ndarra
     """Which latents carry something: those whose mean KL to the prior is at least `threshold` nats an image.
 
     A latent that is switched off still moves a little with the image, and whatever standardises columns (whitening,
-    nearest neighbours on standardised codes, explicitness) makes much of it: score `codes[:, live(kl)]`, or draws of
-    the posterior. Raises InputError for KLs that are not finite.
+    explicitness) makes much of it: score `codes[:, live(kl)]`, or draws of the posterior. Raises InputError for KLs
+    that are not finite.
     """
     if not np.isfinite(kl).all():
         raise InputError("live needs the finite mean KL in nats of each latent")
@@ -44,10 +44,9 @@ def live(kl: Float[np.ndarray, " d"], threshold: float = 0.05) -> Bool[np.ndarra
 class Table:
     """Codes (n, d) and integer factors (n, k) of n images, checked, with rows found by factor value.
 
-    The published protocols render images whose factors they choose. From a table the same is done by index: rows
-    that share a value of one factor are rows of that value, drawn with replacement, so that the shared value is
-    distributed as in the data and the other factors as in the data given that value. On a full factor grid this
-    is the generative protocol itself.
+    The published protocols render images whose factors they choose. From a table the same is done by index: rows that
+    share a value of one factor are drawn from the rows of that value, with replacement. On a full factor grid this is
+    the generative protocol itself.
 
     Attributes:
         codes: float (n, d), finite; float32 stays float32, all else becomes float64; constant latents are exactly 0.
@@ -74,10 +73,7 @@ class Table:
 
     @classmethod
     def drawn(cls, codes: np.ndarray, factors: np.ndarray, seed: int, points: int | None) -> "Table":
-        """A table of `points` rows drawn without replacement, or of all rows where there are no more, or for None.
-
-        Only the rows drawn are checked: of a large table that is most of the time.
-        """
+        """A table of `points` rows drawn without replacement, or of all (None). Only these are checked, for speed."""
         _check_shapes(codes, factors)
         if points is None or points >= len(codes):
             return cls(codes, factors)
@@ -129,7 +125,8 @@ class Table:
 def whitened(codes: Codes) -> Float[np.ndarray, "n _"]:
     """The principal components of the codes that vary, in float64 with variance 1 over the rows, the largest first.
 
-    The latent that weighs most in a component does so positively: otherwise the last bits of a machine would decide.
+    Those of less than a millionth of the largest one's standard deviation are left out. The latent that weighs most in
+    a component does so positively: otherwise the last bits of a machine would decide.
     """
     z = codes[:, varies(codes)].astype(np.float64)
     if not z.size:

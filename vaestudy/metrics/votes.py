@@ -37,11 +37,11 @@ def higgins_score(
 
     Higgins et al. (2017), sec. 3: a linear classifier tells which factor was shared by `pairs` pairs of images from
     the mean absolute difference of their codes, which are posterior means. It learns from `train` such averages and
-    is tested on `test`. The paper's classes on dSprites are scale, orientation, x and y (shape varies but is no class)
-    and its classifier is "adagrad"; disentanglement_lib takes all factors (`classes=None`), 64 pairs and "logistic".
-    The paper leaves the number of pairs open, and entangled codes score anything between chance and 1 as it grows: see
-    `higgins_curve`. The classifier's penalty sees the scale: codes of a thousandth of the prior's are at chance. Raises
-    InputError for bad tables or settings.
+    is tested on `test`. The paper's classes on dSprites are scale, orientation, x and y, and its classifier is
+    "adagrad"; disentanglement_lib takes all factors (`classes=None`), 64 pairs and "logistic", whose penalty sees the
+    scale: codes of a thousandth of the prior's are at chance. The paper leaves the number of pairs open, and entangled
+    codes score anything between chance and 1 as it grows: see `higgins_curve`. Raises InputError for bad tables or
+    settings.
     """
     settings = {"classes": classes, "train": train, "test": test, "classifier": classifier}
     return float(higgins_curve([codes], factors, seed=seed, pairs=[pairs], **settings)[0, 0])
@@ -81,10 +81,9 @@ def higgins_curve(
 
 
 class HigginsReport(NamedTuple):
-    """Scores of every model and classifier seed, and both ways to sum them up (mean and standard deviation).
+    """Scores of every model and classifier seed, and mean and standard deviation of all and of the "best" half.
 
-    Higgins et al. (2017), sec. A.4: 10 models x 3 classifiers; the lower half of the 30 scores is thrown away ("best"),
-    which flatters.
+    Higgins et al. (2017), sec. A.4, throw the lower half of 10 models x 3 classifiers away, which flatters.
     """
 
     scores: Float[np.ndarray, "models seeds"]
@@ -130,9 +129,8 @@ def factor_vae_score(
     """Accuracy in [0, 1] of a majority vote: which factor was fixed, from the latent that varied least.
 
     Kim & Mnih (2018), sec. 4, with the sizes of disentanglement_lib: `images` images that share a value give one vote;
-    `train` votes decide which factor each latent stands for, `test` votes are judged. The scale of each latent drops
-    out. Latents with a standard deviation below .05 take no part; codes without any other score 0 by convention. A
-    latent that wins no training vote stands for the first factor.
+    `train` votes decide which factor each latent stands for (the first without any), `test` votes are judged. Latents
+    with a standard deviation below .05 take no part; codes without any other score 0 by convention.
     """
     if min(images - 1, train, test) < 1:
         raise InputError(f"images must be 2 or more, train and test 1 or more, not {images}, {train} and {test}")
@@ -143,10 +141,7 @@ def factor_vae_score(
 
 
 def factor_vae_votes(table: Table, rng: np.random.Generator, votes: int, images: int) -> Int[np.ndarray, "k d"]:
-    """How often each latent of the table varied least, relative to its variance, when each factor was fixed.
-
-    Columns are the latents of the table, whether or not they are pruned: a pruned latent has no votes.
-    """
+    """How often each latent, pruned ones too, varied least, relative to its variance, when each factor was fixed."""
     variance, width = table.codes.var(axis=0, ddof=1, dtype=np.float64), int(table.varying.sum())
     kept = np.flatnonzero(table.varying & (variance >= PRUNE_STD**2))
     counts = np.zeros((len(table.sizes), len(variance)), dtype=np.int64)
@@ -164,10 +159,9 @@ def factor_vae_votes(table: Table, rng: np.random.Generator, votes: int, images:
 def accuracies(
     points: Problems, labels: Classes, train: int, *, seed: int, classifier: Classifier
 ) -> Float[np.ndarray, " m"]:
-    """Accuracy in [0, 1] of a linear classifier that learns from the first `train` points and is tested on the others.
+    """Accuracy in [0, 1], for m problems of the same labels, of learning from the first `train` points, on the others.
 
-    For m problems with the same labels. Raises InputError for another classifier, and for a class without any point to
-    learn from.
+    Raises InputError for another classifier, and for a class without any point to learn from.
     """
     check_choice("classifier", classifier, get_args(Classifier))
     known, truth, learnt, unseen = labels[:train], labels[train:], points[:, :train], points[:, train:]
@@ -199,10 +193,9 @@ def adagrad(
 ) -> tuple[Float[np.ndarray, "m d c"], Float[np.ndarray, "m 1 c"]]:
     """Weights and biases of m softmax layers, each trained by Adagrad from zero on its own features until it converges.
 
-    Higgins et al. (2017), sec. A.4: one fully connected layer, negative log-likelihood, Adagrad at 1e-2, "until
-    convergence". The paper states neither the minibatch nor the criterion. Here a layer has converged when its loss,
-    averaged over `patience` epochs, is less than `tolerance` nats below that of the `patience` epochs before. The m
-    layers see the rows in the same order and stop one by one: each comes out as if trained alone.
+    Higgins et al. (2017), sec. A.4: Adagrad at 1e-2, "until convergence", without a minibatch or a criterion. Here a
+    layer has converged when its loss, averaged over `patience` epochs, is less than `tolerance` nats below that of the
+    `patience` epochs before. The m layers see the rows in the same order and stop one by one, each as if trained alone.
     """
     rng = np.random.default_rng(seed)
     x = np.concatenate([features, np.ones((*features.shape[:2], 1))], axis=2)
