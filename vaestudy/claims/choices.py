@@ -45,19 +45,19 @@ class BestOf(Form):
         return dict(zip(keys, records.sweep(self.where, self.over, grid).T, strict=True))
 
     def estimate(self, draw: Draw) -> Estimate:
-        scores, base, candidates = self._scores(draw)
+        scores, base, candidates, _ = self._compared(draw)
         parts = [statistics.welch(values, base) for values in scores]
         best = picked(parts, lambda effects: np.where(candidates, effects, -np.inf).argmax(axis=0))
         return best._replace(effect=-best.effect) if self.contrary else best
 
     def tails(self, draw: Draw, draws: int = DRAWS) -> Tails:
-        scores, base, candidates = self._scores(draw)
+        scores, base, candidates, pieces = self._compared(draw)
         if draw.times == 2:
             # Where several settings are nearly best, the best of a resample lies above the best of the models, already
             # the luckiest: the base is raised until both agree on average.
             best = self.estimate(once(draw.records, draw.units)).effect
             base = base + np.abs(self.estimate(draw).effect.mean() - best)
-        p = np.array([statistics.two_setting_p(values, base, self._pieces(draw), draws) for values in scores])
+        p = np.array([statistics.two_setting_p(values, base, pieces, draws) for values in scores])
         up = np.where(candidates, p[:, 0], 1).min(axis=0) * candidates.sum(axis=0)
         down = np.where(candidates, p[:, 1], 0).max(axis=0)
         tails = np.where(candidates.any(axis=0), [np.minimum(1, up), down], 1)
@@ -67,29 +67,23 @@ class BestOf(Form):
         return self.held is not None or len(draw.units) > 2
 
     def choices(self, draw: Draw) -> int:
-        return 1 if self.contrary else int(self._scores(draw)[2].sum(axis=0).max())
+        return 1 if self.contrary else int(self._compared(draw)[2].sum(axis=0).max())
 
     def least_p(self, draw: Draw) -> float:
-        return self.choices(draw) / statistics.labelling_count(*self._pieces(draw))
+        return self.choices(draw) / statistics.labelling_count(*self._compared(draw)[-1])
 
-    def _keys(self, draw: Draw) -> list[Where]:
-        return [key for key in draw.units if key[:-1] == self.where]
-
-    def _pieces(self, draw: Draw):
-        return draw.pieces(*self._keys(draw)[:2])
-
-    def _scores(self, draw: Draw):
-        """Scores (settings, samples, models), those of the base, and which settings are candidates in each sample."""
-        keys = self._keys(draw)
+    def _compared(self, draw: Draw):
+        """Scores (settings, samples, models), those of the base, which are candidates in each sample, and pieces."""
+        keys = [key for key in draw.units if key[:-1] == self.where]
         scores, places = np.array([draw.values(self.value, key) for key in keys]), np.arange(len(keys))
-        candidates = np.repeat(places[:, None] > 0, scores.shape[1], axis=1)
+        candidates, pieces = np.repeat(places[:, None] > 0, scores.shape[1], axis=1), draw.pieces(*keys[:2])
         if self.held is None:
-            return scores, scores[0], candidates
+            return scores, scores[0], candidates, pieces
         held = [(draw.values("nats", key, stretch=False) >= self.held).all(axis=1) for key in keys]
         last = np.where(held, places[:, None], 0).max(axis=0)
         if last[0] < 2 and draw.times == 0:
             raise NotTestable(f"between {self.over} = {self.base} and the last that keeps {self.held} nats lies none")
-        return scores, taken(scores, last), candidates & (places[:, None] < last)
+        return scores, taken(scores, last), candidates & (places[:, None] < last), pieces
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Those that choose a setting are in `vaestudy.claims.choices`.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -29,7 +29,7 @@ class Form:
 
     def named(self) -> set[str]:
         """The settings by which the claim tells its models apart: those that its fields mention."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = vars(self)
         names = {values[key] for key in ("over", "size") if key in values}
         for parts in (value for value in values.values() if isinstance(value, tuple)):
             names |= set().union(*(part.named() if isinstance(part, Form) else {part[0]} for part in parts))

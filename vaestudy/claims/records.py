@@ -38,12 +38,10 @@ class Records:
     """
 
     def __init__(self, frame: pd.DataFrame):
-        missing = [name for name in NAMES if name not in frame or frame[name].isna().any()]
-        if missing:
+        if missing := [name for name in NAMES if name not in frame or frame[name].isna().any()]:
             raise InputError(f"every record needs {', '.join(NAMES)}; missing: {', '.join(missing)}")
         for name in ("record_version", "metric_version"):
-            versions = sorted(map(str, frame[name].unique()))
-            if len(versions) > 1:
+            if len(versions := sorted(map(str, frame[name].unique()))) > 1:
                 raise InputError(f"records of {name} {' and '.join(versions)} do not fit together: make them anew")
         twice = frame[frame.duplicated(["part", "seed", *frame.columns.intersection(SETTINGS)])]
         if len(twice):

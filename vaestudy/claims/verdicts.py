@@ -42,8 +42,7 @@ def evaluate(
             tested[claim] = _tested(claim, table)
         except NotTestable as reason:
             rows[claim] = {"verdict": "not tested", "reason": f"{profile}: {reason}"}
-    sizes = Counter(claim.family for claim in catalogue)
-    for family, size in sizes.items():
+    for family, size in Counter(claim.family for claim in catalogue).items():
         members = [claim for claim in tested if claim.family == family]
         for claim, *held in zip(members, *holm([tested[claim].p for claim in members], size), strict=True):
             rows[claim] = _judged(claim, tested[claim], *held)
@@ -55,8 +54,7 @@ def _tested(claim: Claim, records: Records) -> _Tested:
     records.check_mixed(_places(draw), claim.test.named() | set(claim.free), claim.id)
     least = claim.test.least_p(draw)
     if 2 * least > LEVEL:
-        too_few = f"the least p of {_models(draw)} models a setting is {2 * least:.2g}"
-        raise NotTestable(f"{too_few}, above {LEVEL:g}")
+        raise NotTestable(f"the least p of {_models(draw)} models a setting is {2 * least:.2g}, above {LEVEL:g}")
     up, down = (float(p[0]) for p in claim.test.tails(draw))
     return _Tested(draw, up, down, min(1.0, 2 * min(up, down)))
 
