@@ -79,7 +79,7 @@ def modularity_from_information(information: Float[np.ndarray, "d k"]) -> float:
     check_columns("factors", range(information.shape[1]), information.shape[1], least=2)
     squares, largest = information**2, information.max(axis=1) ** 2
     rest = (squares.sum(axis=1) - largest) / (information.shape[1] - 1)
-    return float(1 - np.divide(rest, largest, out=np.ones_like(rest), where=largest > 0).mean())
+    return float((1 - np.divide(rest, largest, out=np.ones_like(rest), where=largest > 0)).mean())
 
 
 def binned(codes: Float[np.ndarray, "n d"], bins: int | None) -> Int[np.ndarray, "n d"]:
@@ -191,6 +191,7 @@ def total_correlation(codes: Codes, factors: Labels, *, seed: int, points: int |
     table = Table.drawn(codes, factors, seed, points)
     if not table.varying.any():
         return 0.0
-    correlations = np.corrcoef(table.live_codes, rowvar=False, dtype=np.float64)
-    variances = np.linalg.eigvalsh(np.atleast_2d(correlations))
+    covariance = np.atleast_2d(np.cov(table.live_codes, rowvar=False, dtype=np.float64))
+    scale = np.sqrt(np.diag(covariance))
+    variances = np.linalg.eigvalsh(covariance / np.outer(scale, scale))
     return max(0.0, float(-np.log(variances).sum() / 2)) if variances.min() > SMALLEST**2 else np.inf

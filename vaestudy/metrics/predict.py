@@ -244,5 +244,5 @@ def read_out(
     model = make_pipeline(StandardScaler(), LogisticRegression(C=100, max_iter=1_000))
     guessed = cross_val_predict(model, codes.astype(np.float64), target, cv=split, method="predict_proba")
     frequencies = np.bincount(target) / len(target)
-    nats = scipy.stats.entropy(frequencies) - log_loss(target, guessed)
+    nats = -(frequencies * np.log(frequencies)).sum() - log_loss(target, guessed)
     return ReadOut(float((guessed.argmax(axis=1) == target).mean()), float(frequencies.max()), float(nats))

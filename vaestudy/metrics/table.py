@@ -73,7 +73,7 @@ class Table:
 
     @classmethod
     def drawn(cls, codes: np.ndarray, factors: np.ndarray, seed: int, points: int | None) -> "Table":
-        """A table of `points` rows drawn without replacement, or of all (None). Only these are checked, for speed."""
+        """A table of `points` rows, drawn without replacement and alone checked, or of all (for None, or no more)."""
         _check_shapes(codes, factors)
         if points is None or points >= len(codes):
             return cls(codes, factors)
