@@ -33,8 +33,9 @@ def udr(
     for code, kl in zip(codes, kls, strict=True):
         if code.shape[1:] != kl.shape or not np.isfinite(code).all() or not np.isfinite(kl).all():
             raise InputError("udr needs finite codes (n, d) and the finite mean KL (d,) in nats of each latent")
-        informative = code[rows][:, (kl > INFORMATIVE_NATS) & varies(code[rows])]
-        live.append(scipy.stats.zscore(informative.astype(np.float64), axis=0))
+        some = code[rows]
+        informative = some[:, (kl > INFORMATIVE_NATS) & varies(some)].astype(np.float64)
+        live.append(scipy.stats.zscore(informative, axis=0))
     pairs = np.diag(np.full(len(codes), np.nan))  # row predicts column
     for i, j in permutations(range(len(codes)), 2):
         if live[i].shape[1] and live[j].shape[1]:
