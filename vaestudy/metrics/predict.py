@@ -146,7 +146,7 @@ def sap(
 
     Kumar et al. (2018), sec. 3. "r2" takes factors as ordered and predicts by a line (test rows unused); "linear_svc",
     disentanglement_lib's default for dSprites, takes them as classes, and even true factors score about 0.25, since
-    a linear classifier of one number cannot carve 40 classes. Constant codes score 0.
+    a linear classifier of one number cannot carve 40 classes. The two do not compare. Constant codes score 0.
     """
     check_choice("method", method, get_args(Predictor))
     x, z, known, truth = Table.split(codes, factors, seed, train, test)
@@ -181,9 +181,9 @@ def knn_r2(
     """R² of each factor read from the nearest neighbours in the code: 0 for guessing its mean, 1 for always right.
 
     What a code knows, wherever in it that stands: a rotation changes nothing. The mean value of the five nearest of
-    `train` rows is compared with the truth on `test` others, R² not below 0. A smaller table is split 4 to 1. The
-    latents keep their scale: leave out those that carry nothing (see `live`), or take draws of the posterior. Raises
-    InputError for codes that are not finite, or fewer than 100 rows.
+    `train` rows, as a number, is compared with the truth on `test` others, R² not below 0. A smaller table is split 4
+    to 1. The latents keep their scale: leave out those that carry nothing (see `live`), or take draws of the posterior.
+    Raises InputError for codes that are not finite, or fewer than 100 rows.
     """
     truth, guess = _by_neighbours(codes, factors, seed, train, test)
     scores = np.where(np.ptp(truth, axis=0) > 0, r2_score(truth, guess, multioutput="raw_values"), 0)
