@@ -12,18 +12,17 @@ from vaestudy.errors import InputError, check_bounds, check_choices
 from vaestudy.models.base import Posterior, Terms
 from vaestudy.models.likelihoods import LIKELIHOODS, make_likelihood
 
-# Hidden layers of the fully connected networks: (encoder widths, its activation, decoder widths, its activation).
-# `kingma` is App. C of Kingma & Welling (2014), `higgins` Table 1 of Higgins et al. (2017) for 2D shapes.
-MLPS = {
-    "linear": ((), nn.Identity, (), nn.Identity),
-    "kingma": ((500,), nn.Tanh, (500,), nn.Tanh),
-    "mlp": ((512, 512), nn.ReLU, (512, 512, 512), nn.ReLU),
-    "higgins": ((1200, 1200), nn.ReLU, (1200, 1200, 1200), nn.Tanh),
+# Channels of the convolutions (those for images of side 64), fully connected widths and activation of the encoder, and
+# both of the decoder. `kingma` is App. C of Kingma & Welling (2014), `higgins` and `conv` are Table 1 of Higgins et al.
+# (2017) for 2D shapes and for other images, `burgess` is App. A of Burgess et al. (2018).
+NETWORKS = {
+    "linear": ((), (), nn.Identity, (), nn.Identity),
+    "kingma": ((), (500,), nn.Tanh, (500,), nn.Tanh),
+    "mlp": ((), (512, 512), nn.ReLU, (512, 512, 512), nn.ReLU),
+    "higgins": ((), (1200, 1200), nn.ReLU, (1200, 1200, 1200), nn.Tanh),
+    "conv": ((32, 32, 64, 64), (256,), nn.ReLU, (256,), nn.ReLU),
+    "burgess": ((32, 32, 32, 32), (256, 256), nn.ReLU, (256, 256), nn.ReLU),
 }
-# Channels of the 4x4 convolutions of stride 2 for 64x64 images, and the fully connected widths behind them.
-# `conv` is Table 1 of Higgins et al. (2017), `burgess` App. A of Burgess et al. (2018).
-CONVS = {"conv": ((32, 32, 64, 64), (256,)), "burgess": ((32, 32, 32, 32), (256, 256))}
-NETWORKS = (*MLPS, *CONVS)
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class VAEConfig:
         _, height, width = self.shape
         check_choices(self, network=NETWORKS, likelihood=LIKELIHOODS)
         check_bounds(self, latent_dim="[1, inf)", width="[0, inf)")
-        if self.network in CONVS and (height != width or height < 8 or height & (height - 1)):
+        if NETWORKS[self.network][0] and (height != width or height < 8 or height & (height - 1)):
             raise InputError(f"{self.network} needs square images of side 8, 16, 32 ..., not {height}x{width}")
 
 
@@ -75,17 +74,12 @@ class VAE(nn.Module):
         self.config = config = VAEConfig(tuple(shape), **settings)
         self.shape = config.shape
         self.likelihood = make_likelihood(config.likelihood, config.mixtures, config.bits)
+        # Whether bf16 pays on a CPU that has it: for matrix products, not for transposed convolutions.
+        self.gains_from_bf16 = not NETWORKS[config.network][0]
         # A model's first weights are part of its identity, so they may not depend on what ran before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            outputs = self.likelihood.parameters_per_pixel(config.shape[0])
-            make = mlp_networks if config.network in MLPS else conv_networks
-            self.encoder, self.decoder = make(config, outputs)
-
-    @property
-    def gains_from_bf16(self) -> bool:
-        """Whether bf16 pays on a CPU that has it: for matrix products, not for transposed convolutions."""
-        return self.config.network in MLPS
+            self.encoder, self.decoder = networks(config, self.likelihood.parameters_per_pixel(config.shape[0]))
 
     def posterior(self, x: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
         """Mean and log standard deviation of q(z|x); Kingma & Welling (2014), eq. 9."""
@@ -141,39 +135,32 @@ def gaussian_kl(mean: Float[Tensor, "*n d"], log_std: Float[Tensor, "*n d"]) -> 
     return 0.5 * (mean.square() + torch.exp(2 * log_std) - 1) - log_std
 
 
-def mlp_networks(config: VAEConfig, outputs: int) -> tuple[nn.Sequential, nn.Sequential]:
-    """Fully connected encoder (image to mean and log-variance) and decoder (latents to pixel parameters)."""
-    down, down_activation, up, up_activation = MLPS[config.network]
-    if config.width:
+def networks(config: VAEConfig, outputs: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """Encoder (image to mean and log-variance) and decoder (latents to `outputs` parameters of each pixel).
+
+    Convolutions of kernel 4 and stride 2 down to 4x4 pixels, where the network has any, then fully connected layers;
+    the decoder goes the same way back.
+    """
+    channels, down, down_activation, up, up_activation = NETWORKS[config.network]
+    seen, made = config.shape, (outputs, *config.shape[1:])
+    if channels:
+        halvings = int(math.log2(config.shape[1])) - 2
+        channels = (channels[0],) * (halvings - len(channels)) + channels[-halvings:]
+        channels = tuple(c * (config.width or channels[0]) // channels[0] for c in channels)
+        seen = made = (channels[-1], 4, 4)
+    elif config.width:
         down, up = (config.width,) * len(down), (config.width,) * len(up)
-    pixels, (_, height, width) = math.prod(config.shape), config.shape
-    encoder = _dense((pixels, *down, 2 * config.latent_dim), down_activation)
-    decoder = _dense((config.latent_dim, *up, outputs * height * width), up_activation)
-    return nn.Sequential(nn.Flatten(), *encoder), nn.Sequential(*decoder, nn.Unflatten(1, (outputs, height, width)))
-
-
-def conv_networks(config: VAEConfig, outputs: int) -> tuple[nn.Sequential, nn.Sequential]:
-    """4x4 convolutions of stride 2 down to 4x4 pixels, fully connected layers, and their mirror image."""
-    channels, dense = CONVS[config.network]
-    layers = int(math.log2(config.shape[1])) - 2
-    channels = (channels[0],) * (layers - len(channels)) + channels[-layers:]
-    if config.width:
-        channels = tuple(c * config.width // channels[0] for c in channels)
-    side, how, last = 4, {"kernel_size": 4, "stride": 2, "padding": 1}, channels[-1]
-    down = [nn.Conv2d(*pair, **how) for pair in itertools.pairwise((config.shape[0], *channels))]
-    dense_down = _dense((last * side**2, *dense, 2 * config.latent_dim), nn.ReLU)
-    dense_up = _dense((config.latent_dim, *dense[::-1], last * side**2), nn.ReLU)
-    up = [nn.ConvTranspose2d(*pair, **how) for pair in itertools.pairwise((*channels[::-1], outputs))]
-    encoder = [*_between(down, nn.ReLU), nn.ReLU(), nn.Flatten(), *dense_down]
-    decoder = [*dense_up, nn.ReLU(), nn.Unflatten(1, (last, side, side)), *_between(up, nn.ReLU)]
+    encoder, decoder, how = [], [], {"kernel_size": 4, "stride": 2, "padding": 1}
+    for pair in itertools.pairwise((config.shape[0], *channels)):
+        encoder += nn.Conv2d(*pair, **how), nn.ReLU()
+    encoder += nn.Flatten(), *_dense((math.prod(seen), *down, 2 * config.latent_dim), down_activation)
+    decoder += *_dense((config.latent_dim, *up, math.prod(made)), up_activation), nn.Unflatten(1, made)
+    for pair in itertools.pairwise((*channels[::-1], outputs)):
+        decoder += nn.ReLU(), nn.ConvTranspose2d(*pair, **how)
     return nn.Sequential(*encoder), nn.Sequential(*decoder)
 
 
 def _dense(widths: tuple[int, ...], activation: type[nn.Module]) -> list[nn.Module]:
     """Fully connected layers from each width to the next, with the activation between them."""
-    return _between([nn.Linear(*pair) for pair in itertools.pairwise(widths)], activation)
-
-
-def _between(layers: list[nn.Module], activation: type[nn.Module]) -> list[nn.Module]:
-    """The layers, with the activation between them."""
+    layers = [nn.Linear(*pair) for pair in itertools.pairwise(widths)]
     return [part for layer in layers for part in (layer, activation())][:-1]
