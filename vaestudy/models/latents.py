@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from vaestudy.models.layers import Conv
 from vaestudy.models.likelihoods import wide
 
-_EXPANSION = 6  # of the channels within a flow
-
 
 class Normal(NamedTuple):
     """Independent normals; every method answers for each variable on its own, in nats."""
@@ -56,26 +54,22 @@ def residual_normal(prior_raw: Float[Tensor, "n z2 h w"], raw: Float[Tensor, "n 
     return normal(wide(prior_raw) + wide(raw))
 
 
-def causal_mask(
-    inputs: int, outputs: int, size: int, *, groups: int, strict: bool, mirrored: bool
-) -> Float[Tensor, "o i k k"]:
-    """Ones where a kernel of odd `size` may look in raster order, rows above the centre and pixels left of it.
+def causal_conv(
+    inputs: int, outputs: int, size: int, *, mirrored: bool, strict: bool = False, groups: int = 1, bias: bool = False
+) -> Conv:
+    """A convolution that looks back in raster order: at rows above the centre of its kernel and pixels left of it.
 
     At the centre the channels stand in as many blocks as the narrower side has channels, and a block sees those
     before it, itself as well unless `strict`. `mirrored` turns the raster around, not the order of the channels.
     """
-    centre = size // 2
-    mask = torch.zeros(outputs, inputs // groups, size, size)
-    mask[:, :, :centre] = 1
-    mask[:, :, centre, :centre] = 1
-    blocks = min(inputs, outputs)
-    if groups == 1:
+    centre, blocks = size**2 // 2, min(inputs, outputs)
+    mask = torch.zeros(outputs, inputs // groups, size**2)
+    mask[:, :, : centre + 1] = 1
+    if groups == 1:  # a depthwise kernel sees its own channel alone
         of_output, of_input = (torch.arange(width) * blocks // width for width in (outputs, inputs))
-        earlier = of_input[None, :] < of_output[:, None] if strict else of_input[None, :] <= of_output[:, None]
-        mask[:, :, centre, centre] = earlier.float()
-    elif not strict:
-        mask[:, :, centre, centre] = 1
-    return mask.flip(2, 3) if mirrored else mask
+        mask[:, :, centre] = (of_input + strict <= of_output[:, None]).float()
+    mask = (mask.flip(2) if mirrored else mask).unflatten(2, (size, size))
+    return Conv(inputs, outputs, size, groups=groups, bias=bias, mask=mask)
 
 
 class Shift(nn.Module):
@@ -86,15 +80,10 @@ class Shift(nn.Module):
 
     def __init__(self, channels: int, *, mirrored: bool = False):
         super().__init__()
-        width = _EXPANSION * channels
-
-        def masked(inputs: int, outputs: int, size: int, *, strict: bool, groups: int = 1, bias: bool = False):
-            mask = causal_mask(inputs, outputs, size, groups=groups, strict=strict, mirrored=mirrored)
-            return Conv(inputs, outputs, size, groups=groups, bias=bias, mask=mask)
-
-        self.expand = masked(channels, width, 3, strict=True)
-        self.depthwise = masked(width, width, 5, strict=False, groups=width)
-        self.project = masked(width, channels, 1, strict=False, bias=True)
+        width = 6 * channels
+        self.expand = causal_conv(channels, width, 3, mirrored=mirrored, strict=True)
+        self.depthwise = causal_conv(width, width, 5, mirrored=mirrored, groups=width)
+        self.project = causal_conv(width, channels, 1, mirrored=mirrored, bias=True)
         with torch.no_grad():
             self.project.log_norm += math.log(0.1)  # starts near the identity
 

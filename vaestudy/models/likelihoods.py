@@ -96,12 +96,11 @@ class DiscretizedLogisticMixture:
         With a and b the standardised borders of a level, σ(a) - σ(b) = σ(a) σ(-b) (1 - e^(b-a)): exact where the
         difference itself would round to zero, and as fast as it.
         """
-        # Planes are walked one by one: a channels_last head is transposed once here, not in each operation.
-        params = wide(params).contiguous()
+        params = wide(params)
         x = x.to(params.dtype).contiguous()
-        logits, means, log_scales, coefficients = self._split(params, x.shape[1])
-        means = self._shift(means, torch.tanh(coefficients), x)
-        log_scales = log_scales.clamp(*_LOG_SCALES)
+        logits, means, log_scales = self._components(params, x)
+        # At the lower end a logistic fits inside one of 256 levels; at the upper end a level still has some mass.
+        log_scales = log_scales.clamp(-7, 30)
         inverse, half = torch.exp(-log_scales), 1 / (2**self.bits - 1)
         centred = (2 * x - 1)[:, :, None] - means
         lowest = (x < half / 2)[:, :, None]
@@ -114,28 +113,25 @@ class DiscretizedLogisticMixture:
 
     def mean(self, params: Float[Tensor, "n p h w"]) -> Float[Tensor, "n c h w"]:
         """E[x|z] of the mixture before its tails are folded in, clipped to [0, 1]."""
-        params = wide(params).contiguous()
-        logits, means, _, coefficients = self._split(params, 3 if params.shape[1] == 10 * self.mixtures else 1)
-        means = self._shift(means, torch.tanh(coefficients))
+        logits, means, _ = self._components(wide(params))
         mean = (torch.softmax(logits, dim=1)[:, None] * means).sum(2)
         return (0.5 * mean + 0.5).clamp(0, 1)
 
-    def _split(self, params: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Views: logits (n, k, h, w), means, log-scales (n, c, k, h, w), coefficients (n, pairs, k, h, w)."""
-        pairs = channels * (channels - 1) // 2
-        parts = params.unflatten(1, (1 + 2 * channels + pairs, self.mixtures))
-        logits, means, log_scales, coefficients = parts.split([1, channels, channels, pairs], dim=1)
-        return logits[:, 0], means, log_scales, coefficients
+    def _components(self, params: Tensor, x: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Mixture logits (n, k, h, w), means and log-scales (n, c, k, h, w).
 
-    @staticmethod
-    def _shift(means: Tensor, coefficients: Tensor, x: Tensor | None = None) -> Tensor:
-        """Means given the lower channels: those of x, or without it their own means."""
-        planes, pairs = [], iter(coefficients.unbind(1))  # (R,G), (R,B), (G,B)
+        Means are given the lower channels: those of x, or without it their own means.
+        """
+        # Planes are walked one by one: a channels_last head is transposed once here, not in each operation.
+        parts = params.contiguous().unflatten(1, (-1, self.mixtures))
+        sizes = [1, 3, 3, 3] if parts.shape[1] == 10 else [1, 1, 1, 0]
+        logits, means, log_scales, coefficients = parts.split(sizes, dim=1)
+        planes, shifts = [], iter(torch.tanh(coefficients).unbind(1))  # (R,G), (R,B), (G,B)
         for channel, plane in enumerate(means.unbind(1)):
             for lower in range(channel):
-                plane = plane + next(pairs) * (planes[lower] if x is None else 2 * x[:, lower, None] - 1)
+                plane = plane + next(shifts) * (planes[lower] if x is None else 2 * x[:, lower, None] - 1)
             planes.append(plane)
-        return torch.stack(planes, dim=1)
+        return logits[:, 0], torch.stack(planes, dim=1), log_scales
 
 
 Likelihood = Bernoulli | Gaussian | DiscretizedLogisticMixture
@@ -145,10 +141,6 @@ LIKELIHOODS = {"bernoulli": Bernoulli, "gaussian": Gaussian, "mixture": Discreti
 def make_likelihood(name: str, *mixture: int) -> Likelihood:
     """One of LIKELIHOODS; what follows the name is for the mixture, in the order of its fields."""
     return LIKELIHOODS[name](*(mixture if name == "mixture" else ()))
-
-
-# At the lower end a logistic fits inside one of 256 levels; at the upper end a level still has some mass.
-_LOG_SCALES = (-7.0, 30.0)
 
 
 def wide(params: Tensor) -> Tensor:
