@@ -36,8 +36,7 @@ class FactorizedReduce(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, weight_norm: bool = True):
         super().__init__()
-        quarter = outputs // 4
-        widths = [quarter, quarter, quarter, outputs - 3 * quarter]
+        widths = [*[outputs // 4] * 3, outputs - 3 * (outputs // 4)]
         self.convs = nn.ModuleList(Conv(inputs, width, 1, weight_norm=weight_norm) for width in widths)
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
@@ -75,11 +74,8 @@ class Cell(nn.Module):
     ):
         super().__init__()
         norm, activation = config.norm_activation != "wn_elu", config.norm_activation[3:]
+        layer = partial(NormActConv, activation=activation, norm=norm)
         normed, stride, upsample = {"weight_norm": config.weight_norm}, 1 + (resample == "down"), resample == "up"
-
-        def layer(conv: Conv, activation: str = activation, upsample: bool = False) -> NormActConv:
-            return NormActConv(NormAct(conv.in_channels, activation, norm=norm), conv, upsample=upsample)
-
         if kind == "regular":
             layers = [
                 layer(Conv(inputs, outputs, 3, stride=stride, **normed), upsample=upsample),
@@ -89,7 +85,7 @@ class Cell(nn.Module):
             # Each of these convolutions is followed by batch norm, which makes weight norm and bias idle.
             width, plain = expansion * inputs, {"bias": not norm, "weight_norm": config.weight_norm and not norm}
             layers = [
-                layer(Conv(inputs, width, 1, **plain), "none"),
+                layer(Conv(inputs, width, 1, **plain), activation="none"),
                 layer(Conv(width, width, 5, stride=stride, groups=width, **plain), upsample=upsample),
                 layer(Conv(width, outputs, 1, **plain)),
                 NormAct(outputs, norm=norm),

@@ -160,9 +160,10 @@ class NormActConv(nn.Module):
     Nearest-neighbour upsampling commutes with everything before it, so that part runs on a quarter of the pixels.
     """
 
-    def __init__(self, norm_act: NormAct, conv: Conv, *, upsample: bool = False):
+    def __init__(self, conv: Conv, activation: str, *, norm: bool, upsample: bool = False):
         super().__init__()
-        self.norm_act, self.conv, self.upsample = norm_act, conv, upsample
+        self.norm_act = NormAct(conv.in_channels, activation, norm=norm)
+        self.conv, self.upsample = conv, upsample
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
         x = self.norm_act(x)
@@ -191,28 +192,21 @@ class SpectralPenalty(nn.Module):
         generator = torch.Generator().manual_seed(0)
         for name, convs in self.convs.items():
             start = torch.randn(len(convs), convs[0].out_channels, generator=generator)
-            left = F.normalize(start, dim=1).to(convs[0].weight.device)
-            self.register_buffer(name, _iterate(_matrices(convs), left, first)[0])
+            self.register_buffer(name, F.normalize(start, dim=1).to(convs[0].weight.device))
+            self._largest(name, first)
 
     def forward(self) -> Float[Tensor, ""]:
         """The penalty; its gradient reaches the weights alone, not the power iteration."""
-        total = 0.0
-        for name, convs in self.convs.items():
-            kernels = _matrices(convs)
-            left, right = _iterate(kernels, getattr(self, name), ITERATIONS)
+        largest = [self._largest(name, ITERATIONS) for name in self.convs]
+        return sum([*largest, *(norm.weight.abs().max() for norm in self.norms)])
+
+    def _largest(self, name: str, iterations: int) -> Float[Tensor, ""]:
+        """The sum of the largest singular values of the kernels of one shape, after 1 power iteration or more."""
+        kernels = torch.stack([conv.kernel().flatten(1) for conv in self.convs[name]]).float()
+        left = getattr(self, name)
+        with torch.no_grad():
+            for _ in range(iterations):
+                right = F.normalize(torch.einsum("no,noi->ni", left, kernels), dim=1, eps=1e-3)
+                left = F.normalize(torch.einsum("noi,ni->no", kernels, right), dim=1, eps=1e-3)
             getattr(self, name).copy_(left)
-            total = total + torch.einsum("no,noi,ni->", left, kernels, right)
-        return sum((norm.weight.abs().max() for norm in self.norms), start=total)
-
-
-def _matrices(convs: list[Conv]) -> Float[Tensor, "n o d"]:
-    return torch.stack([conv.kernel().flatten(1) for conv in convs]).float()
-
-
-@torch.no_grad()
-def _iterate(kernels: Tensor, left: Float[Tensor, "n o"], count: int) -> tuple[Tensor, Tensor]:
-    """Left and right vectors after `count` power iterations, 1 or more."""
-    for _ in range(count):
-        right = F.normalize(torch.einsum("no,noi->ni", left, kernels), dim=1, eps=1e-3)
-        left = F.normalize(torch.einsum("noi,ni->no", kernels, right), dim=1, eps=1e-3)
-    return left, right
+        return torch.einsum("no,noi,ni->", left, kernels, right)

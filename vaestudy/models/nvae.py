@@ -71,8 +71,7 @@ class Group(nn.Module):
 
     def merge(self, state: Tensor, z: Tensor) -> Tensor:
         """The state with the latents joined to it."""
-        z = z.to(state.dtype).contiguous(memory_format=_layout(state))
-        return self.merge_latent(torch.cat([state, z], dim=1))
+        return self.merge_latent(torch.cat([state, _laid_out_like(z.to(state.dtype), state)], dim=1))
 
 
 class NVAE(nn.Module):
@@ -91,26 +90,23 @@ class NVAE(nn.Module):
         super().__init__()
         self.config, self.shape, self.group_shapes = config, config.shape, config.group_shapes
         self.likelihood = config.make_likelihood()
+        normed, sizes = {"weight_norm": config.weight_norm}, config.halvings_of_group
+        top, colours = config.width(sizes[0]), config.unshuffle**2
+        outputs = self.likelihood.parameters_per_pixel(config.shape[0]) * colours
+        halvings = [block for block in range(config.blocks) for _ in range(config.block_cells)] + [config.blocks]
         # A model's first weights are part of its identity, so they may not depend on what ran before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self._build(config)
-
-    def _build(self, config: NVAEConfig) -> None:
-        normed, sizes = {"weight_norm": config.weight_norm}, config.halvings_of_group
-        top, colours = config.width(sizes[0]), config.unshuffle**2
-        halvings = [block for block in range(config.blocks) for _ in range(config.block_cells)] + [config.blocks]
-        bottom_up = [sizes[-1], *reversed(sizes)]
-        self.stem = Conv(config.shape[0] * colours, config.channels, 3, **normed)
-        self.preprocess = _cells(config, "regular", halvings, expansion=3)
-        self.encoder = nn.ModuleList(_tower(config, "regular", bottom_up, config.encoder_cells))
-        self.summary = nn.Sequential(nn.ELU(), Conv(top, top, 1, **normed), nn.ELU())
-        self.start = nn.Parameter(torch.rand(1, top, *config.group_shapes[0][1:]))
-        cells = [nn.Sequential(), *_tower(config, config.decoder_cell, sizes, config.decoder_cells)]
-        self.groups = nn.ModuleList(Group(config, *numbered) for numbered in enumerate(cells))
-        self.postprocess = _cells(config, config.decoder_cell, halvings[::-1], expansion=3)
-        outputs = self.likelihood.parameters_per_pixel(config.shape[0]) * colours
-        self.head = nn.Sequential(nn.ELU(), Conv(config.channels, outputs, 3, **normed))
+            self.stem = Conv(config.shape[0] * colours, config.channels, 3, **normed)
+            self.preprocess = _cells(config, "regular", halvings, expansion=3)
+            bottom_up = [sizes[-1], *reversed(sizes)]
+            self.encoder = nn.ModuleList(_tower(config, "regular", bottom_up, config.encoder_cells))
+            self.summary = nn.Sequential(nn.ELU(), Conv(top, top, 1, **normed), nn.ELU())
+            self.start = nn.Parameter(torch.rand(1, top, *config.group_shapes[0][1:]))
+            cells = [nn.Sequential(), *_tower(config, config.decoder_cell, sizes, config.decoder_cells)]
+            self.groups = nn.ModuleList(Group(config, *numbered) for numbered in enumerate(cells))
+            self.postprocess = _cells(config, config.decoder_cell, halvings[::-1], expansion=3)
+            self.head = nn.Sequential(nn.ELU(), Conv(config.channels, outputs, 3, **normed))
 
     def compile_parts(self) -> None:
         """Compile the cells for training, each kind once: a deep network as a whole would take many minutes."""
@@ -192,11 +188,9 @@ class NVAE(nn.Module):
         for _ in range(passes):
             with torch.no_grad(), norms_set(twin, "momentum", 1 / (kept + 1)):
                 twin.sample(n, temperature)
-            found = twin._statistics()
-            if all(value.isfinite().all() for value in found.values()):
-                good, kept = found, kept + 1
-            else:
-                twin.load_state_dict(good, strict=False)
+            if all(value.isfinite().all() for value in twin._statistics().values()):
+                good, kept = twin._statistics(), kept + 1
+            twin.load_state_dict(good, strict=False)
         try:
             self.load_state_dict(good, strict=False)
             yield
@@ -213,7 +207,7 @@ class NVAE(nn.Module):
         x = 2 * F.pad(x, [self.config.border] * 4) - 1
         if self.config.unshuffle > 1:
             x = F.pixel_unshuffle(x, self.config.unshuffle)
-        x, features = self.preprocess(self.stem(self._like_weights(x))), []
+        x, features = self.preprocess(self.stem(_laid_out_like(x, self.head[1].weight))), []
         for cells in self.encoder:
             x = cells(x)
             features.append(x)
@@ -221,7 +215,7 @@ class NVAE(nn.Module):
 
     def _generate(self, n: int, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
         """The top-down tower: its last state, with latents that `choose` gives for (group, state)."""
-        state = self._like_weights(self.start.expand(n, -1, -1, -1))
+        state = _laid_out_like(self.start.expand(n, -1, -1, -1), self.head[1].weight)
         for index, group in enumerate(self.groups):
             state = group.cells(state)
             state = group.merge(state, choose(index, state))
@@ -247,14 +241,11 @@ class NVAE(nn.Module):
 
         return self._generate(len(features[0]), choose), codes
 
-    def _like_weights(self, x: Tensor) -> Tensor:
-        """x in the memory format that the weights are in; a 3x3 kernel of several channels can tell."""
-        return x.contiguous(memory_format=_layout(self.groups[0].posterior_head.weight))
 
-
-def _layout(tensor: Tensor) -> torch.memory_format:
-    is_last = tensor.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if is_last else torch.contiguous_format
+def _laid_out_like(x: Tensor, other: Tensor) -> Tensor:
+    """x in the memory format of another map, or of weights; a 3x3 kernel of several channels can tell."""
+    is_last = other.is_contiguous(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=torch.channels_last if is_last else torch.contiguous_format)
 
 
 def _cells(config: NVAEConfig, kind: str, halvings: Sequence[int], expansion: int = 6) -> nn.Sequential:

@@ -65,16 +65,14 @@ class Stack(nn.Module):
         """(models, images, ...) through the layers of one half, with each model's own weights."""
         weights = dict(zip(self.names, self.weights, strict=True))
         for number, layer in getattr(self.models[0], part).named_children():
-            name = f"{part}.{number}"
+            name, bias = f"{part}.{number}.weight", weights.get(f"{part}.{number}.bias")
             if isinstance(layer, nn.Linear):
-                weight = weights[f"{name}.weight"]
-                weight = weight if f"{name}.weight" in self.transposed else weight.mT
-                h = torch.baddbmm(weights[f"{name}.bias"][:, None], h, weight)
+                h = torch.baddbmm(bias[:, None], h, self._turned(name, weights[name]).mT)
             elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 convolve = F.conv_transpose2d if isinstance(layer, nn.ConvTranspose2d) else F.conv2d
-                weight, bias = weights[f"{name}.weight"].flatten(0, 1), weights[f"{name}.bias"].flatten()
                 # The models are groups of channels. Between two convolutions all of this is views.
                 h = h.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+                weight, bias = weights[name].flatten(0, 1), bias.flatten()
                 h = convolve(h, weight, bias, layer.stride, layer.padding, groups=len(self))
                 h = h.unflatten(1, (len(self), -1)).transpose(0, 1)
             elif isinstance(layer, nn.Flatten):
