@@ -204,9 +204,7 @@ class NVAE(nn.Module):
         """The bottom-up tower: what each group's posterior sees of the image, top first."""
         if tuple(x.shape[1:]) != self.shape:
             raise InputError(f"this NVAE was made for images of shape {self.shape}, not {tuple(x.shape[1:])}")
-        x = 2 * F.pad(x, [self.config.border] * 4) - 1
-        if self.config.unshuffle > 1:
-            x = F.pixel_unshuffle(x, self.config.unshuffle)
+        x = F.pixel_unshuffle(2 * F.pad(x, [self.config.border] * 4) - 1, self.config.unshuffle)
         x, features = self.preprocess(self.stem(_laid_out_like(x, self.head[1].weight))), []
         for cells in self.encoder:
             x = cells(x)
@@ -226,9 +224,7 @@ class NVAE(nn.Module):
         state = self.postprocess(state).to(self.start.dtype)
         # bf16 would round a mean near 1 to about half a level of 8 bits. Meta tensors, without data, know no autocast.
         with torch.autocast("cpu" if state.is_meta else state.device.type, enabled=False):
-            params = self.head(state)
-        if self.config.unshuffle > 1:
-            params = F.pixel_shuffle(params, self.config.unshuffle)
+            params = F.pixel_shuffle(self.head(state), self.config.unshuffle)
         return F.pad(params, [-self.config.border] * 4)
 
     def _infer(self, features: list[Tensor], draw: bool = True) -> tuple[Tensor, list[Code]]:

@@ -103,9 +103,7 @@ def ears(picture, look: Look, rays: Rays):
 def face(picture, look: Look, rays: Rays):
     rays, cut = rays.window((-0.60, 0.60), (-0.76, 0.72))
     axes = (SKULL[0] * look.wide, SKULL[1] * look.tall, SKULL[2])
-    colour = look.skin.expand(-1, 3, len(rays.v), len(rays.u)).clone()
-    part, inner = rays.window((-0.58, 0.58), (-0.72, 0.50))
-    colour[inner] = features(look, part.finer(), axes)
+    colour = features(look, rays.finer(), axes)
     rays = rays.narrowed(look.jaw)
     skull = rays.meet(axes)
     x, y = rays.at(skull.depth, 0), rays.at(skull.depth, 1)

@@ -26,15 +26,12 @@ class Rays:
     lamp: Vector  # where light comes from, in the picture's frame
     light: Vector  # the same in the head's frame, and the direction halfway between it and our eye
     gleam: Vector
-    side: int  # rays along each side of the whole picture
-    zoom: float
-    left: int = 0  # the first of these columns, and of these rows, among them
-    top: int = 0
+    spacing: float  # from ray to ray
 
     @classmethod
     def through(cls, azimuth: Number, elevation: Number, lamp: Number, side: int, zoom: float) -> "Rays":
         """One ray through each pixel; the head and the lamp stand at these angles (rad)."""
-        steps = ((torch.arange(side) + 0.5) * (2 / side) - 1) / zoom
+        steps, spacing = ((torch.arange(side) + 0.5) * (2 / side) - 1) / zoom, 2 / side / zoom
         sin_a, cos_a, sin_e, cos_e = azimuth.sin(), azimuth.cos(), elevation.sin(), elevation.cos()
         right = (cos_a, torch.zeros_like(cos_a), sin_a)
         up = (-sin_e * sin_a, cos_e, sin_e * cos_a)
@@ -43,27 +40,21 @@ class Rays:
         lamp = (lamp.sin() * math.cos(LAMP_HEIGHT), height, lamp.cos() * math.cos(LAMP_HEIGHT))
         light = tuple(dot(lamp, axes) for axes in zip(right, up, toward, strict=True))
         gleam = unit(*(a + b for a, b in zip(light, toward, strict=True)))
-        return cls(steps, -steps[:, None], right, up, toward, lamp, light, gleam, side, zoom)
-
-    @property
-    def spacing(self) -> float:
-        return 2 / self.side / self.zoom
+        return cls(steps, -steps[:, None], right, up, toward, lamp, light, gleam, spacing)
 
     def window(self, across: tuple[float, float], along: tuple[float, float]) -> tuple["Rays", tuple]:
         """The rays with u in `across` and v in `along`, and the index that cuts the same part from pictures."""
-        half, width, height = self.side / 2, len(self.u), len(self.v)
-        left, right = (min(max(round(half + u / self.spacing) - self.left, 0), width) for u in across)
-        bottom, top = (min(max(round(half - v / self.spacing) - self.top, 0), height) for v in along)
+        left, right = torch.searchsorted(self.u, torch.tensor(across)).tolist()
+        bottom, top = torch.searchsorted(-self.v[:, 0], -torch.tensor(along)).tolist()
         rows, columns = slice(top, bottom), slice(left, right)
-        part = replace(self, u=self.u[columns], v=self.v[rows], left=self.left + left, top=self.top + top)
-        return part, (..., rows, columns)
+        return replace(self, u=self.u[columns], v=self.v[rows]), (..., rows, columns)
 
     def finer(self) -> "Rays":
         """Four rays in place of each."""
         shift = self.spacing / 4
         u = torch.stack([self.u - shift, self.u + shift], dim=1).reshape(-1)
         v = torch.stack([self.v + shift, self.v - shift], dim=1).reshape(-1, 1)
-        return replace(self, u=u, v=v, side=2 * self.side, left=2 * self.left, top=2 * self.top)
+        return replace(self, u=u, v=v, spacing=self.spacing / 2)
 
     def narrowed(self, jaw: Number) -> "Rays":
         """Rays spread below the eyes, so that the skull seen through them narrows to a chin."""
