@@ -39,8 +39,7 @@ class Model(Protocol):
         """The parts of the bound for each image."""
 
     def encode(self, x: Float[Tensor, "n c h w"], draw: int = 0) -> list[Tensor]:
-        """The means of q(z|x) for each group, each given the means above it, or so many draws for each image, one after
-        another, each given the draws above it."""
+        """The means of q(z|x) for each group given the means above it, or so many draws for each image in a row."""
 
     def decode(self, latents: list[Tensor]) -> Float[Tensor, "n c h w"]:
         """The mean images of p(x|z), within [0, 1]."""

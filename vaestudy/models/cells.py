@@ -45,10 +45,7 @@ class FactorizedReduce(nn.Module):
 
 
 class UpsampleSkip(nn.Module):
-    """The skip of a cell that doubles the map: 1x1 convolution, then upsampling.
-
-    In this order since the two commute and the convolution is the dearer.
-    """
+    """The skip of a cell that doubles the map: 1x1 convolution, then upsampling (they commute, and this is cheaper)."""
 
     def __init__(self, inputs: int, outputs: int, *, weight_norm: bool = True):
         super().__init__()

@@ -37,8 +37,7 @@ class Normal(NamedTuple):
 def normal(raw: Float[Tensor, "n z2 h w"]) -> Normal:
     """The normal that a head's output (means, then scales, along the channels) stands for, in fp32 or wider.
 
-    Both halves are confined smoothly to (-5, 5), nearly unchanged around 0, so that no single KL can run away;
-    std = exp(.) + 0.01.
+    Both halves are confined smoothly to (-5, 5), so that no single KL can run away; std = exp(.) + 0.01.
     """
     # In planes whatever the network's layout, so that the halves are dense.
     mean, scale = (5 * torch.tanh(wide(raw).contiguous() / 5)).chunk(2, dim=1)
@@ -48,8 +47,7 @@ def normal(raw: Float[Tensor, "n z2 h w"]) -> Normal:
 def residual_normal(prior_raw: Float[Tensor, "n z2 h w"], raw: Float[Tensor, "n z2 h w"]) -> Normal:
     """The posterior relative to its prior (NVAE, sec. 3.2): a raw output of zero is the prior itself.
 
-    Means add and scales multiply: the raw outputs are added before the clamp, which keeps the posterior within the
-    same bounds as the prior.
+    Means add and scales multiply, before the clamp, which keeps both distributions within the same bounds.
     """
     return normal(wide(prior_raw) + wide(raw))
 
@@ -73,10 +71,7 @@ def causal_conv(
 
 
 class Shift(nn.Module):
-    """z - m(z), where m of a variable sees only earlier ones: the Jacobian is unit triangular, log|det| = 0.
-
-    A volume-preserving autoregressive flow (after Kingma et al. 2016, inverse flows).
-    """
+    """z - m(z), where m of a variable sees only earlier ones: log|det| = 0 (after Kingma et al. 2016)."""
 
     def __init__(self, channels: int, *, mirrored: bool = False):
         super().__init__()

@@ -17,8 +17,8 @@ ITERATIONS = 4  # of the power iteration, a step
 class Conv(nn.Conv2d):
     """A "same" convolution, weight-normalised unless told otherwise, with an optional fixed mask on its weight.
 
-    Each output channel's kernel has norm exp(log_norm) (Salimans & Kingma 2016, sec. 2, with a logarithmic scale).
-    The normalised kernel is made anew where it is needed: a stored one could neither be copied nor saved.
+    Each output channel's kernel has norm exp(log_norm) (Salimans & Kingma 2016, sec. 2, with a logarithmic scale) and
+    is made anew where it is needed: a stored one could neither be copied nor saved.
 
     Args:
         inputs, outputs: channels.
@@ -147,8 +147,8 @@ def norms_set(module: nn.Module, name: str, value: Any) -> Iterator[None]:
 def checkpointed(module: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """function(x), a part of `module`, of which the backward pass makes all tensors again from x.
 
-    The second pass over a batch does not count it again in the running statistics. Nothing random may be in the part:
-    the state of the generators, which a CUDA graph forbids to read, is not kept.
+    The second pass does not count the batch again in the running statistics. Nothing may be random in the part: a CUDA
+    graph forbids to read the state of the generators.
     """
     contexts = lambda: (nullcontext(), norms_set(module, "momentum", 0.0))  # noqa: E731
     return checkpoint(function, x, use_reentrant=False, context_fn=contexts, preserve_rng_state=False)
@@ -174,8 +174,8 @@ class SpectralPenalty(nn.Module):
     """Sum of the largest singular values of all convolutions, and of the largest scale of each batch norm.
 
     It keeps the KL of a deep hierarchy from growing without bound. Vahdat & Kautz (2020), sec. 3.2: each kernel as a
-    matrix (outputs, inputs · height · width), its norm estimated by power iteration from where the last step left off.
-    Kernels of one shape are iterated together. The vectors are buffers, so that a checkpoint holds them.
+    matrix (outputs, inputs · height · width), power iterations from where the last step left off. Kernels of one shape
+    are iterated together; their vectors are buffers, so that a checkpoint holds them.
 
     Args:
         model: whose Conv kernels (as they act, weight normalisation included) and NormAct scales are penalised.

@@ -34,8 +34,7 @@ class Bernoulli:
 class Gaussian:
     """Independent normal pixels (Kingma & Welling 2014, appendix C.2): means within (0, 1), then log-variances.
 
-    The standard deviation never falls below 1/256, since bytes say no more: the density of a constant pixel would
-    otherwise grow without bound.
+    The standard deviation stays above 1/256, what bytes can say: else the density of a constant pixel has no bound.
     """
 
     def parameters_per_pixel(self, channels: int) -> int:
@@ -59,16 +58,15 @@ class Gaussian:
 class DiscretizedLogisticMixture:
     """A mixture of logistics on the 2^bits levels of a channel (Salimans et al. 2017, eq. 2 and sec. 2.2).
 
-    In each component red shifts the mean of green, and red and green that of blue. Level k of L = 2^bits owns
-    the interval of half-width 1/(L-1) around 2k/(L-1) - 1; the lowest and the highest also own their tail,
-    so the levels sum to one. Parameters for c channels: K mixture logits, then K means for each channel, K
-    log-scales for each channel, K coefficients for each pair of channels.
+    In each component red shifts the mean of green, and red and green that of blue. Level k of L = 2^bits owns the
+    interval of half-width 1/(L-1) around 2k/(L-1) - 1, the lowest and the highest their tail too, so the levels sum to
+    one. Parameters: K mixture logits, K means and K log-scales of each channel, K coefficients of each pair of them.
 
     Attributes:
         mixtures: K.
         bits: 1 to 16; x must stand on the grid k/(2^bits - 1).
-        official_edges: every x above 0.99 (in [-1, 1]) owns the upper tail, as in the public code of NVAE. At
-            8 bits level 254 then takes the mass of 255 as well and the sum exceeds one: for comparison only.
+        official_edges: every x above 0.99 (in [-1, 1]) owns the upper tail, as in the public code of NVAE. At 8 bits
+            level 254 then takes the mass of 255 as well and the sum exceeds one: for comparison only.
     """
 
     mixtures: int = 10
@@ -118,10 +116,7 @@ class DiscretizedLogisticMixture:
         return (0.5 * mean + 0.5).clamp(0, 1)
 
     def _components(self, params: Tensor, x: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Mixture logits (n, k, h, w), means and log-scales (n, c, k, h, w).
-
-        Means are given the lower channels: those of x, or without it their own means.
-        """
+        """Mixture logits (n, k, h, w), means given the lower channels (of x or else their means) and log-scales."""
         # Planes are walked one by one: a channels_last head is transposed once here, not in each operation.
         parts = params.contiguous().unflatten(1, (-1, self.mixtures))
         sizes = [1, 3, 3, 3] if parts.shape[1] == 10 else [1, 1, 1, 0]

@@ -115,23 +115,17 @@ class NVAE(nn.Module):
                 module.compiled = True
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Terms:
-        """Both parts of the bound at one draw of the latents; nats per image.
-
-        The KL is analytic for a normal posterior; behind flows it is log q(z|x) - log p(z) at the draw.
-        """
+        """Both parts of the bound at one draw of the latents; nats per image."""
         state, codes = self._infer(self._encoder_features(x))
         kl = torch.stack([code.kl().sum((1, 2, 3)) for code in codes])
         return Terms(-self.likelihood.log_prob(self._params(state), x), kl)
 
     def kl_per_latent(self, x: Float[Tensor, "n c h w"]) -> list[Tensor]:
-        """The terms that `forward` sums: nats of each latent variable, (n, z, h, w) for each group."""
+        """The terms that `forward` sums: nats of each latent, (n, z, h, w) for each group."""
         return [code.kl() for code in self._infer(self._encoder_features(x))[1]]
 
     def encode(self, x: Float[Tensor, "n c h w"], draw: int = 0) -> list[Tensor]:
-        """Posterior means, each given the means above it, or draws, each given those: (n, z, h, w) for each group.
-
-        The bottom-up tower runs once for all draws of an image.
-        """
+        """Posterior means, each given the means above it, or draws, each given those: (n, z, h, w) for each group."""
         features = [feature.repeat_interleave(draw or 1, 0) for feature in self._encoder_features(x)]
         return [code.z for code in self._infer(features, bool(draw))[1]]
 
@@ -165,10 +159,7 @@ class NVAE(nn.Module):
         return self.likelihood.mean(self._params(self._generate(n, choose)))
 
     def log_weights(self, x: Float[Tensor, "n c h w"], samples: int) -> Float[Tensor, "n samples"]:
-        """log p(x, z) - log q(z|x) in nats at `samples` draws for each image (Burda et al. 2016, eq. 8).
-
-        The bottom-up tower runs once for all of them.
-        """
+        """log p(x, z) - log q(z|x) in nats at `samples` draws for each image (Burda et al. 2016, eq. 8)."""
         features, weights = self._encoder_features(x), []
         for _ in range(samples):
             state, codes = self._infer(features)
@@ -180,8 +171,8 @@ class NVAE(nn.Module):
     def reestimated_batch_norm(self, passes: int, n: int, temperature: float = 1.0) -> Iterator[None]:
         """Inside the block, the decoder's batch norm statistics are averages over `passes` of n draws from the prior.
 
-        NVAE, sec. 4.2: statistics gathered while encoding fit prior samples at a low temperature badly. A pass that
-        leaves any of them infinite is dropped, so the result is finite whenever the model was.
+        NVAE, sec. 4.2: those of encoding fit prior samples at a low temperature badly. A pass that leaves any of them
+        infinite is dropped.
         """
         before = good = self._statistics()
         twin, kept = copy.deepcopy(self).train(), 0
@@ -205,11 +196,10 @@ class NVAE(nn.Module):
         if tuple(x.shape[1:]) != self.shape:
             raise InputError(f"this NVAE was made for images of shape {self.shape}, not {tuple(x.shape[1:])}")
         x = F.pixel_unshuffle(2 * F.pad(x, [self.config.border] * 4) - 1, self.config.unshuffle)
-        x, features = self.preprocess(self.stem(_laid_out_like(x, self.head[1].weight))), []
+        features = [self.preprocess(self.stem(_laid_out_like(x, self.head[1].weight)))]
         for cells in self.encoder:
-            x = cells(x)
-            features.append(x)
-        return [self.summary(x), *features[-2::-1]]
+            features.append(cells(features[-1]))
+        return [self.summary(features[-1]), *features[-2:0:-1]]
 
     def _generate(self, n: int, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
         """The top-down tower: its last state, with latents that `choose` gives for (group, state)."""
@@ -220,7 +210,7 @@ class NVAE(nn.Module):
         return state
 
     def _params(self, state: Tensor) -> Tensor:
-        """The likelihood's parameters of every pixel, which are most of the work and which a code does not need."""
+        """The likelihood's parameters of every pixel: most of the work, which a code does not need."""
         state = self.postprocess(state).to(self.start.dtype)
         # bf16 would round a mean near 1 to about half a level of 8 bits. Meta tensors, without data, know no autocast.
         with torch.autocast("cpu" if state.is_meta else state.device.type, enabled=False):

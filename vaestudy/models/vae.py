@@ -58,9 +58,7 @@ class VAEConfig:
 
 
 class VAE(nn.Module):
-    """x -> Terms: one group of `latent_dim` Gaussian latents under the prior N(0, I).
-
-    Kingma & Welling (2014), sec. 2.3: both SGVB estimators, with any number L of noise samples for each image.
+    """x -> Terms: `latent_dim` Gaussian latents under the prior N(0, I), with both SGVB estimators (sec. 2.3).
 
     Args:
         shape: (channels, height, width) of the images.
@@ -111,10 +109,7 @@ class VAE(nn.Module):
         return [gaussian_kl(*self.posterior(x))]
 
     def log_weights(self, x: Float[Tensor, "n c h w"], samples: int) -> Float[Tensor, "n samples"]:
-        """log p(x, z) - log q(z|x) at `samples` draws of z for each image, nats (Burda et al., 2016, eq. 8).
-
-        Their mean is SGVB estimator A (eq. 6), which samples the KL as well.
-        """
+        """log p(x, z) - log q(z|x) at `samples` draws of z for each image, nats; their mean is estimator A (eq. 6)."""
         _, log_std, noise, z = self._draw(x, samples)
         log_prior_ratio = (0.5 * (noise.square() - z.square()) + log_std).sum(2)
         return (self._log_likelihood(z, x) + log_prior_ratio).T

@@ -1,9 +1,8 @@
 """A shaded head seen by parallel rays, drawn for many looks at once in plain vectorised torch.
 
-The head and its parts are ellipsoids in the head's own frame (x to the picture's right, y up, z out of the face),
-each met by one ray a pixel in closed form, with an edge one pixel wide and the lamp on true normals. What is finer,
-the features painted on the skull, the hairline and the glasses, is drawn with four rays a pixel and averaged. Each
-layer covers the last, and is computed only in the part of the picture that it can reach.
+The head and its parts are ellipsoids in the head's own frame (x to the picture's right, y up, z out of the face), each
+met by one ray a pixel in closed form, with an edge one pixel wide. What is finer (features, hairline, glasses) is drawn
+with four rays a pixel and averaged. Each layer covers the last, computed only where it can reach.
 """
 
 import math
@@ -40,7 +39,7 @@ def paint(picture, colour, cover):
     """Cover a picture (n, 3, h, w) with a colour, or another picture, where `cover` (n, h, w) says so."""
     if isinstance(colour, tuple):
         colour = picture.new_tensor(colour)[:, None, None]
-    picture.lerp_(colour.expand_as(picture), cover[:, None].expand_as(picture))
+    picture.lerp_(colour, cover[:, None])
 
 
 def matt(normal, rays: Rays):

@@ -48,9 +48,8 @@ IRIS = np.array([(0.38, 0.22, 0.10), (0.30, 0.50, 0.25), (0.25, 0.48, 0.75)])
 WALL = np.array([(0.55, 0.63, 0.70), (0.76, 0.70, 0.60), (0.60, 0.66, 0.55), (0.66, 0.58, 0.66)])
 FRAME = np.array([(0.16, 0.12, 0.11), (0.16, 0.12, 0.11), (0.05, 0.05, 0.06)])
 RIM = np.array([0.0, 0.0080, 0.0125])
-# Whether there is hair, how far it stands off, the height of the hairline over brow and ear, how much it rises at the
-# temples, where the hair parts, how the hairline rises there and falls on both sides, how uneven it is, how curly the
-# hair, and how far it hangs down behind the head.
+# Whether there is hair and how far it stands off; the height of the hairline over brow and ear, its rise at the
+# temples; where hair parts, how the line rises there and falls aside, how uneven it is; curls; how far hair hangs.
 HAIR_FIELDS = ("cover", "volume", "front", "side", "temples", "part", "rise", "drop", "fringe", "curl", "length")
 HAIR_STYLES = {
     "bald": (0, 0.000, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.000, 0.00),
@@ -73,22 +72,14 @@ TRAITS = (
 
 @dataclass(frozen=True)
 class Variation:
-    """How far the faces of a set differ.
+    """How far the faces of a set differ."""
 
-    Attributes:
-        zoom: how much of the picture a head fills.
-        azimuth, elevation: the largest angles, rad.
-        feature: size of eyes, brows, nose and mouth.
-        glasses: the share of the faces that wear them.
-        free_hues: walls and clothes of any hue, or muted ones.
-    """
-
-    zoom: float
-    azimuth: float
+    zoom: float  # how much of the picture a head fills
+    azimuth: float  # the largest angles, rad
     elevation: float
-    feature: float
-    glasses: float
-    free_hues: bool
+    feature: float  # size of eyes, brows, nose and mouth
+    glasses: float  # the share of the faces that wear them
+    free_hues: bool  # walls and clothes of any hue, or muted ones
 
 
 VARIATIONS = {
@@ -100,8 +91,7 @@ VARIATIONS = {
 def faces(side: int, split: str, data_dir: Path, download: bool, *, variation: str) -> ImageSet:
     """A fixed set of rendered faces, three channels, drawn once and then opened from `data_dir`.
 
-    "train" has 40,000 faces, 20,000 mild ones, "test" a tenth as many others. "mild" faces have muted walls, heads that
-    fill the frame, larger features, narrower poses and fewer glasses.
+    "mild" faces have muted walls, heads that fill the frame, larger features, narrower poses and fewer glasses.
 
     Raises:
         InputError: a folder that cannot be written.
