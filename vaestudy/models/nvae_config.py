@@ -71,18 +71,17 @@ class NVAEConfig:
     seed: int = 0
 
     def __post_init__(self):
-        scales = len(self.groups)
         for name in ("shape", "groups", "latents"):
             if not isinstance(getattr(self, name), int):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         check_choices(self, **CHOICES)
         check_bounds(self, channels="[4, inf)", block_cells="[1, inf)")
         latents = self.latents_of_scale
-        if len(latents) != scales or min(*self.groups, *latents) < 1:
+        if len(latents) != len(self.groups) or min(*self.groups, *latents) < 1:
             raise InputError(f"groups {self.groups} and latents {latents} need one positive number for each scale")
         if self.norm_activation == "wn_elu" and not self.weight_norm:
             raise InputError("wn_elu has no batch norm: it needs weight_norm")
-        divisor = self.unshuffle * 2 ** (self.blocks + scales - 1)
+        divisor = self.unshuffle * 2 ** self.halvings_of_group[0]
         for side in self.shape[1:]:
             if (side + 2 * self.border) % divisor:
                 raise InputError(

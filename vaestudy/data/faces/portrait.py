@@ -55,15 +55,13 @@ def pillar(side, rays: Rays):
 
 
 def shoulders(picture, look: Look, rays: Rays):
-    rays, cut = rays.window((-2.0, 2.0), (-2.0, -0.76))
     top = -0.79 - 0.26 * rays.u**2 - 0.8 * (rays.u.abs() - 0.78).clamp(min=0) ** 2
     shade = 0.60 + 0.40 * pillar(rays.u / 1.15, rays) - 0.30 * bell(rays.u / 0.42, (rays.v + 0.80) / 0.20)
-    paint(picture[cut], shade[:, None] * look.cloth, soft(top - rays.v, rays.spacing)[None])
+    paint(picture, shade[:, None] * look.cloth, soft(top - rays.v, rays.spacing)[None])
 
 
 def back_hair(picture, look: Look, rays: Rays):
     """Hair that hangs behind the head: it swings against the turn."""
-    rays, cut = rays.window((-1.0, 1.0), (-2.0, 1.0))
     u, v = rays.u + 0.20 * look.azimuth, rays.v
     (width, height, _), (_, middle, _) = scalp(look)
     top = 0.98 * height
@@ -72,7 +70,7 @@ def back_hair(picture, look: Look, rays: Rays):
     outline = soft(torch.minimum(half - u.abs(), middle + top - v), rays.spacing)
     shade = (0.36 + 0.42 * pillar(u / half.clamp(min=0.1), rays)) * (1 + 0.16 * seen(34.0, rays) * torch.cos(34 * u))
     hanging = soft(v + look.hair_length - 0.3 * u * u, 0.04) * (look.hair_length > 0)
-    paint(picture[cut], shade[:, None] * look.hair, outline * hanging)
+    paint(picture, shade[:, None] * look.hair, outline * hanging)
 
 
 def seen(frequency: float, rays: Rays) -> float:
@@ -81,13 +79,12 @@ def seen(frequency: float, rays: Rays) -> float:
 
 
 def neck(picture, look: Look, rays: Rays):
-    rays, cut = rays.window((-0.55, 0.55), (-2.0, -0.2))
     u, v = rays.u, rays.v
     half = 0.235 * look.neck + 0.9 * (-v - 0.72).clamp(min=0) ** 2
     shade = (0.42 + 0.50 * pillar(u / half, rays)) * (1 - 0.40 * smooth((v + 0.90) * 3.5))
     collar, top = v + 0.97 - 1.6 * u * u, -0.3 - v  # the top is behind the chin
     cover = soft(half - u.abs(), rays.spacing) * soft(torch.minimum(collar, top), rays.spacing)
-    paint(picture[cut], shade[:, None] * look.skin, cover)
+    paint(picture, shade[:, None] * look.skin, cover)
 
 
 def ears(picture, look: Look, rays: Rays):
@@ -102,7 +99,9 @@ def ears(picture, look: Look, rays: Rays):
 def face(picture, look: Look, rays: Rays):
     rays, cut = rays.window((-0.60, 0.60), (-0.76, 0.72))
     axes = (SKULL[0] * look.wide, SKULL[1] * look.tall, SKULL[2])
-    colour = features(look, rays.finer(), axes)
+    colour = look.skin.expand(-1, 3, len(rays.v), len(rays.u)).clone()
+    part, inner = rays.window((-0.58, 0.58), (-0.72, 0.50))
+    colour[inner] = features(look, part.finer(), axes)
     rays = rays.narrowed(look.jaw)
     skull = rays.meet(axes)
     x, y = rays.at(skull.depth, 0), rays.at(skull.depth, 1)
