@@ -22,41 +22,37 @@ _FLAT = Objective(warmup=0.1)
 
 # fmt: off
 # The evidence of stage 3, as the night trains it: dSprites, five β under three schedules and, beside them, the same
-# network with its top group alone; and NVAE's devices on rendered faces.
+# network with its top group alone; the same on rendered faces, and with NVAE's own cells; and its devices on faces.
 _HIERARCHY = {
     "seeds": 10, "side": 32, "network": {}, "betas": (0.15, 1.0, 4.0, 8.0, 16.0),
     "schedules": ("none", "balance", "top_first"), "flat_betas": (1.0, 4.0, 8.0, 16.0, 32.0),
     "training": Training(images=100_000, batch=32, learning_rate=3e-3, objective=Objective(warmup=0.3), **_LAPTOP),
     "test_images": 15_000, "scored_images": 5_000, "draws": 10, "rotations": 20,
 }
-# The same on rendered faces, and with NVAE's own cells.
 _OWN_CELLS = {"decoder_cell": "depthwise", "squeeze_excitation": True, "weight_norm": True}
-_VARIANTS: dict[str, dict[str, Any]] = {
-    "hierarchy_faces": {
+_NVAES: dict[str, dict[str, Any]] = {
+    "hierarchy": _HIERARCHY,
+    "hierarchy_faces": _HIERARCHY | {
         "data": "faces_mild", "betas": (1.0, 16.0), "flat_betas": (1.0, 16.0), "schedules": ("none", "top_first"),
         "seeds": 4, "test_images": 5_000,
     },
-    "hierarchy_cells": {
+    "hierarchy_cells": _HIERARCHY | {
         "network": _OWN_CELLS, "betas": (1.0, 16.0), "flat_betas": (), "schedules": ("top_first",), "seeds": 4,
     },
+    "devices": {
+        "seeds": 8, "data": "faces_mild", "side": 32, "architecture": "laptop32_cells",
+        "training": Training(
+            images=48_000, batch=32, learning_rate=4e-3, grad_skip_factor=10.0,
+            objective=Objective(warmup=0.3, group_kl_anneal=4.0, spectral=0.01), **_LAPTOP,
+        ),
+        "test_images": 2_000,
+    },
 }
+_TOP_FIRST = {"grad_skip_factor": 10.0, "objective": Objective(warmup=0.3, group_kl_anneal=4.0), **_LAPTOP}
 _SMOKE = {
     "seeds": 1, "side": 16, "network": {"unshuffle": 2, "channels": 8},
     "training": Training(images=320, batch=16, learning_rate=3e-3, objective=Objective(warmup=0.3)),
     "test_images": 300, "scored_images": 300, "draws": 2, "rotations": 1,
-}
-_TOP_FIRST = {"grad_skip_factor": 10.0, "objective": Objective(warmup=0.3, group_kl_anneal=4.0), **_LAPTOP}
-_DEVICES = {
-    "seeds": 8, "data": "faces_mild", "side": 32, "architecture": "laptop32_cells",
-    "training": Training(
-        images=48_000,
-        batch=32,
-        learning_rate=4e-3,
-        grad_skip_factor=10.0,
-        objective=Objective(warmup=0.3, group_kl_anneal=4.0, spectral=0.01),
-        **_LAPTOP,
-    ),
-    "test_images": 2_000,
 }
 
 BASE: dict[str, dict[str, Any]] = {
@@ -151,22 +147,14 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "test_images": 100, "weighted_images": 20, "weights": 3, "scored_images": 400, "rotations": 1,
             "draws": 2, "exploratory": True,
             "parts": {
-                "hierarchy": {
-                    **_HIERARCHY, **_SMOKE, "betas": (1.0, 16.0), "schedules": ("none", "top_first"),
-                    "flat_betas": (1.0,),
+                "hierarchy": _NVAES["hierarchy"] | _SMOKE | {
+                    "betas": (1.0, 16.0), "schedules": ("none", "top_first"), "flat_betas": (1.0,),
                 },
-                "hierarchy_faces": {
-                    **_HIERARCHY, **_VARIANTS["hierarchy_faces"], **_SMOKE, "schedules": ("top_first",),
-                    "flat_betas": (),
-                },
-                "hierarchy_cells": {
-                    **_HIERARCHY, **_VARIANTS["hierarchy_cells"], **_SMOKE,
-                    "network": _SMOKE["network"] | _OWN_CELLS,
-                },
-                "devices": {
-                    **_DEVICES, "seeds": 1, "side": 16, "architecture": "smoke",
+                "hierarchy_faces": _NVAES["hierarchy_faces"] | _SMOKE | {"schedules": ("top_first",), "flat_betas": ()},
+                "hierarchy_cells": _NVAES["hierarchy_cells"] | _SMOKE | {"network": _SMOKE["network"] | _OWN_CELLS},
+                "devices": _NVAES["devices"] | {
+                    "seeds": 1, "side": 16, "architecture": "smoke", "test_images": 100,
                     "training": Training(images=32, batch=8, objective=Objective(spectral=0.01)),
-                    "test_images": 100,
                 },
             },
             "temperatures": (0.7, 1.0), "passes": 2,
@@ -178,7 +166,7 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "training": Training(images=24_000, batch=32, learning_rate=4e-3, **_TOP_FIRST | {"ema": 0.985}),
             "flat": {"width": 16, "latent_dim": 64},
             "flat_training": Training(
-                images=24_000, batch=32, learning_rate=2e-3, objective=_FLAT, **_LAPTOP | {"ema": 0.985}
+                images=24_000, batch=32, learning_rate=2e-3, objective=_FLAT, **_LAPTOP | {"ema": 0.985},
             ),
             "test_images": 500, "weighted_images": 100, "weights": 20, "scored_images": 2_000, "rotations": 1,
             "temperatures": (0.5, 0.7, 1.0), "passes": 10,
@@ -192,13 +180,8 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
         "paper": {
             "dataset": "celeba",
             "training": Training(
-                images=90 * 162_770,
-                batch=128,
-                micro_batches=8,
-                lr_warmup=5 / 90,
-                lr_decay_from=6 / 90,
-                log_every=100_000,
-                **_NVAE,
+                images=90 * 162_770, batch=128, micro_batches=8, lr_warmup=5 / 90, lr_decay_from=6 / 90,
+                log_every=100_000, **_NVAE,
             ),
             "flat_training": Training(images=20_000_000, batch=256, objective=_FLAT, log_every=500_000),
             "test_images": 19_867, "weighted_images": 1_000, "weights": 1_000, "scored_images": 50_000,
@@ -237,22 +220,19 @@ NIGHT: dict[str, dict[str, dict[str, Any]]] = {
         "paper64": {**_SHORT, "image_size": 64, "width": 512, "betas": (1.0, 4.0, 16.0, 32.0, 64.0), "seeds": 20},
         "ica64": {**_SHORT, "image_size": 64, "seeds": 20},
     },
-    "nvae": {
-        "hierarchy": _HIERARCHY,
-        **{name: _HIERARCHY | own for name, own in _VARIANTS.items()},
-        "devices": _DEVICES,
-    },
+    "nvae": _NVAES,
 }
 for _stage, _parts in NIGHT.items():
     OVERRIDES[_stage]["night"] = {**OVERRIDES[_stage]["laptop"], "parts": _parts, "pieces": 2}
 # The models that the pages show.
 OVERRIDES["vae"]["night"] |= {"training": Training(images=1_000_000, **_SETTLES), "plane_images": 300_000}
 OVERRIDES["beta_vae"]["night"] |= {**_LONG, "width": 128, "seeds": 2, "grid_images": 50_000}
-_NVAES = {name: replace(OVERRIDES["nvae"]["laptop"][name], images=240_000) for name in ("training", "flat_training")}
-_NVAES["training"] = replace(_NVAES["training"], images=400_000, ema=0.998)
-_NVAES["flat_training"] = replace(_NVAES["flat_training"], ema=0.995)
-OVERRIDES["nvae"]["night"] |= {**_NVAES, "test_images": 2_000, "weighted_images": 200, "weights": 50}
-OVERRIDES["nvae"]["night"] |= {"scored_images": 5_000, "rotations": 2, "passes": 20}
+_SHORTER = OVERRIDES["nvae"]["laptop"]
+OVERRIDES["nvae"]["night"] |= {
+    "training": replace(_SHORTER["training"], images=400_000, ema=0.998),
+    "flat_training": replace(_SHORTER["flat_training"], images=240_000, ema=0.995),
+    "test_images": 2_000, "weighted_images": 200, "weights": 50, "scored_images": 5_000, "rotations": 2, "passes": 20,
+}  # fmt: skip
 
 
 def sizes(stage: str, profile: str) -> dict[str, Any]:

@@ -79,45 +79,22 @@ class Work(NamedTuple):
     work: str
     done: str
     found: str
-    claims: tuple[str, ...] = ()
+    claims: tuple[str, ...]
 
 
 # In our words; read in the abstracts and in the code, no table was copied.
 HIERARCHIES = (
-    Work(
-        "Vafaii, Yates & Butts (2023), cNVAE",
-        "NVAE's cells with vector latents, 21 groups, on optic flow with known causes, β swept",
-        "the causes are read best (linear R² .898) at β = 0.15; information and MIG drawn by group",
-        ("3.5",),
-    ),
-    Work(
-        "Li et al. (2020), pro-VLAE",
-        "ladders grown one after another; dSprites at β = 1, 3D Shapes at β = 8",
-        "better than a flat model, scored over all ladders together; no score of each ladder",
-        ("3.4",),
-    ),
-    Work(
-        "Zhao et al. (2017), VLAE",
-        "a ladder without a hierarchy in its prior",
-        "pictures of what each layer changes",
-        ("3.3", "3.9"),
-    ),
-    Work(
-        "Willetts et al. (2021), Seatbelt-VAE",
-        "β-TC on the top layer of a deep model",
-        "robustness; pictures by layer",
-        ("3.3",),
-    ),
-    Work(
-        "Chen et al. (2021), Boxhead",
-        "data whose factors are hierarchical themselves",
-        "hierarchical models generally ahead of flat ones on such factors",
-        ("3.4",),
-    ),
-    Work(
-        "Xiao & Bamler (2023), HIT",
-        "one β a layer, two layers",
-        "the best allocation of nats depends on the task; no disentanglement score",
-        ("3.2", "3.6", "3.7"),
-    ),
-)
+    Work("Vafaii, Yates & Butts (2023), cNVAE",
+         "NVAE's cells with vector latents, 21 groups, on optic flow with known causes, β swept",
+         "the causes are read best (linear R² .898) at β = 0.15; information and MIG drawn by group", ("3.5",)),
+    Work("Li et al. (2020), pro-VLAE", "ladders grown one after another; dSprites at β = 1, 3D Shapes at β = 8",
+         "better than a flat model, scored over all ladders together; no score of each ladder", ("3.4",)),
+    Work("Zhao et al. (2017), VLAE", "a ladder without a hierarchy in its prior",
+         "pictures of what each layer changes", ("3.3", "3.9")),
+    Work("Willetts et al. (2021), Seatbelt-VAE", "β-TC on the top layer of a deep model",
+         "robustness; pictures by layer", ("3.3",)),
+    Work("Chen et al. (2021), Boxhead", "data whose factors are hierarchical themselves",
+         "hierarchical models generally ahead of flat ones on such factors", ("3.4",)),
+    Work("Xiao & Bamler (2023), HIT", "one β a layer, two layers",
+         "the best allocation of nats depends on the task; no disentanglement score", ("3.2", "3.6", "3.7")),
+)  # fmt: skip

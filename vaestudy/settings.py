@@ -36,16 +36,11 @@ class Settings:
     """What every stage can be told."""
 
     profile: str = setting(
-        "auto",
-        "smoke, laptop, night, gpu or paper; auto is gpu with CUDA, else laptop",
-        choices=("auto", *PROFILES),
+        "auto", "smoke, laptop, night, gpu or paper; auto is gpu with CUDA, else laptop", choices=("auto", *PROFILES)
     )
     dataset: str = setting("dsprites", "the images, a name that vaestudy.data.load knows")
     image_size: int = setting(
-        0,
-        "side of the images in pixels, 0 for the profile's or, failing that, the set's",
-        least=0,
-        most=1024,
+        0, "side of the images in pixels, 0 for the profile's or, failing that, the set's", least=0, most=1024
     )
     data_dir: str = setting("", "folder of data files and caches, empty for $VAESTUDY_DATA or the folder data")
     beta: float = setting(1.0, "weight of the KL term, 0 or more, 1 is the VAE", least=0, most=MOST_BETA)
@@ -77,10 +72,7 @@ class BetaVAESettings(Settings):
     """Stage 2: the β-VAE, the disentanglement metric and the sweep over β."""
 
     beta: float = setting(
-        0.0,
-        "β of the β-VAE shown beside the VAE, joins the sweep, 0 for the best one of it",
-        least=0,
-        most=MOST_BETA,
+        0.0, "β of the β-VAE shown beside the VAE, joins the sweep, 0 for the best one of it", least=0, most=MOST_BETA
     )
     likelihood: str = setting("bernoulli", "bernoulli or gaussian", choices=("bernoulli", "gaussian"))
     network: str = setting("mlp", "linear, kingma, mlp, higgins, conv or burgess", choices=NETWORKS)

@@ -1,7 +1,6 @@
 """Stage 2: the sweep over β, the score and its controls, and β chosen from few labels or none."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments import common, evidence
 from vaestudy.experiments.beta_vae_parts import held_out_region  # noqa: F401 (for the page)
 from vaestudy.experiments.common import LEAST_SCORED, checked, image_side, images, runs_root, seeds_from, sizes
-from vaestudy.experiments.scores import READ_OUT, Examined, check_examined, kl_of_some
+from vaestudy.experiments.scores import READ_OUT, Examined, Reports, check_examined, kl_of_some
 from vaestudy.experiments.scores import examined as examined_of
 from vaestudy.models import VAE
 from vaestudy.settings import BetaVAESettings
@@ -190,11 +189,7 @@ def choices_of_beta(
 
 
 def headline(
-    settings: BetaVAESettings,
-    whole: ImageSet,
-    reports: Mapping[str, Mapping[int, Any]],
-    table: pd.DataFrame,
-    beta: float,
+    settings: BetaVAESettings, whole: ImageSet, reports: Reports, table: pd.DataFrame, beta: float
 ) -> list[dict]:
     """The stage's rows on the report's first page, beside the published column.
 

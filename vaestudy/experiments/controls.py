@@ -11,7 +11,7 @@ from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments import evidence
 from vaestudy.experiments.beta_vae import PAPER_MODELS, seeds, some
 from vaestudy.experiments.common import seeds_from, sizes
-from vaestudy.experiments.scores import Examined, kl_of_some, live_codes, score, threaded
+from vaestudy.experiments.scores import Examined, Reports, kl_of_some, live_codes, score, threaded
 from vaestudy.models import VAE
 from vaestudy.settings import BetaVAESettings
 from vaestudy.training import Run
@@ -20,6 +20,7 @@ from vaestudy.training import sweep as sweeps
 FITS = 3  # of PCA and of ICA
 CLASSIFIERS = 3  # by whom each code is judged
 WIDE = 200  # columns of a code
+Codes = Mapping[str, Sequence[np.ndarray]]
 
 
 def scores_of(settings: BetaVAESettings, examined: Examined, codes: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -73,7 +74,7 @@ def score_curves(
     return dict(zip((*codes, *linear), (*whole, *part), strict=True))
 
 
-def beside_paper(reports: Mapping[str, Mapping[int, metrics.HigginsReport]], pairs: int) -> dict[str, Any]:
+def beside_paper(reports: Reports, pairs: int) -> dict[str, Any]:
     """How far β-VAE and VAE are apart in percent: in the paper, and in the table at two values of L; its models."""
     theirs = [float(published.HIGGINS[name].split()[0]) for name in ("β-VAE", "VAE")]
     ours = {
@@ -90,12 +91,7 @@ def of_live(run: Run, codes: np.ndarray, examined: Examined) -> np.ndarray:
     return live_codes(codes, kl_of_some(run, examined.images))
 
 
-def paper_table(
-    settings: BetaVAESettings,
-    examined: Examined,
-    whole_codes: Mapping[str, Sequence[np.ndarray]],
-    some_codes: Mapping[str, Sequence[np.ndarray]],
-) -> dict[str, dict[int, metrics.HigginsReport]]:
+def paper_table(settings: BetaVAESettings, examined: Examined, whole_codes: Codes, some_codes: Codes) -> Reports:
     """Scores over model and classifier seeds at two values of L; `some_codes` are of `some` alone.
 
     Codes as wide as pixels get the first L alone: 64 pairs of them cost minutes. Empty where one factor alone is known.
@@ -114,7 +110,7 @@ def paper_table(
         return metrics.higgins_curve(codes, factors, seed=seed, pairs=[pairs], **exam)
 
     found = iter(threaded(scores, [(seed, *arguments) for _, *arguments in wanted for seed in seeds]))
-    reports: dict[str, dict[int, metrics.HigginsReport]] = {name: {} for name in (*whole_codes, *some_codes)}
+    reports = {name: {} for name in (*whole_codes, *some_codes)}
     for name, pairs, *_ in wanted:
         reports[name][pairs] = metrics.HigginsReport.of([next(found) for _ in seeds])
     return reports

@@ -40,11 +40,7 @@ PRESETS = {"hierarchy": "hierarchy32", "one group": "hierarchy32_top"}
 VARIANTS = {"hierarchy_faces": "on rendered faces", "hierarchy_cells": "on dSprites with NVAE's own cells"}
 # What is charged while the KL terms warm up: every group alike, by NVAE's balancing, or the last group four times its
 # full price at first and the others nothing, so that the top group is used first.
-SCHEDULES: dict[str, dict[str, Any]] = {
-    "none": {},
-    "balance": {"balance": True},
-    "top_first": {"group_kl_anneal": 4.0},
-}
+SCHEDULES = {"none": {}, "balance": {"balance": True}, "top_first": {"group_kl_anneal": 4.0}}
 
 
 def settings(sizes: dict[str, Any]) -> list[dict[str, Any]]:

@@ -237,12 +237,11 @@ def forms(codes: Codes, nats: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndar
 
 def beside_earlier_work(claims: list[dict]) -> list[dict]:
     """A row for each earlier work on hierarchies, with our verdicts on what is nearest to it."""
-    verdicts = {claim["id"]: known_verdict(claim) for claim in claims}
-    rows = []
-    for work in published.HIERARCHIES:
-        near = "; ".join(f"{name} {verdicts[name]}" for name in work.claims)
-        rows.append({"work": work.work, "what was done": work.done, "what came out": work.found, "here": near})
-    return rows
+    verdicts = {claim["id"]: f"{claim['id']} {known_verdict(claim)}" for claim in claims}
+    return [
+        {"work": name, "what was done": done, "what came out": found, "here": "; ".join(map(verdicts.get, near))}
+        for name, done, found, near in published.HIERARCHIES
+    ]
 
 
 def beside_published(settings: NVAESettings) -> list[dict]:

@@ -1,6 +1,6 @@
 """What stage 2 scores codes by: posterior means as the paper takes them, draws, and what few labels say."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from vaestudy.training import Run, memory
 DRAWS = 10  # an image
 TURNED = "orientation_in_shape"  # in place of dSprites' orientation where a read-out is a number
 READ_OUT = "read_out"  # the column of a record in place of the Higgins scores where one factor alone is known
+Reports = Mapping[str, Mapping[int, metrics.HigginsReport]]  # of each code, by L
 
 
 class Examined(NamedTuple):

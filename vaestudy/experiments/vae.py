@@ -12,16 +12,7 @@ from jaxtyping import Float
 from vaestudy import metrics, published
 from vaestudy.data import ImageSet
 from vaestudy.experiments import common
-from vaestudy.experiments.common import (
-    checked,
-    image_side,
-    images,
-    mean_of,
-    runs_root,
-    scorable,
-    sizes,
-    train_and_test,
-)
+from vaestudy.experiments.common import checked, image_side, images, mean_of, runs_root, scorable, sizes, train_and_test
 from vaestudy.experiments.group_scores import KNOWN_FROM
 from vaestudy.experiments.scores import kl_of_some, live_codes, r2_by_factor, read_out_row
 from vaestudy.experiments.vae_parts import gradient_spreads
@@ -82,7 +73,7 @@ def jobs(settings: VAESettings, train_set: ImageSet) -> dict[str, list[Job]]:
 
 def train(settings: VAESettings, train_set: ImageSet) -> Runs:
     """Train the models, or find them trained."""
-    return Runs(*(fit(*job) for alike in jobs(settings, train_set).values() for job in alike))
+    return Runs(*(fit(*job) for (job,) in jobs(settings, train_set).values()))
 
 
 def train_and_score(settings: VAESettings) -> list[Run]:
@@ -182,14 +173,12 @@ def knowledge(settings: VAESettings, codes: Float[np.ndarray, "n d"], factors: p
     """
     if factors.shape[1] < 2:
         return []
-    r2 = pd.Series(r2_by_factor(settings.dataset, codes, factors.to_numpy(), list(factors), settings.seed)).rename(
-        label
-    )
+    r2 = pd.Series(r2_by_factor(settings.dataset, codes, factors.to_numpy(), list(factors), settings.seed))
+    r2 = r2.rename(label)
     known, unknown = r2[r2 >= KNOWN_FROM], r2[r2 < KNOWN_FROM]
-    found = [f"{name} ({fixed(value, 2)})" for name, value in known.items()]
-    names = listed(found) if found else "none of the factors"
+    names = [f"{name} ({fixed(value, 2)})" for name, value in known.items()] or ["none of the factors"]
     beside = f", but not {listed(unknown.index)}" if len(known) and len(unknown) else ""
-    return [f"The code of the VAE shown knows {names}{beside} (R² by nearest neighbours, one half at least)."]
+    return [f"The code of the VAE shown knows {listed(names)}{beside} (R² by nearest neighbours, one half at least)."]
 
 
 def gradient_ratio(noise: pd.DataFrame) -> dict[str, float | int]:
