@@ -35,7 +35,7 @@ def dataset(settings: Settings) -> str:
 
 
 def image_side(settings: Settings) -> int:
-    """The side asked for, or the profile's; the set's own where that is smaller, or the profile's is none of its."""
+    """The side asked for, or the profile's; the set's own where that is smaller, or the set has not the profile's."""
     if settings.image_size:
         return settings.image_size
     info, side = data.about(settings.dataset), sizes(settings)["image_size"]
@@ -43,9 +43,7 @@ def image_side(settings: Settings) -> int:
 
 
 def checked(settings: Settings, side: int | None, **least: int) -> tuple[int, int, int]:
-    """The shape of the images of a stage, before one of them is rendered or read.
-
-    `least` says how many images of some splits the stage needs.
+    """The shape of the images of a stage, which needs so many of some splits; none is rendered or read.
 
     Raises:
         InputError: an unknown set, a side that it has not, a folder of images that is not named or has too few of them.
@@ -77,10 +75,7 @@ def unscorable(names: Sequence[str], values: Int[np.ndarray, "n k"]) -> dict[str
 
 
 def scorable(seen: ImageSet) -> list[int]:
-    """The factors of some images that can be scored; those that cannot are named in a warning.
-
-    None of images without known factors, or of fewer than scores can rest on.
-    """
+    """The factors of some images that can be scored, if any; those that cannot are named in a warning."""
     if seen.factors is None or len(seen) < LEAST_SCORED:
         return []
     if left_out := unscorable(seen.factors.names, seen.factors.values(slice(None))):

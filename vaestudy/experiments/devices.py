@@ -23,11 +23,6 @@ DEVICES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def wanted(context: Context) -> list[tuple[Context, str, int]]:
-    """All devices ("nothing" left out), and without each of them."""
-    return [(context, without, seed) for seed in context.seeds for without in ("nothing", *DEVICES)]
-
-
 def job(context: Context, without: str, seed: int, images: ImageSet) -> Job:
     """The training of one model, on images at the bits of its network."""
     sizes, (network, objective) = context.sizes, DEVICES.get(without, ({}, {}))
@@ -44,7 +39,7 @@ def trained_and_scored(context: Context, without: str, seed: int) -> dict:
     return settled(run) | {"without": without, "elbo": bound["elbo_nats"]}
 
 
-apart("devices", trained_and_scored, wanted, job)
+apart("devices", trained_and_scored, lambda _sizes: ("nothing", *DEVICES), job)
 
 
 def table(records: pd.DataFrame, config: NVAEConfig, objective: Objective) -> list[dict]:

@@ -1,7 +1,6 @@
-"""The evidence: parts, each trained and scored piece by piece, whose records are written once and read by every page.
+"""The evidence: parts, trained and scored piece by piece, whose records are written once and read by every page.
 
-A part is one experiment whose models differ in nothing but what claims compare; a piece holds every setting of a part
-for the same few seeds, trained on one machine. `vaestudy.claims` says what a record holds.
+A piece holds every setting of a part for the same few seeds, trained on one machine; see `vaestudy.claims`.
 """
 
 import hashlib
@@ -33,11 +32,7 @@ SHOWN = ("profile", "data_dir", "runs_dir", "seed", "temperature")
 
 
 class Context(NamedTuple):
-    """What a part is made of.
-
-    `sizes` is the profile's row of this part, which says what is trained and how; `data_dir` that of the data files,
-    None for the project's own; `runs_root` the folder of the runs; `seeds` are those of the models.
-    """
+    """What a part is made of: the profile's row of it (`sizes`), folders of data and runs, and the models' seeds."""
 
     sizes: Mapping[str, Any]
     data_dir: str | None
@@ -53,7 +48,7 @@ class Context(NamedTuple):
         return row["dataset"], row["image_size"] or None
 
     def images(self) -> ImageSet:
-        """All images of the part's data set, or those of its training split."""
+        """All images of the data set, or those of its training split."""
         name, side = self.source
         return data.load(name, image_size=side, data_dir=self.data_dir)
 
@@ -68,12 +63,12 @@ class Part(NamedTuple):
 
     Attributes:
         name: as in `vaestudy.claims`.
-        stage: vae, beta_vae or nvae: whose page shows it.
-        rows: trains and scores its models; a dict a model with its seed, its settings
-            (`vaestudy.claims.records.SETTINGS`) and its scores, all of them plain numbers and words.
+        stage: whose page shows it.
+        rows: trains and scores its models; a dict a model of plain numbers and words: its seed, settings
+            (`vaestudy.claims.records.SETTINGS`) and scores.
         jobs: the trainings, on images that may have no data.
         images: what the models learn from.
-        version: of its scores and training: another one where they change, so that its records are made anew.
+        version: another one where scores or training change, so that records are made anew.
     """
 
     name: str
@@ -99,27 +94,30 @@ def part(
     return register
 
 
-def apart(name: str, row: Callable[..., dict], wanted: Callable, job: Callable) -> None:
-    """Put a part of stage 3 into `PARTS`: `row` trains and scores one of the models `wanted`, made side by side.
+def apart(name: str, row: Callable[..., dict], settings: Callable[..., Iterable], job: Callable[..., Job]) -> None:
+    """Put a part of stage 3 into `PARTS`, whose models are trained and scored side by side.
 
-    Each tuple that `wanted` gives of a context is what `row` takes and, with the images, `job`.
+    `row` and `job` take a context, one of the `settings` of its sizes and a seed; `job` the images, too.
     """
+
+    def models(context: Context) -> list[tuple]:
+        return [(context, setting, seed) for seed in context.seeds for setting in settings(context.sizes)]
+
     PARTS[name] = Part(
         name,
         "nvae",
-        rows=lambda context: side_by_side(row, wanted(context)),
-        jobs=lambda context, images: [job(*arguments, images) for arguments in wanted(context)],
+        rows=lambda context: side_by_side(row, models(context)),
+        jobs=lambda context, images: [job(*model, images) for model in models(context)],
         images=lambda context: context.train_and_test()[0],
     )
 
 
 def run_piece(part: Part, context: Context, seeds: Iterable[int], piece: str, folder: Path) -> pd.DataFrame:
-    """The records of a part for some seeds, from `<folder>/records/<part>-<piece>.jsonl`; those missing are made.
-
-    Adds part, piece, versions, the machine and the seconds a model. Records of other sizes or versions are made anew.
+    """The records of a part for some seeds, from `<folder>/records/<part>-<piece>.jsonl`; those missing are made, and
+    those of other sizes or versions anew.
 
     Raises:
-        InputError: as `read` does.
+        InputError: a file that is damaged.
     """
     path, same = _path(folder, part.name, piece), {**VERSIONS, "recipe": _recipe(context.sizes, part.version)}
     known = [row for row in _read(path) if same.items() <= row.items()] if path.exists() else []
@@ -138,7 +136,7 @@ def run_piece(part: Part, context: Context, seeds: Iterable[int], piece: str, fo
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """All records under `<folder>/records/`, a row a model; no rows where there are none.
+    """All records under `<folder>/records/`, a row a model.
 
     Raises:
         InputError: a file that is damaged, or records of another version.
@@ -154,10 +152,9 @@ def read(folder: Path) -> pd.DataFrame:
 
 
 def run_all(profile: str, folder: Path, say: Callable[[str], Any] = print) -> int:
-    """Make the records of every part that a profile runs in pieces, and say how many files were made.
+    """Make the records that are missing of every part that a profile runs in pieces, and return how many files.
 
-    What is there already is not made again. It can be stopped at any moment: trainings go on where they were, and a
-    finished piece has its file. The trained models of a piece are removed with its last record.
+    It can be stopped at any moment: trainings go on where they were. The models of a piece go with its last record.
     """
     pieces = {stage: own for stage in STAGES if (own := profiles.sizes(stage, profile)["pieces"])}
     todo = {name: sizes for stage in pieces for name, sizes in plan(stage, profile).items()}
@@ -177,10 +174,8 @@ def run_all(profile: str, folder: Path, say: Callable[[str], Any] = print) -> in
 
 
 def of_page(settings: Settings) -> pd.DataFrame:
-    """The records that decide the claims of a page.
-
-    Those of all pieces that are there, in a profile that is run in pieces; else the profile's parts are run here.
-    """
+    """The records that decide the claims of a page: of all pieces that are there, in a profile that is run in pieces;
+    else the profile's parts are run here."""
     if profiles.sizes(settings.stage, settings.profile)["pieces"]:
         own = folder(settings.profile)
         return read(own if _files(own) else folder(f"published/{settings.profile}"))
@@ -206,7 +201,6 @@ def adopt_published(jobs: Iterable[Job], profile: str) -> None:
     for job in jobs if not _files(folder(profile)) else ():
         published, own = folder(f"published/{profile}") / "runs" / Path(job.run_dir).name, job.run
         if published.is_dir() and not own.finished:
-            own.path.mkdir(parents=True, exist_ok=True)
             for name in Run.FILES:  # of which the last says that all are there
                 with replacing(own.path / name) as temporary:
                     shutil.copyfile(published / name, temporary)
@@ -215,8 +209,7 @@ def adopt_published(jobs: Iterable[Job], profile: str) -> None:
 def part_of_page(settings: Settings, name: str) -> pd.DataFrame:
     """The records of one part of a page, whose seeds are one piece.
 
-    The parts of stage 3 train on sets of their own, whatever images the page shows; the records of the others belong to
-    the very images that they were made from.
+    Records of stages 1 and 2 belong to the very images that they were made from; stage 3 has sets of its own.
     """
     context = context_of_page(settings, name)
     if "dataset" in changed(settings) and settings.stage != "nvae":
@@ -256,10 +249,8 @@ def changed(settings: Settings) -> dict[str, Any]:
 
 
 def either(records: pd.DataFrame, name: str, dataset: str = "") -> pd.DataFrame:
-    """The records of a part: a run's own or, where it does not run the part, the published ones, if there are any.
-
-    Of those only the ones of `dataset`, where one is named.
-    """
+    """The records of a part, of `dataset` alone where one is named: a run's own or, where it does not run the part, the
+    published ones, if there are any."""
     own = records[records["part"] == name]
     found = own if len(own) else read(folder("published/night"))
     found = found[found["part"] == name]

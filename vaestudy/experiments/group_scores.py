@@ -48,10 +48,9 @@ def scores(
         draws: of each image; what learns from some rows and is tested on others takes one of them.
 
     Returns:
-        `nats`, `live` (how many latents), and of the live ones: `higgins_1_draws`, `higgins_5_draws`, `mig_draws`,
-        `mig_sup_draws`; `higgins_5_rotated`, `mig_rotated`; `higgins_5_noise`, `mig_noise` of as many latents of
-        noise; `linear_r2` (see there); `r2_{factor}` by nearest neighbours; `higgins_5_known`, `mig_known` of the true
-        factors that they know (with an R² of one half at least).
+        `nats`, `live` (how many latents), and of the live ones: `{higgins_5,mig}_{draws,rotated}`, `*_noise` of as many
+        latents of noise, `*_known` of the true factors that they know (R² of one half at least); `higgins_1_draws`,
+        `mig_sup_draws`; `linear_r2` (see there); `r2_{factor}` by nearest neighbours.
     """
     live = metrics.live(nats)
     about = {"nats": float(nats.sum()), "live": int(live.sum())}
@@ -73,8 +72,7 @@ def scores(
         row[f"{name}_rotated"] = metrics.rotation_score(z, factors, seed=seed, rotations=rotations, metric=metric)
         row[f"{name}_noise"] = metric(noise, factors, seed=seed)
         guess = 1 / len(classes) if name == "higgins_5" else 0.0
-        score = metric(metrics.factor_codes(factors[:, known]), factors, seed=seed) if known else guess
-        row[f"{name}_known"] = score
+        row[f"{name}_known"] = metric(metrics.factor_codes(factors[:, known]), factors, seed=seed) if known else guess
     return about | row
 
 
@@ -119,15 +117,10 @@ def knowledge(groups: Sequence[Float[np.ndarray, "n _"]], factors: Labels, *, se
     Factors of more than eight values are merged to eight neighbours. `seed` is that of the folds.
     """
     above = [np.concatenate(groups[: i + 1], axis=1) for i in range(len(groups))]
-    targets, exam = [_merged(column) for column in factors.T], {"seed": seed, "points": None}
+    ranks, exam = [np.unique(column, return_inverse=True)[1] for column in factors.T], {"seed": seed, "points": None}
+    targets = [own * 8 // max(8, own.max() + 1) for own in ranks]
     alone, together = (
         np.array([[metrics.read_out(code, y, **exam).nats for y in targets] for code in codes])
         for codes in (groups, above)
     )
     return Knowledge(alone, np.diff(together, axis=0, prepend=0), together)
-
-
-def _merged(column: np.ndarray) -> np.ndarray:
-    ranks = np.unique(column, return_inverse=True)[1]
-    count = int(ranks.max()) + 1
-    return ranks * 8 // count if count > 8 else ranks

@@ -68,11 +68,6 @@ def job(context: Context, setting: dict[str, Any], seed: int, images: ImageSet) 
     return Job.below(context.runs_root, "hierarchy", model, images, recipe)
 
 
-def wanted(context: Context) -> list[tuple[Context, dict[str, Any], int]]:
-    """Every setting at every seed."""
-    return [(context, setting, seed) for seed in context.seeds for setting in settings(context.sizes)]
-
-
 def trained_and_scored(context: Context, setting: dict[str, Any], seed: int) -> dict:
     """The row of one model; what was scored once is found in the record of its run."""
     train_set, test_set = context.train_and_test()
@@ -87,7 +82,7 @@ def trained_and_scored(context: Context, setting: dict[str, Any], seed: int) -> 
 
 
 for _name in ("hierarchy", *VARIANTS):
-    apart(_name, trained_and_scored, wanted, job)
+    apart(_name, trained_and_scored, settings, job)
 
 
 def scores(run: Run, seen: ImageSet, *, scored_images: int, draws: int, rotations: int) -> dict[str, float]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,12 +100,9 @@ def flat_model(settings: NVAESettings, shape: tuple[int, int, int]) -> VAE:
 def jobs(settings: NVAESettings, train_set: ImageSet) -> dict[str, list[Job]]:
     """Every training of the page: an NVAE for each β, and the flat VAE."""
     shape, flat = train_set.shape, replace(sizes(settings)["flat_training"], seed=settings.seed)
-
-    def job(model: Any, recipe: Training) -> Job:
-        return Job.below(runs_root(settings), "nvae", model, train_set, recipe)
-
-    nvaes = [job(NVAE(config(settings, shape)), training(settings, beta)) for beta in betas(settings)]
-    return {"NVAE": nvaes, "flat VAE": [job(flat_model(settings, shape), flat)]}
+    job = partial(Job.below, runs_root(settings), "nvae")
+    nvaes = [job(NVAE(config(settings, shape)), train_set, training(settings, beta)) for beta in betas(settings)]
+    return {"NVAE": nvaes, "flat VAE": [job(flat_model(settings, shape), train_set, flat)]}
 
 
 def train(settings: NVAESettings, train_set: ImageSet) -> Runs:
@@ -174,19 +172,18 @@ def group_table(settings: NVAESettings, runs: Mapping[str, Run], images: ImageSe
     common = {"seed": settings.seed, "classes": classes_of(images.name, names)}
     exam = {**common, "names": names, "draws": row["draws"], "rotations": row["rotations"]}
     ends = group_scores.references(seen.factors.values(slice(None))[:, kept], **common)
+
+    def scored(about: dict, codes: Codes, factors: Labels, nats: np.ndarray) -> dict:
+        scores = group_scores.scores(codes, factors, nats, **exam)
+        knows = ", ".join(map(label, group_scores.known(scores, names))) or "nothing"
+        return {**about, "knows": knows} | scores | ends
+
     wanted = [
-        ({**about, "form": form}, z, values[:, kept], kl, exam)
+        ({**about, "form": form}, z, values[:, kept], kl)
         for about, code, values, nats in groups_drawn(runs, seen, row["draws"])
         for form, (z, kl) in forms(code, nats).items()
     ]
-    return [row | ends for row in threaded(scored, wanted)]
-
-
-def scored(about: dict, codes: Codes, factors: Labels, nats: np.ndarray, exam: Mapping[str, Any]) -> dict:
-    """A row of `group_table`; `exam` is what `group_scores.scores` takes."""
-    scores = group_scores.scores(codes, factors, nats, **exam)
-    knows = ", ".join(map(label, group_scores.known(scores, exam["names"]))) or "nothing"
-    return {**about, "knows": knows} | scores
+    return threaded(scored, wanted)
 
 
 def label_table(settings: NVAESettings, runs: Mapping[str, Run], seen: ImageSet, kept: list[int]) -> list[dict]:
@@ -238,10 +235,11 @@ def forms(codes: Codes, nats: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndar
 def beside_earlier_work(claims: list[dict]) -> list[dict]:
     """A row for each earlier work on hierarchies, with our verdicts on what is nearest to it."""
     verdicts = {claim["id"]: f"{claim['id']} {known_verdict(claim)}" for claim in claims}
-    return [
-        {"work": name, "what was done": done, "what came out": found, "here": "; ".join(map(verdicts.get, near))}
-        for name, done, found, near in published.HIERARCHIES
-    ]
+    rows = []
+    for work, done, found, near in published.HIERARCHIES:
+        here = "; ".join(verdicts[name] for name in near)
+        rows.append({"work": work, "what was done": done, "what came out": found, "here": here})
+    return rows
 
 
 def beside_published(settings: NVAESettings) -> list[dict]:

@@ -12,6 +12,7 @@ from vaestudy import metrics
 from vaestudy.data import ImageSet, dsprites
 from vaestudy.errors import InputError
 from vaestudy.experiments.common import LEAST_SCORED, some_rows, unscorable
+from vaestudy.experiments.group_scores import scored_metrics
 from vaestudy.training import Run, memory
 
 DRAWS = 10  # an image
@@ -103,12 +104,10 @@ def code_scores(codes: Float[np.ndarray, "n d"], exam: Examined, kl: list[float]
     row["weak_higgins_5"] = weak_higgins(codes, exam, seed, sizes)
     known = r2_by_factor(exam.images.name, alive, exam.factors, exam.names, seed)
     row |= {f"r2_{name}": value for name, value in known.items()}
-    if count := sizes.get("rotations", 0):
-        once = {"seed": seed, "rotations": count}
-        row["mig_rotated"] = metrics.rotation_score(alive, exam.factors, metric=metrics.mig, **once)
-        if several:
-            once |= {"classes": exam.classes, "pairs": 5}
-            row["higgins_5_rotated"] = metrics.rotation_score(alive, exam.factors, **once)
+    once = {"seed": seed, "rotations": sizes.get("rotations", 0)}
+    for name, metric in scored_metrics(exam.classes).items() if once["rotations"] else ():
+        if several or name == "mig":
+            row[f"{name}_rotated"] = metrics.rotation_score(alive, exam.factors, metric=metric, **once)
     return row
 
 
@@ -123,8 +122,8 @@ def r2_by_factor(
     r2 = dict(zip(names, metrics.knn_r2(codes, factors, seed=seed).tolist(), strict=True))
     if dataset != "dsprites" or tuple(names) != dsprites.NAMES:
         return r2
-    angle = metrics.angle_r2(codes, dsprites.angle(factors), factors[:, 0], seed=seed)
-    return {TURNED if name == "orientation" else name: angle if name == "orientation" else r2[name] for name in names}
+    r2["orientation"] = metrics.angle_r2(codes, dsprites.angle(factors), factors[:, 0], seed=seed)
+    return {TURNED if name == "orientation" else name: value for name, value in r2.items()}
 
 
 def kl_of_some(run: Run, images: ImageSet) -> Float[np.ndarray, " d"]:
