@@ -96,8 +96,11 @@ def _study(profile: str, out: str) -> int:
 def _verify(report: str, against: str) -> int:
     from vaestudy.claims import verify
 
-    results = [_results(Path(report)), _results(Path(against) if against else _published(Path(report)))]
-    found = verify(*results)
+    path, ours = Path(report), _results(Path(report))
+    beside = Path(against) if against else project_root() / "reports" / "published" / str(ours.get("profile"))
+    if not against and not beside.is_dir():
+        raise InputError(f"no published report stands beside {path}: {beside} is not there; name one with --against")
+    found = verify(ours, _results(beside))
     print(found.table.to_string(index=False))
     print(found.line)
     return 0 if found.ok else 1
@@ -109,13 +112,6 @@ def _results(path: Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is no report: {error}") from None
-
-
-def _published(report: Path) -> Path:
-    path = project_root() / "reports" / "published" / str(_results(report).get("profile"))
-    if not path.is_dir():
-        raise InputError(f"no published report stands beside {report}: {path} is not there; name one with --against")
-    return path
 
 
 def _parser() -> argparse.ArgumentParser:

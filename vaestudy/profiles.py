@@ -62,8 +62,7 @@ BASE: dict[str, dict[str, Any]] = {
     },
     "beta_vae": {
         **_EVIDENCE, "image_size": 64, "width": 0, "grid_images": 100_000,
-        "curve_pairs": (1, 2, 5, 10, 20, 50, 100, 200), "classifier": "logistic", "label_subsets": 20,
-        "rotations": 0,
+        "curve_pairs": (1, 2, 5, 10, 20, 50, 100, 200), "classifier": "logistic", "label_subsets": 20, "rotations": 0,
         "parts": {
             "sweep32": {}, "spectra": {},
             "objectives": {
@@ -82,16 +81,13 @@ BASE: dict[str, dict[str, Any]] = {
 OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
     "vae": {
         "smoke": {
-            "image_size": 16, "width": 32,
-            "training": Training(images=2_000, batch=100, log_every=500),
-            "plane_images": 2_000, "test_images": 200, "ladder": (1, 5, 25),
+            "image_size": 16, "width": 32, "plane_images": 2_000, "test_images": 200, "ladder": (1, 5, 25),
+            "training": Training(images=2_000, batch=100, log_every=500), "exploratory": True,
             "parts": {"gradients": {"seeds": 2, "gradient_draws": 20, "training": Training(images=200, batch=100)}},
-            "exploratory": True,
         },
         "laptop": {
-            "image_size": 32, "width": 0,
+            "image_size": 32, "width": 0, "plane_images": 200_000, "test_images": 2_000, "ladder": (1, 5, 50, 500),
             "training": Training(images=650_000, **_SETTLES),
-            "plane_images": 200_000, "test_images": 2_000, "ladder": (1, 5, 50, 500),
             "parts": {"gradients": {"seeds": 10, "gradient_draws": 200, "training": Training(images=10_000)}},
         },
         "gpu": {
@@ -106,16 +102,13 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
     "beta_vae": {
         "smoke": {
             "image_size": 16, "width": 16, "seeds": 2, "latent_dims": (4, 3), "betas": (0.3, 1.0, 30.0),
-            "training": Training(images=1_500, batch=50, log_every=500),
+            "training": Training(images=1_500, batch=50, log_every=500), "exploratory": True,
             "grid_images": 6_000, "curve_pairs": (1, 5, 20), "label_subsets": 2,
             "parts": {
-                "sweep32": {},
-                "curve32": {"betas": (5.0,), "latent_dims": (4,), "seeds": 2},
-                "spectra": {},
+                "sweep32": {}, "curve32": {"betas": (5.0,), "latent_dims": (4,), "seeds": 2}, "spectra": {},
                 "objectives": {"capacities": (5.0,), "tc": (4.0,)},
                 "combinations": {"betas": (30.0,), "latent_dims": (4,)},
             },
-            "exploratory": True,
         },
         "laptop": {
             "image_size": 32, "width": 64,
@@ -144,8 +137,8 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "training": Training(images=160, batch=8, learning_rate=4e-3, log_every=80, ema=0.9),
             "flat": {"width": 8, "latent_dim": 8},
             "flat_training": Training(images=160, batch=8, log_every=80),
-            "test_images": 100, "weighted_images": 20, "weights": 3, "scored_images": 400, "rotations": 1,
-            "draws": 2, "exploratory": True,
+            "test_images": 100, "weighted_images": 20, "weights": 3, "scored_images": 400, "rotations": 1, "draws": 2,
+            "temperatures": (0.7, 1.0), "passes": 2, "exploratory": True,
             "parts": {
                 "hierarchy": _NVAES["hierarchy"] | _SMOKE | {
                     "betas": (1.0, 16.0), "schedules": ("none", "top_first"), "flat_betas": (1.0,),
@@ -157,11 +150,9 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
                     "training": Training(images=32, batch=8, objective=Objective(spectral=0.01)),
                 },
             },
-            "temperatures": (0.7, 1.0), "passes": 2,
         },
         "laptop": {
-            "dataset": "faces_mild", "image_size": 32, "preset": "laptop32_cells", "checkpoint": "none",
-            "betas": (),
+            "dataset": "faces_mild", "image_size": 32, "preset": "laptop32_cells", "checkpoint": "none", "betas": (),
             # So few steps that the average of the weights has to forget the first ones sooner than in longer runs.
             "training": Training(images=24_000, batch=32, learning_rate=4e-3, **_TOP_FIRST | {"ema": 0.985}),
             "flat": {"width": 16, "latent_dim": 64},
@@ -184,8 +175,7 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
                 log_every=100_000, **_NVAE,
             ),
             "flat_training": Training(images=20_000_000, batch=256, objective=_FLAT, log_every=500_000),
-            "test_images": 19_867, "weighted_images": 1_000, "weights": 1_000, "scored_images": 50_000,
-            "passes": 500,
+            "test_images": 19_867, "weighted_images": 1_000, "weights": 1_000, "scored_images": 50_000, "passes": 500,
         },
     },
 }

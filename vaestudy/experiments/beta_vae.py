@@ -18,8 +18,7 @@ from vaestudy.experiments.scores import READ_OUT, Examined, Reports, check_exami
 from vaestudy.experiments.scores import examined as examined_of
 from vaestudy.models import VAE
 from vaestudy.settings import BetaVAESettings
-from vaestudy.training import Grid, Job, Run, distributed, fit_many
-from vaestudy.training import sweep as sweeps
+from vaestudy.training import Grid, Job, Run, distributed, fit_many, sweep
 from vaestudy.words import spread
 
 PAPER_MODELS = 10
@@ -163,7 +162,7 @@ def _middle_first(runs: list[Run], scores: Mapping[tuple[float, int], float]) ->
 
 def codes_of(examined: Examined, *groups: Sequence[Run]) -> list[list[np.ndarray]]:
     """The posterior means of groups of models."""
-    return [sweeps.codes(group, examined.images) for group in groups]
+    return [sweep.codes(group, examined.images) for group in groups]
 
 
 def named(name: str, run: Run, examined: Examined) -> str:
@@ -184,7 +183,7 @@ def choices_of_beta(
     agreement = {}  # how far models that differ by their seed have found the same latents
     for beta, models in members(runs, table).items():
         nats = [kl_of_some(run, examined.images) for run in models]
-        agreement[beta] = float(np.median(metrics.udr(sweeps.codes(models, seen), nats, seed=settings.seed)))
+        agreement[beta] = float(np.median(metrics.udr(sweep.codes(models, seen), nats, seed=settings.seed)))
     return means | {"no labels (UDR)": agreement}
 
 

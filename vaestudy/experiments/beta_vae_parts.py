@@ -11,8 +11,7 @@ from vaestudy.data import Factors, ImageSet
 from vaestudy.experiments import scores
 from vaestudy.experiments.common import LEAST_SCORED, some_rows, trained
 from vaestudy.experiments.evidence import Context, part
-from vaestudy.training import Grid, Job, Run
-from vaestudy.training import sweep as sweeps
+from vaestudy.training import Grid, Job, Run, sweep
 
 DRAWN_IMAGES = BOUND_IMAGES = 5_000
 LINEAR_IMAGES, LINEAR_NUMBERS = 20_000, 2**28  # what is fitted on pixels takes so many images, and 1 GiB at most
@@ -51,7 +50,7 @@ def described(run: Run) -> dict[str, Any]:
 def rates(runs: Sequence[Run], images: ImageSet) -> list[dict[str, Any]]:
     """Of each model its settings, the bound on some images with its parts, and how many latents carry .05 nats."""
     rows = []
-    for run, bound in zip(runs, sweeps.bounds(runs, images), strict=True):
+    for run, bound in zip(runs, sweep.bounds(runs, images), strict=True):
         kl = bound["kl_by_latent"]
         row = {"elbo": bound["elbo_nats"], "nats": bound["kl_nats"], "nll_nats": bound["nll_nats"]}
         row |= {"live": int(metrics.live(np.array(kl)).sum()), "kl_by_latent": kl}
@@ -65,7 +64,7 @@ def scored(context: Context, runs: Sequence[Run]) -> list[dict]:
     some = exam.images.select(some_rows(exam.images, BOUND_IMAGES))
     known, drawn_rows = rates(runs, some), some_rows(exam.images, DRAWN_IMAGES)
     drawn_exam = exam._replace(factors=exam.factors[drawn_rows].repeat(scores.DRAWS, axis=0))
-    codes, drawn = sweeps.codes(runs, exam.images), sweeps.codes(runs, exam.images, drawn_rows, draws=scores.DRAWS)
+    codes, drawn = sweep.codes(runs, exam.images), sweep.codes(runs, exam.images, drawn_rows, draws=scores.DRAWS)
 
     def row_of(row: dict, means: np.ndarray, draws: np.ndarray) -> dict:
         about = row["kl_by_latent"], row["seed"]

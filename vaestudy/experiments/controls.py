@@ -14,8 +14,7 @@ from vaestudy.experiments.common import seeds_from, sizes
 from vaestudy.experiments.scores import Examined, Reports, kl_of_some, live_codes, score, threaded
 from vaestudy.models import VAE
 from vaestudy.settings import BetaVAESettings
-from vaestudy.training import Run
-from vaestudy.training import sweep as sweeps
+from vaestudy.training import Run, sweep
 
 FITS = 3  # of PCA and of ICA
 CLASSIFIERS = 3  # by whom each code is judged
@@ -48,7 +47,7 @@ def untrained_codes(settings: BetaVAESettings, examined: Examined, latent_dim: i
     """What the same networks give before training, one code a seed, of as many as the paper's table has."""
     shape, layers = examined.images.shape, parts.network(evidence.page_sizes(settings))
     fresh = [VAE(shape, latent_dim=latent_dim, seed=seed, **layers) for seed in seeds(settings)[:PAPER_MODELS]]
-    return sweeps.codes([Run("", vae) for vae in fresh], examined.images)
+    return sweep.codes([Run("", vae) for vae in fresh], examined.images)
 
 
 def control_codes(examined: Examined, seed: int, latent_dim: int) -> dict[str, np.ndarray]:
@@ -76,14 +75,12 @@ def score_curves(
 
 def beside_paper(reports: Reports, pairs: int) -> dict[str, Any]:
     """How far β-VAE and VAE are apart in percent: in the paper, and in the table at two values of L; its models."""
-    theirs = [float(published.HIGGINS[name].split()[0]) for name in ("β-VAE", "VAE")]
-    ours = {
-        f"at_{name}": 100 * (reports["β-VAE"][pairs_used].mean - reports["VAE"][pairs_used].mean)
-        for name, pairs_used in (("few", pairs), ("many", 64))
-    }
-    count = min(len(reports[name][pairs].scores) for name in ("VAE", "β-VAE"))
-    ours["models"] = words.counted(count, "model")
-    return {"paper_beta_vae": theirs[0], "paper_vae": theirs[1], "paper_apart": theirs[0] - theirs[1], **ours}
+    pressed, plain = (reports[name] for name in ("β-VAE", "VAE"))
+    high, low = (float(published.HIGGINS[name].split()[0]) for name in ("β-VAE", "VAE"))
+    gains = {count: 100 * (pressed[count].mean - plain[count].mean) for count in (pairs, 64)}
+    models = words.counted(min(len(own[pairs].scores) for own in (pressed, plain)), "model")
+    found = {"paper_beta_vae": high, "paper_vae": low, "paper_apart": high - low}
+    return found | {"at_few": gains[pairs], "at_many": gains[64], "models": models}
 
 
 def of_live(run: Run, codes: np.ndarray, examined: Examined) -> np.ndarray:

@@ -16,7 +16,7 @@ from sklearn.metrics import r2_score
 from vaestudy import metrics
 from vaestudy.metrics.table import Codes, Labels
 
-KNOWN_FROM = 0.5  # R² by nearest neighbours from which a code knows a factor
+KNOWN_FROM = 0.5  # R² by nearest neighbours from which a code knows a factor, and under which it has dropped one
 
 
 def scored_metrics(classes: Sequence[int]) -> dict[str, Callable[..., float]]:

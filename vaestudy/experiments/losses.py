@@ -16,13 +16,12 @@ from vaestudy.errors import InputError
 from vaestudy.experiments import beta_vae_parts as parts
 from vaestudy.experiments.common import some_rows
 from vaestudy.experiments.evidence import Context, part
+from vaestudy.experiments.group_scores import KNOWN_FROM
 from vaestudy.experiments.scores import examined, kl_of_some, live_codes, r2_by_factor, score, threaded
-from vaestudy.training import Job, Run
-from vaestudy.training import sweep as sweeps
+from vaestudy.training import Job, Run, sweep
 
 WORTH_IMAGES = 2_000
 NUMBERS = 2**26  # pixels whose spectrum is taken at a time: 1 GiB
-READ_AT = 0.5  # R² under which a factor counts as dropped
 
 
 def of_ten_latents(context: Context, images: ImageSet) -> list[Job]:
@@ -49,7 +48,7 @@ def spectra(context: Context, runs: list[Run]) -> list[dict]:
     some = exam.images.select(some_rows(exam.images, parts.BOUND_IMAGES, NUMBERS))
     power, scores = image_spectrum(some), [0.0] * len(runs)
     if sum(beta > 1 for beta in {run.recipe["objective"]["beta"] for run in runs}) > 1:
-        codes = sweeps.codes(runs, exam.images)
+        codes = sweep.codes(runs, exam.images)
         scores = threaded(score, [(c, exam, run.provenance["seed"], 5) for run, c in zip(runs, codes, strict=True)])
 
     def slopes(seed: int) -> dict:
@@ -110,7 +109,7 @@ def dropping(context: Context, runs: list[Run]) -> list[dict]:
     exam, worth = examined(whole, context.sizes["grid_images"]), factor_worth(whole)
     jobs = [
         (live_codes(code, kl_of_some(run, exam.images)), run.provenance["seed"])
-        for run, code in zip(runs, sweeps.codes(runs, exam.images), strict=True)
+        for run, code in zip(runs, sweep.codes(runs, exam.images), strict=True)
     ]
     about = exam.factors, exam.names
     known = threaded(lambda code, seed: [*r2_by_factor(whole.name, code, *about, seed).values()], jobs)
@@ -135,7 +134,7 @@ def dropped_at(r2: Mapping[Any, float]) -> float:
     twice the greatest β where it never is.
     """
     betas = sorted(r2)
-    read = [place for place, beta in enumerate(betas) if r2[beta] >= READ_AT]
+    read = [place for place, beta in enumerate(betas) if r2[beta] >= KNOWN_FROM]
     if not read:
         return 0.0
     if read[-1] == len(betas) - 1:

@@ -16,8 +16,7 @@ from vaestudy.experiments.common import pressed, some_rows
 from vaestudy.experiments.evidence import Context, part
 from vaestudy.experiments.scores import examined, live_codes, threaded
 from vaestudy.models import VAE
-from vaestudy.training import Job, Run
-from vaestudy.training import sweep as sweeps
+from vaestudy.training import Job, Run, sweep
 from vaestudy.training.run import noise_from
 
 BLOCK = 10  # draws that share a baseline
@@ -163,4 +162,4 @@ def codes(context: Context, runs: list[Run]) -> list[dict]:
         rotated = metrics.rotation_score(alive, metric=metrics.mig, rotations=context.sizes["rotations"], **own)
         return row | {"mig": metrics.mig(means, **own), "mig_rotated": rotated}
 
-    return threaded(scored, list(zip(sweeps.codes(runs, exam.images), known, strict=True)))
+    return threaded(scored, list(zip(sweep.codes(runs, exam.images), known, strict=True)))
