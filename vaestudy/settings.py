@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vaestudy.errors import InputError
+from vaestudy.errors import InputError, check_choice
 
 PROFILES = ("smoke", "laptop", "night", "gpu", "paper")
 NETWORKS = ("linear", "kingma", "mlp", "higgins", "conv", "burgess")
@@ -114,8 +114,7 @@ def fields(stage: str) -> dict[str, dataclasses.Field]:
     Raises:
         InputError: an unknown stage.
     """
-    if stage not in STAGES:
-        raise InputError(f"stage must be one of {', '.join(STAGES)}, not {stage!r}")
+    check_choice("stage", stage, STAGES)
     return {parameter.name: parameter for parameter in dataclasses.fields(STAGES[stage])}
 
 
@@ -177,8 +176,8 @@ def _checked(parameter: dataclasses.Field, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
         wanted = {float: "a number", int: "a whole number"}.get(kind, "text")
         raise InputError(f"{name} must be {wanted}, not {value!r}")
-    if allowed["choices"] and value not in allowed["choices"]:
-        raise InputError(f"{name} must be one of {', '.join(allowed['choices'])}, not {value!r}")
+    if allowed["choices"]:
+        check_choice(name, value, allowed["choices"])
     if kind is str and "\0" in value:
         raise InputError(f"{name} must have no NUL character, which no path has")
     if kind is not str and not allowed["least"] <= value <= allowed["most"]:

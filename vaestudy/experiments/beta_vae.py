@@ -192,8 +192,7 @@ def headline(
 ) -> list[dict]:
     """The stage's rows on the report's first page, beside the published column.
 
-    The scores of each β are those of `table`, the records of one latent size: a number a model, by which another run is
-    compared. `beta` is the one shown as the β-VAE.
+    Scores are those of `table`, the records of one latent size; `beta` is the one shown as the β-VAE.
     """
     source, name = "Higgins et al. (2017), table 2: best half, L not stated", f"Higgins score, L = {settings.pairs}"
     normed, rows = int(table["latent_dim"].iloc[0]) / whole.dims, []

@@ -40,9 +40,8 @@ def spectra(context: Context, runs: list[Run]) -> list[dict]:
     """A row a sweep: the slope of log(error at its best β > 1 / at β = 1) on log spatial frequency.
 
     The best β is the one whose code scores highest (Higgins, L = 5) in the sweep itself, at 10 latents; where one
-    alone is above 1, nothing is scored. Beside it the same another way, `lost_slope`: the slope of the variance of a
-    frequency that is lost on top, as a share of it all. The ratio says how much worse a frequency became; the share
-    says how much of it that was.
+    alone is above 1, nothing is scored. The ratio says how much worse a frequency became; `lost_slope` is that of the
+    share of its variance that is lost on top.
     """
     exam = examined(context.images(), context.sizes["grid_images"])
     some = exam.images.select(some_rows(exam.images, parts.BOUND_IMAGES, NUMBERS))

@@ -157,12 +157,9 @@ def held_out_bounds(settings: NVAESettings, runs: Mapping[str, Run], test_set: I
 def group_table(settings: NVAESettings, runs: Mapping[str, Run], images: ImageSet) -> list[dict]:
     """A row a model, latent group and form of its code, scored from posterior draws of some images.
 
-    The forms: the whole map, its principal components, and its mean over space. Of images without known factors there
-    are no rows; of those with one, a class label say, what a linear read-out tells of it. Factors of which some value
-    has fewer than three of the images are left out.
+    The forms: the whole map, its principal components, and its mean over space. No rows where no factor can be scored;
+    where one can, a class label say, what a linear read-out tells of it.
     """
-    if images.factors is None:
-        return []
     row = sizes(settings)
     seen = images.select(some_rows(images, row["scored_images"]))  # the first ones may be all alike
     kept, seen = scorable(seen), seen.compact()

@@ -188,10 +188,8 @@ def gradient_ratio(noise: pd.DataFrame) -> dict[str, float | int]:
 
 
 def beside_claims(samples: pd.DataFrame, codes: pd.DataFrame) -> list[dict]:
-    """Rows of what stands beside claims 1.2 and 1.5, from records of those parts: other batches, and another β.
-
-    Differences of models of one seed, means over seeds with their 95 % intervals.
-    """
+    """Rows of what stands beside claims 1.2 and 1.5, from records of those parts: other batches, and another β; mean
+    differences of models of one seed with their 95 % intervals."""
     rows = []
     for batch, models in samples.groupby("batch_size") if len(samples) else ():
         elbo = models.pivot(index="seed", columns="samples", values="elbo")

@@ -88,10 +88,8 @@ def smaller_set(context: Context) -> ImageSet:
 
 
 def trainings(context: Context, images: ImageSet) -> list[Job]:
-    """A model for each seed and, where the part's sizes have several, each latent size, β and batch.
-
-    Each batch is tried with one and with ten noise samples an image.
-    """
+    """A model for each seed and, where the sizes have several, each latent size, β and batch (with one and ten noise
+    samples an image)."""
     sizes, jobs = context.sizes, []
     batches = itertools.product(sizes.get("batches", ()), (1, 10))
     recipes = [replace(sizes["training"], batch=batch, samples=n) for batch, n in batches] or [sizes["training"]]
@@ -104,10 +102,7 @@ def trainings(context: Context, images: ImageSet) -> list[Job]:
 
 @part("gradients", "vae", trainings, seen)
 def gradients(context: Context, runs: list[Run]) -> list[dict]:
-    """Variance of each gradient estimator of a model after a short training, a noise sample an image.
-
-    The score function with a baseline takes the mean of the other nine of ten samples from each (leave one out).
-    """
+    """Variance of each gradient estimator of a model after a short training, a noise sample an image."""
     (_, unseen), rows = split(context), []
     for run in runs:
         seed, draws = run.provenance["seed"], context.sizes["gradient_draws"]
