@@ -126,13 +126,9 @@ def linear_scores(exam: scores.Examined, fit: Any, seed: int) -> dict[str, Any]:
 def of_each_objective(context: Context, images: ImageSet) -> list[Job]:
     """β-VAE, annealed capacity (Burgess et al., 2018) and β-TCVAE (Chen et al., 2018), each over its own pressure."""
     row, ten = context.sizes, {"latent_dims": (10,), "seeds": context.seeds}
-    return trainings(
-        context,
-        images,
-        Grid(objectives=("beta",), betas=row["betas"], **ten),
-        Grid(objectives=("capacity",), capacities=row["capacities"], **ten),
-        Grid(objectives=("total_correlation",), betas=row["tc"], **ten),
-    )
+    capacity = Grid(objectives=("capacity",), capacities=row["capacities"], **ten)
+    correlation = Grid(objectives=("total_correlation",), betas=row["tc"], **ten)
+    return trainings(context, images, Grid(betas=row["betas"], **ten), capacity, correlation)
 
 
 @part("objectives", "beta_vae", of_each_objective)

@@ -59,16 +59,11 @@ class Context(NamedTuple):
 
 
 class Part(NamedTuple):
-    """An experiment.
+    """An experiment on the page of a stage, named as in `vaestudy.claims`.
 
-    Attributes:
-        name: as in `vaestudy.claims`.
-        stage: whose page shows it.
-        rows: trains and scores its models; a dict a model of plain numbers and words: its seed, settings
-            (`vaestudy.claims.records.SETTINGS`) and scores.
-        jobs: the trainings, on images that may have no data.
-        images: what the models learn from.
-        version: another one where scores or training change, so that records are made anew.
+    `rows` trains and scores its models: a dict a model of plain numbers and words, its seed, its settings
+    (`vaestudy.claims.records.SETTINGS`) and its scores. `jobs` are the trainings, on images that may have no data,
+    `images` those with. `version` is another one where scores or training change, so that records are made anew.
     """
 
     name: str
@@ -192,7 +187,7 @@ def folder(profile: str) -> Path:
 def sources(profile: str) -> list[Path]:
     """The files of records and verdicts that the pages of a profile are made from, but for what they train."""
     folders = dict.fromkeys([folder(profile), folder(f"published/{profile}"), folder("published/night")])
-    verdicts = _published_verdicts()
+    verdicts = folder("published/night") / "results.json"
     return [path for own in folders for path in _files(own)] + [verdicts] * verdicts.is_file()
 
 
@@ -242,7 +237,7 @@ def _own(stage: str) -> dict[str, Any]:
 
 
 def changed(settings: Settings) -> dict[str, Any]:
-    """The parameters, other than those that only change what is shown, that are not the stage's own."""
+    """The parameters that are not the stage's own, but for those that only change what is shown."""
     own = _own(settings.stage)
     found = {name: getattr(settings, name) for name in own if getattr(settings, name) != own[name]}
     return found | ({"image_size": image_side(settings)} if "dataset" in found else {})
@@ -251,8 +246,7 @@ def changed(settings: Settings) -> dict[str, Any]:
 def either(records: pd.DataFrame, name: str, dataset: str = "") -> pd.DataFrame:
     """The records of a part, of `dataset` alone where one is named: a run's own or, where it does not run the part, the
     published ones, if there are any."""
-    own = records[records["part"] == name]
-    found = own if len(own) else read(folder("published/night"))
+    found = records if (records["part"] == name).any() else read(folder("published/night"))
     found = found[found["part"] == name]
     return found[found["data"] == dataset] if dataset and len(found) else found
 
@@ -263,15 +257,11 @@ def judge(settings: Settings, records: pd.DataFrame) -> list[dict]:
     sizes = profiles.sizes(settings.stage, settings.profile)
     exploratory = sizes["exploratory"] or bool(changed(settings)) or settings.seed != 0
     found = claims.evaluate(records, settings.profile, exploratory=exploratory, catalogue=own)
-    path = _published_verdicts()
+    path = folder("published/night") / "results.json"
     published = json.loads(path.read_text("utf-8"))["claims"] if path.exists() else []
     known = {claim["id"]: claim for claim in published if claim["verdict"] != "not tested"}
     there = {"published": "verdict", "published_interim": "interim", "published_decidable": "decidable"}
     return [claim | {key: known.get(claim["id"], {}).get(name) for key, name in there.items()} for claim in found]
-
-
-def _published_verdicts() -> Path:
-    return folder("published/night") / "results.json"
 
 
 def _path(folder: Path, part: str, piece: str) -> Path:

@@ -1,5 +1,6 @@
 """Does β > 1 disentangle a hierarchy, and in which group: models of each β and schedule, scored group by group."""
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -45,13 +46,9 @@ SCHEDULES = {"none": {}, "balance": {"balance": True}, "top_first": {"group_kl_a
 
 def settings(sizes: dict[str, Any]) -> list[dict[str, Any]]:
     """The network, schedule and β of every model of one seed; the one group alone has no schedule."""
-    pressed = [
-        {"network": "hierarchy", "schedule": schedule, "beta": float(beta)}
-        for schedule in sizes["schedules"]
-        for beta in sizes["betas"]
-    ]
-    flat = [{"network": "one group", "schedule": None, "beta": float(beta)} for beta in sizes["flat_betas"]]
-    return pressed + flat
+    found = [("hierarchy", *pressure) for pressure in itertools.product(sizes["schedules"], sizes["betas"])]
+    found += [("one group", None, beta) for beta in sizes["flat_betas"]]
+    return [{"network": name, "schedule": schedule, "beta": float(beta)} for name, schedule, beta in found]
 
 
 def settled(run: Run) -> dict[str, Any]:
