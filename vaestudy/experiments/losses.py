@@ -70,17 +70,17 @@ def lost_by_frequency(rows: pd.DataFrame) -> pd.DataFrame:
     return means.set_index(means.index + 1)
 
 
+@torch.no_grad()
 def error_spectrum(run: Run, images: ImageSet) -> Float[np.ndarray, " frequencies"]:
     """Mean power of the error of reconstructions at each whole spatial frequency, 1 to half the side, cycles an image.
 
     A reconstruction is the mean of p(x|z) at the posterior mean; a frequency holds the ring around it.
     """
-
-    def error(x: torch.Tensor) -> list[torch.Tensor]:
-        return [_power(x - run.model.decode(run.model.encode(x)))]
-
-    (parts,) = run.by_batch(error, images, min(500, NUMBERS // 8 // images.dims))
-    return _by_ring(sum(parts) / len(images))
+    total, batch = 0.0, max(1, min(500, NUMBERS // 8 // images.dims))
+    for start in range(0, len(images), batch):
+        x = images.batch(slice(start, start + batch)).to(run.device)
+        total = total + _power(x - run.model.decode(run.model.encode(x)))
+    return _by_ring(total / len(images))
 
 
 def image_spectrum(images: ImageSet) -> Float[np.ndarray, " frequencies"]:
