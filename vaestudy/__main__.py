@@ -34,7 +34,6 @@ def _called(typed: list[str]) -> int:
 
 
 def _train(stage: str, dry_run: bool, as_json: bool, **given: Any) -> int:
-    given = {name: value for name, value in given.items() if value is not None}
     settings.resolve(stage, **given)  # refuses quickly, before torch is imported
 
     from vaestudy import experiments
@@ -136,9 +135,9 @@ def _parser() -> argparse.ArgumentParser:
         stage = stages.add_parser(name, help=title, description=title)
         stage.set_defaults(run=_train)
         for field in settings.fields(name).values():
-            help_text = f"{field.metadata['help']} (default: {field.default!r})"
+            how = {"help": f"{field.metadata['help']} (default: {field.default!r})", "default": argparse.SUPPRESS}
             spellings = dict.fromkeys([f"--{field.name}", f"--{field.name.replace('_', '-')}"])
-            stage.add_argument(*spellings, dest=field.name, type=field.type, help=help_text)
+            stage.add_argument(*spellings, dest=field.name, type=field.type, **how)
         stage.add_argument("--dry-run", action="store_true", help="say what would be trained, with its costs, and stop")
         stage.add_argument("--json", action="store_true", dest="as_json", help="the plan or the results as JSON")
     return parser

@@ -40,12 +40,11 @@ _NVAES: dict[str, dict[str, Any]] = {
         "network": _OWN_CELLS, "betas": (1.0, 16.0), "flat_betas": (), "schedules": ("top_first",), "seeds": 4,
     },
     "devices": {
-        "seeds": 8, "data": "faces_mild", "side": 32, "architecture": "laptop32_cells",
+        "seeds": 8, "data": "faces_mild", "side": 32, "architecture": "laptop32_cells", "test_images": 2_000,
         "training": Training(
             images=48_000, batch=32, learning_rate=4e-3, grad_skip_factor=10.0,
             objective=Objective(warmup=0.3, group_kl_anneal=4.0, spectral=0.01), **_LAPTOP,
         ),
-        "test_images": 2_000,
     },
 }
 _TOP_FIRST = {"grad_skip_factor": 10.0, "objective": Objective(warmup=0.3, group_kl_anneal=4.0), **_LAPTOP}
@@ -91,12 +90,12 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "parts": {"gradients": {"seeds": 10, "gradient_draws": 200, "training": Training(images=10_000)}},
         },
         "gpu": {
-            "training": Training(images=30_000_000, batch=256, compile=True, **_SETTLES),
             "plane_images": 5_000_000,
+            "training": Training(images=30_000_000, batch=256, compile=True, **_SETTLES),
         },
         "paper": {
-            "training": Training(images=100_000_000, batch=100, precision="fp32", **_KINGMA),
             "plane_images": 10_000_000,
+            "training": Training(images=100_000_000, batch=100, precision="fp32", **_KINGMA),
         },
     },
     "beta_vae": {
@@ -115,9 +114,8 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             # The scores of β > 1 have two humps, codes along the axes and across them, at any length of training: after
             # 720,000 images half of the models lie along them, after 1,600,000 six of ten (β = 8, seeds from 1000 on).
             # Many models of few images tell the humps' means apart in the least time.
-            "seeds": 48, "latent_dims": (10,), "betas": (1.0, 8.0),
+            "seeds": 48, "latent_dims": (10,), "betas": (1.0, 8.0), "grid_images": 30_000,
             "training": replace(_SWEEP, log_every=60_000, compile=True),
-            "grid_images": 30_000,
             "parts": {"sweep32": {}, "curve32": {"betas": (4.0, 32.0), "seeds": 2}, "spectra": {}},
         },
         "gpu": {
@@ -125,10 +123,9 @@ OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "training": Training(images=4_000_000, batch=256, log_every=250_000, **_SETTLES),
         },
         "paper": {
-            "width": 1200, "seeds": 10, "latent_dims": (10, 100, 200),
-            "betas": (0.1, 0.5, 1.0, 4.0, 10.0, 40.0, 100.0, 400.0),
+            "width": 1200, "seeds": 10, "latent_dims": (10, 100, 200), "classifier": "adagrad",
+            "betas": (0.1, 0.5, 1.0, 4.0, 10.0, 40.0, 100.0, 400.0), "grid_images": 1_000_000,
             "training": Training(images=25_600_000, batch=256, log_every=1_000_000, **_KINGMA),
-            "grid_images": 1_000_000, "classifier": "adagrad",
         },
     },
     "nvae": {
