@@ -13,11 +13,17 @@ import vaestudy
 
 def provenance(**more: Any) -> dict:
     """Commit, versions and machine of what runs now; the commit is None outside of a checkout or without git."""
-    commit = _git("rev-parse", "HEAD") if _git("ls-files", "__init__.py") else None
-    about = {"commit": commit, "modified": bool(_git("status", "--porcelain", "."))}
-    about |= {"vaestudy": vaestudy.__version__, "python": platform.python_version()}
-    about |= {"torch": torch.__version__, "numpy": np.__version__}
-    return about | {"cpu": _cpu_name(), "threads": torch.get_num_threads(), **more}
+    return {
+        "commit": _git("rev-parse", "HEAD") if _git("ls-files", "__init__.py") else None,
+        "modified": bool(_git("status", "--porcelain", ".")),
+        "vaestudy": vaestudy.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "cpu": _cpu_name(),
+        "threads": torch.get_num_threads(),
+        **more,
+    }
 
 
 def _git(*words: str) -> str | None:
