@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C: the state is saved, one line says how to go on, and the exit status is 143 or 130."""
 
+import json
 import signal
 import time
 
@@ -141,6 +142,31 @@ def test_trainings_side_by_side_are_saved_too(number, status, tmp_path):
         assert len(list(run.path.glob("checkpoint-*.pt"))) == 1
         with owned([run]):  # its process has let it go
             assert not run.finished
+
+
+THREADS = """
+import json, threading, time
+from vaestudy.training import memory
+from vaestudy.training.parallel import side_by_side
+
+
+def threads(seconds):  # long enough for both processes to get one
+    time.sleep(seconds)
+    return threading.active_count()
+
+
+memory.usable_cores = lambda: 2
+print(json.dumps([side_by_side(threads, [(0.5,), (0.5,)]) for _ in range(3)]))
+"""
+
+
+def test_a_process_that_works_again_is_watched_once(tmp_path):
+    """Two that watch it would send two signals, and the second one means: at once."""
+    script = tmp_path / "script.py"
+    script.write_text(THREADS)
+    said, errors = start([script], tmp_path).communicate(timeout=100)
+    first, second, third = json.loads(said)
+    assert first == second == third, errors
 
 
 def test_what_ends_a_program_is_one_line_and_a_status(capsys):

@@ -18,6 +18,7 @@ from vaestudy.stopping import Terminated, stop_requests
 from vaestudy.training import memory
 
 _WORK = Lock()  # held while a process works
+_STOP: list[Path] = []  # the file that stops it, of the latest work
 
 
 def side_by_side(function: Callable[..., Any], arguments: Iterable[tuple]) -> list:
@@ -42,7 +43,8 @@ def side_by_side(function: Callable[..., Any], arguments: Iterable[tuple]) -> li
 def _alone(function: Callable[..., Any], arguments: tuple, parent: int, stop: Path) -> Any:
     """The same in a process of its own."""
     torch.set_num_threads(1)
-    _watch(parent, stop)
+    _STOP[:] = [stop]
+    _watch(parent)
     with _WORK, suppress(Terminated, KeyboardInterrupt):
         if not stop.exists() and os.getppid() == parent:
             return function(*arguments)
@@ -50,16 +52,17 @@ def _alone(function: Callable[..., Any], arguments: tuple, parent: int, stop: Pa
 
 
 @cache
-def _watch(parent: int, stop: Path) -> None:
-    """SIGTERM to the work of this process once the file `stop` is there or `parent` is not, without which it leaves:
+def _watch(parent: int) -> None:
+    """SIGTERM, once, to the work of this process where it is to stop or `parent` is gone, without which it leaves:
     joblib's processes would outlive a parent that was killed by minutes."""
 
     def watch() -> None:
-        signalled = False
-        while os.getppid() == parent or _WORK.locked():
-            if _WORK.locked() and not signalled and (stop.exists() or os.getppid() != parent):
+        signalled = None
+        while (there := os.getppid() == parent) or _WORK.locked():
+            stop = _STOP[0]
+            if _WORK.locked() and signalled != stop and (stop.exists() or not there):
                 os.kill(os.getpid(), signal.SIGTERM)
-                signalled = True
+                signalled = stop
             time.sleep(0.2)
         os._exit(1)
 
