@@ -203,6 +203,7 @@ def test_figures_of_a_vae_render_and_describe_themselves():
     assert "A score needs two known factors or more" in shown.caption
     shown = shows(figures.gradient_spread({"A": {1: 4.0, 10: 0.4}, "B": {1: 2.0, 10: 0.2}}))
     assert shown.alt == "At L = 1 the variance is 2.000 for B and 4.000 for A."
+    assert "mathdefault" not in shown.svg  # as matplotlib would name what lies within a decade
     with pytest.raises(InputError, match="2 latents"):
         figures.manifold(VAE((1, 16, 16), latent_dim=3))
 

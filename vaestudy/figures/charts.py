@@ -56,6 +56,7 @@ def curves(
             ax.set_ylabel("")
         if ax.get_yscale() == "log":
             ax.yaxis.set_major_formatter(power)
+            ax.yaxis.set_minor_formatter("")  # of a single decade they would have names, too
         draw_levels(ax, (levels or {}).get(name, {}))
     if len(kinds) > 1:
         ends = part.sort_values(x, kind="stable").groupby(hue, sort=False)
