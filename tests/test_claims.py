@@ -280,8 +280,8 @@ def everything(rng) -> pd.DataFrame:
         own |= {"top_live": 2, "second_live": 2}
         for schedule in ("none", "balance", "top_first"):
             frames += [part("hierarchy", 10, f"elbo all_linear_r2 {groups}", schedule=schedule, **own)]
-    devices = {claim.test.b for claim in CATALOGUE if claim.group} | {setting(part="devices", without="nothing")}
-    frames += [part("devices", 8, "elbo", without=dict(device)["without"]) for device in devices]
+    devices = [setting(part="devices", without="nothing"), *(claim.test.b for claim in CATALOGUE if claim.group)]
+    frames += [part("devices", 8, "elbo", without=dict(device)["without"]) for device in dict.fromkeys(devices)]
     frame = pd.concat(frames, ignore_index=True).assign(piece=0, cpu="any", record_version=1, metric_version=1)
     frame.loc[frame["part"].eq("sweep32") & frame["beta"].eq(4), "elbo"] += 1
     return frame

@@ -109,6 +109,7 @@ def test_the_published_configurations(name):
         (lambda: NVAEConfig.preset("celeba64", shape=(3, 36, 36)), "multiple of 8"),
         (lambda: replace(SMALL, decoder_cell="wide"), "decoder_cell must be one of"),
         (lambda: replace(SMALL, groups=(1, 0)), "positive number for each scale"),
+        (lambda: replace(SMALL, groups=(), latents=()), "positive number for each scale"),
         (lambda: replace(SMALL, latents=(1, 2, 3)), "positive number for each scale"),
         (lambda: replace(SMALL, norm_activation="wn_elu", weight_norm=False), "needs weight_norm"),
         (lambda: replace(SMALL, shape=(2, 32, 32), likelihood="mixture"), "1 or 3 channels"),

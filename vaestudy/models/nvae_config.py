@@ -77,7 +77,7 @@ class NVAEConfig:
         check_choices(self, **CHOICES)
         check_bounds(self, channels="[4, inf)", block_cells="[1, inf)")
         latents = self.latents_of_scale
-        if len(latents) != len(self.groups) or min(*self.groups, *latents) < 1:
+        if not len(latents) == len(self.groups) > 0 or min(*self.groups, *latents) < 1:
             raise InputError(f"groups {self.groups} and latents {latents} need one positive number for each scale")
         if self.norm_activation == "wn_elu" and not self.weight_norm:
             raise InputError("wn_elu has no batch norm: it needs weight_norm")
