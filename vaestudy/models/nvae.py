@@ -214,7 +214,9 @@ class NVAE(nn.Module):
         state = self.postprocess(state).to(self.start.dtype)
         # bf16 would round a mean near 1 to about half a level of 8 bits. Meta tensors, without data, know no autocast.
         with torch.autocast("cpu" if state.is_meta else state.device.type, enabled=False):
-            params = F.pixel_shuffle(self.head(state), self.config.unshuffle)
+            params = self.head(state)
+        if self.config.unshuffle > 1:  # by 1 it would copy what is largest of all
+            params = F.pixel_shuffle(params, self.config.unshuffle)
         return F.pad(params, [-self.config.border] * 4)
 
     def _infer(self, features: list[Tensor], draw: bool = True) -> tuple[Tensor, list[Code]]:
