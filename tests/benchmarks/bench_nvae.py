@@ -1,13 +1,9 @@
 """NVAE's training step against its plain form, and the memory that a step keeps for its backward pass."""
 
-import ctypes.util
-import json
-import os
-import subprocess
-import sys
+import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from unittest import mock
 
@@ -19,7 +15,8 @@ from vaestudy.models import NVAE, NVAEConfig, cells, layers
 from vaestudy.training import Training, cost, memory
 from vaestudy.training.config import make_optimizer
 
-BATCH, STEPS = 16, 12  # the allocator needs about six steps to come to rest
+BATCH, STEPS = 16, 4
+WARM_UP, ROUNDS = 2, 7  # blocks of steps; the allocator needs about six steps to come to rest
 NETWORK = NVAEConfig(groups=(2, 4))  # 32x32x3, 32 channels, two scales, 2 cells per group
 FORMS = {
     "fp32": {},
@@ -27,45 +24,49 @@ FORMS = {
     "bf16, recomputing": {"bf16": True, "checkpoint": "norm_act"},
     "bf16, compiled": {"bf16": True, "compile": True},
 }
-JEMALLOC = {"MALLOC_CONF": "thp:always,dirty_decay_ms:-1,oversize_threshold:0"}  # keep what is freed, in huge pages
 
 
 def rows() -> list[dict]:
-    """Images a second of a training step, and bytes kept at the celeba64 preset, each beside the plain form's."""
-    speeds = measured()
-    library = ctypes.util.find_library("jemalloc")
-    if library and not torch.cuda.is_available():
-        environment = os.environ | JEMALLOC | {"LD_PRELOAD": library}
-        script = [sys.executable, __file__]
-        done = subprocess.run(script, env=environment, capture_output=True, text=True, check=True)
-        speeds |= {f"{name}, jemalloc": value for name, value in json.loads(done.stdout.splitlines()[-1]).items()}
+    """Images a second of a training step, and bytes kept at the celeba64 preset, each beside the plain form's.
+
+    All forms take turns in blocks of steps, so that the load of a shared machine cancels: speeds and `ratio` are
+    medians over the rounds, beside the quartiles of the ratio.
+    """
+    speeds = in_turn()
     plain = speeds.pop("plain")
-    about = {
-        "unit": "images/s",
-        "peer": "the published order of operations in NCHW, fp32 and torch's own gradients",
-        "peer_value": plain,
-    }
-    found = [
-        {"name": f"NVAE step, {name}", "value": speed, **about, "ratio": speed / plain}
-        for name, speed in speeds.items()
-    ]
+    about = {"unit": "images/s", "peer_value": statistics.median(plain)}
+    about["peer"] = "the published order of operations in NCHW, fp32 and torch's own gradients"
+    found = []
+    for name, own in speeds.items():
+        low, middle, high = statistics.quantiles([fast / slow for fast, slow in zip(own, plain, strict=True)], n=4)
+        measured = {"value": statistics.median(own), "ratio": middle, "quartiles": [low, high]}
+        found.append({"name": f"NVAE step, {name}", **about, **measured})
     return found + memory_rows()
 
 
-def measured() -> dict[str, float]:
-    """Images a second of each form, the plain one first."""
+def in_turn() -> dict[str, list[float]]:
+    """Images a second of each form in each round, the plain one first."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     memory.keep_freed()
-    with mock.patch.object(layers, "gradients_by_hand", return_value=False), public_order():
-        speeds = {"plain": images_per_second(NETWORK, device, torch.contiguous_format)}
-    for name, settings in FORMS.items():
-        speeds[name] = images_per_second(NETWORK, device, **settings)
-    return speeds
+    steps = {"plain": training_step(NETWORK, device, torch.contiguous_format)}
+    steps |= {name: training_step(NETWORK, device, **settings) for name, settings in FORMS.items()}
+    found = {name: [] for name in steps}
+    for number in range(WARM_UP + ROUNDS):
+        for name, step in steps.items():
+            with plain_form() if name == "plain" else nullcontext():
+                start = time.perf_counter()
+                for _ in range(STEPS):
+                    step()
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+            if number >= WARM_UP:
+                found[name].append(STEPS * BATCH / (time.perf_counter() - start))
+    return found
 
 
 @contextmanager
-def public_order() -> Iterator[None]:
-    """Cells that double the map do so before all else, as the published architecture has it (NVAE, fig. 3a).
+def plain_form() -> Iterator[None]:
+    """torch's own gradients, and cells that double the map do so before all else, as published (NVAE, fig. 3a).
 
     The library does it as late as it commutes: the numbers are the same.
     """
@@ -81,6 +82,7 @@ def public_order() -> Iterator[None]:
 
     late = cells.Cell.compute
     with (
+        mock.patch.object(layers, "gradients_by_hand", return_value=False),
         mock.patch.object(cells.Cell, "compute", first),
         mock.patch.object(cells.UpsampleSkip, "forward", skip),
         mock.patch.object(layers.NormActConv, "forward", layer),
@@ -88,7 +90,7 @@ def public_order() -> Iterator[None]:
         yield
 
 
-def images_per_second(
+def training_step(
     config: NVAEConfig,
     device: torch.device,
     layout: torch.memory_format = torch.channels_last,
@@ -96,24 +98,21 @@ def images_per_second(
     bf16: bool = False,
     compile: bool = False,
     checkpoint: str = "none",
-) -> float:
-    """Forward, backward and an Adamax step; the fastest of a few."""
+) -> Callable[[], None]:
+    """Forward, backward and an Adamax step."""
     model = NVAE(replace(config, checkpoint=checkpoint)).to(device=device, memory_format=layout)
     net = torch.compile(model) if compile else model
     optimizer = make_optimizer(Training(images=1, optimizer="adamax"), list(model.parameters()))
     x = (torch.randint(0, 256, (BATCH, *config.shape)) / 255).to(device=device, memory_format=layout)
-    best = float("inf")
-    for _ in range(STEPS):
-        start = time.perf_counter()
+
+    def step() -> None:
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             terms = net(x)
         (terms.nll + terms.kl.sum(0)).mean().backward()
         optimizer.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return BATCH / best
+
+    return step
 
 
 def memory_rows() -> list[dict]:
@@ -133,7 +132,3 @@ def memory_rows() -> list[dict]:
         }
         for mode, words in (("norm_act", "recomputing norms and activations"), ("cell", "recomputing cells"))
     ]
-
-
-if __name__ == "__main__":
-    print(json.dumps(measured()))
