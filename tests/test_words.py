@@ -188,9 +188,13 @@ def test_a_published_tendency_is_one_on_every_page():
     known = {"published": "supported", "published_interim": "4 of 20 seeds"}
     there = claim("2.1", "not tested", **known, published_decidable=False)
     assert words.published(there) == "supported (a tendency; interim, 4 of 20 seeds)"
+    assert words.known_with_reservations(there) == words.published(there)
     answer = figures.answer([there]).data
     assert answer["sentences"][0].endswith("not tested here; a tendency; interim, 4 of 20 seeds).")
     assert answer["change"] == ["More models may turn what is a tendency: 2.1."]
+    here = claim("2.1", "supported", **known, decidable=False, interim=None)
+    assert words.known_with_reservations(here) == "supported (a tendency)"
+    assert words.known_with_reservations(claim("2.1", "not tested")) == "not tested"
     sure = claim("2.1", "not tested", **known, published_decidable=True)
     assert "tendency" not in words.published(sure) + figures.answer([sure]).data["sentences"][0]
     assert figures.answer([sure]).data["change"][0].startswith("Other seeds and machines")

@@ -112,8 +112,7 @@ def verdict(claim: Mapping[str, Any]) -> str:
     """The verdict: exploratory where a run has changed parameters or toy sizes, interim before all seeds are there."""
     notes = ["exploratory"] if claim["exploratory"] else []
     notes += reservations(claim["verdict"], None, claim.get("interim"))
-    tested = claim["verdict"] != "not tested"
-    return f"{claim['verdict']} ({'; '.join(notes)})" if notes and tested else claim["verdict"]
+    return _noted(claim["verdict"], notes if claim["verdict"] != "not tested" else [])
 
 
 def known_verdict(claim: Mapping[str, Any]) -> str:
@@ -126,7 +125,18 @@ def published(claim: Mapping[str, Any]) -> str | None:
     if not claim.get("published"):
         return None
     notes = reservations(claim["published"], claim.get("published_decidable"), claim.get("published_interim"))
-    return f"{claim['published']} ({'; '.join(notes)})" if notes else claim["published"]
+    return _noted(claim["published"], notes)
+
+
+def known_with_reservations(claim: Mapping[str, Any]) -> str:
+    """The `known_verdict`, with its reservations."""
+    if claim["verdict"] == "not tested":
+        return published(claim) or "not tested"
+    return _noted(claim["verdict"], reservations(claim["verdict"], claim["decidable"], claim.get("interim")))
+
+
+def _noted(verdict: str, notes: list[str]) -> str:
+    return f"{verdict} ({'; '.join(notes)})" if notes else verdict
 
 
 def reservations(verdict: str, decidable: bool | None, interim: str | None) -> list[str]:

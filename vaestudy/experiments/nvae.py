@@ -21,7 +21,7 @@ from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.settings import NVAESettings
 from vaestudy.training import Job, Run, Training, distributed, fit, fit_many
 from vaestudy.training.listing import open_run
-from vaestudy.words import known_verdict, label
+from vaestudy.words import known_with_reservations, label
 
 
 class Runs(NamedTuple):
@@ -231,7 +231,7 @@ def forms(codes: Codes, nats: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndar
 
 def beside_earlier_work(claims: list[dict]) -> list[dict]:
     """A row for each earlier work on hierarchies, with our verdicts on what is nearest to it."""
-    verdicts = {claim["id"]: f"{claim['id']} {known_verdict(claim)}" for claim in claims}
+    verdicts = {claim["id"]: f"{claim['id']} {known_with_reservations(claim)}" for claim in claims}
     rows = []
     for work, done, found, near in published.HIERARCHIES:
         here = "; ".join(verdicts[name] for name in near)
