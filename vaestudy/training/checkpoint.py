@@ -20,7 +20,8 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     torch.save(state, buffer)
     with replacing(folder / f"checkpoint-{step:012d}-{_checksum(buffer.getbuffer())}.pt") as temporary:
         temporary.write_bytes(buffer.getbuffer())
-    remove(folder, keep=KEPT)
+    for path in _newest_first(folder)[KEPT:]:
+        path.unlink(missing_ok=True)
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
@@ -34,9 +35,9 @@ def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | N
     return None
 
 
-def remove(folder: Path, keep: int = 0) -> None:
-    """Take the checkpoints of a folder away, but for the newest ones that are to be kept."""
-    for path in _newest_first(folder)[keep:]:
+def remove(folder: Path) -> None:
+    """Take all checkpoints of a folder away."""
+    for path in _newest_first(folder):
         path.unlink(missing_ok=True)
 
 
