@@ -50,8 +50,8 @@ def peak(device: torch.device) -> int:
 def keep_freed() -> None:
     """Ask glibc to keep what is freed instead of giving it back to the kernel.
 
-    Without it a step takes 1.20 of the time for the sweep of the laptop, 1.54 for that of the night, and 1.22 for
-    laptop32 at batch 8 (AMD EPYC, family 26, two threads).
+    Without it a step takes 1.22 of the time for the sweep of the laptop and 1.68 for that of the night (AMD EPYC,
+    family 26, two threads).
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL("libc.so.6")

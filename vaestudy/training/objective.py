@@ -156,7 +156,7 @@ class _TotalCorrelation(torch.autograd.Function):
 
     With s the distance of sample i from image j in standard deviations, log q_ij = -s²/2 - log std_j, whose derivative
     is the weight of j in the joint density less that in the marginal one. By autograd a step of the night's objectives,
-    30 models of which 10 need it, takes 1.21 of the time (AMD EPYC, family 26, two threads).
+    30 models of which 10 need it, takes 1.09 to 1.25 of the time (AMD EPYC, family 26, two threads; four runs).
     """
 
     @staticmethod
