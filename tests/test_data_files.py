@@ -70,6 +70,8 @@ def test_held_out_images_are_of_the_official_test_split(tmp_path):
 def test_what_says_already_what_to_do_is_not_wrapped():
     with pytest.raises(InputError, match=r"^move it$"), reading("a file", "fetch it again"):
         raise InputError("move it")
+    with pytest.raises(MemoryError), reading("a file", "fetch it again"):  # no other file would help
+        raise MemoryError
 
 
 def test_held_out_images_are_drawn_from_a_test_split_in_order_of_its_classes(monkeypatch):

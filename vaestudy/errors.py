@@ -26,7 +26,7 @@ def reading(failure: str, advice: str) -> Iterator[None]:
     """Makes whatever another library raises of a file that is missing or damaged into an InputError with advice."""
     try:
         yield
-    except InputError:  # says already what to do
+    except (InputError, MemoryError):  # says already what to do; is no fault of the file
         raise
     except Exception as error:
         raise InputError(f"{failure} ({first_line(error)}): {advice}") from error
