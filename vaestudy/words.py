@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any, SupportsFloat
 
 LABELS, PARTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).values()
+# Columns of a record that tell the settings of its model apart.
+SETTINGS = (
+    *("data", "image_size", "train_size", "images", "batch_size", "samples", "network", "width"),
+    *("latent_dim", "beta", "schedule", "without"),
+)
 GROUPS = ("top", "second", "third")  # the latent groups of a hierarchy, from above, in names of columns
 # Those that no sentence would hold by chance.
 _NAMES = sorted((name for name in LABELS if "_" in name or name == "dsprites"), key=len, reverse=True)
@@ -128,11 +133,18 @@ def published(claim: Mapping[str, Any]) -> str | None:
     return _noted(claim["published"], notes)
 
 
+def known_evidence(claim: Mapping[str, Any]) -> tuple[bool, bool | None, str | None]:
+    """Whether a claim is tested here; whether its `known_verdict` is decided, and of how many seeds it is as long as
+    some are missing."""
+    if claim["verdict"] == "not tested":
+        return False, claim.get("published_decidable"), claim.get("published_interim")
+    return True, claim["decidable"], claim.get("interim")
+
+
 def known_with_reservations(claim: Mapping[str, Any]) -> str:
     """The `known_verdict`, with its reservations."""
-    if claim["verdict"] == "not tested":
-        return published(claim) or "not tested"
-    return _noted(claim["verdict"], reservations(claim["verdict"], claim["decidable"], claim.get("interim")))
+    verdict, (_, *evidence) = known_verdict(claim), known_evidence(claim)
+    return _noted(verdict, reservations(verdict, *evidence))
 
 
 def _noted(verdict: str, notes: list[str]) -> str:

@@ -11,7 +11,7 @@ model. What mathematics says is tested with the code, and what a machine measure
 - `piece, seed, cpu`: the piece of the run, which holds every setting of a part for the same seeds on one machine; the
   model's seed; the machine.
 - `record_version, metric_version`: one of each throughout.
-- The settings, `vaestudy.claims.records.SETTINGS`, empty where a model has no such thing.
+- The settings, `vaestudy.words.SETTINGS`, empty where a model has no such thing.
 - Scores: numbers under any name. A claim names those that it reads, or an expression of them.
 
 Scores that the catalogue reads, `*_rotated` being the mean score of random rotations of the same live latents, and

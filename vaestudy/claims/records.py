@@ -8,12 +8,9 @@ from jaxtyping import Float, Int
 
 from vaestudy.claims.statistics import Pieces
 from vaestudy.errors import InputError
+from vaestudy.words import SETTINGS
 
 NAMES = ("part", "piece", "seed", "cpu", "record_version", "metric_version")
-SETTINGS = (
-    *("data", "image_size", "train_size", "images", "batch_size", "samples", "network", "width"),
-    *("latent_dim", "beta", "schedule", "without"),
-)
 
 Where = tuple[tuple[str, object], ...]
 

@@ -62,7 +62,7 @@ class Part(NamedTuple):
     """An experiment on the page of a stage, named as in `vaestudy.claims`.
 
     `rows` trains and scores its models: a dict a model of plain numbers and words, its seed, its settings
-    (`vaestudy.claims.records.SETTINGS`) and its scores. `jobs` are the trainings, on images that may have no data,
+    (`vaestudy.words.SETTINGS`) and its scores. `jobs` are the trainings, on images that may have no data,
     `images` those with. `version` is another one where scores or training change, so that records are made anew.
     """
 
@@ -187,7 +187,7 @@ def folder(profile: str) -> Path:
 def sources(profile: str) -> list[Path]:
     """The files of records and verdicts that the pages of a profile are made from, but for what they train."""
     folders = dict.fromkeys([folder(profile), folder(f"published/{profile}"), folder("published/night")])
-    verdicts = folder("published/night") / "results.json"
+    verdicts = _published_verdicts()
     return [path for own in folders for path in _files(own)] + [verdicts] * verdicts.is_file()
 
 
@@ -257,11 +257,15 @@ def judge(settings: Settings, records: pd.DataFrame) -> list[dict]:
     sizes = profiles.sizes(settings.stage, settings.profile)
     exploratory = sizes["exploratory"] or bool(changed(settings)) or settings.seed != 0
     found = claims.evaluate(records, settings.profile, exploratory=exploratory, catalogue=own)
-    path = folder("published/night") / "results.json"
+    path = _published_verdicts()
     published = json.loads(path.read_text("utf-8"))["claims"] if path.exists() else []
     known = {claim["id"]: claim for claim in published if claim["verdict"] != "not tested"}
     there = {"published": "verdict", "published_interim": "interim", "published_decidable": "decidable"}
     return [claim | {key: known.get(claim["id"], {}).get(name) for key, name in there.items()} for claim in found]
+
+
+def _published_verdicts() -> Path:
+    return folder("published/night") / "results.json"
 
 
 def _path(folder: Path, part: str, piece: str) -> Path:

@@ -53,26 +53,18 @@ def answer_html(data: Mapping[str, Any], *parts: str) -> str:
 
 
 def _sentence(claim: Mapping[str, Any], verdict: str) -> str:
-    tested, decidable, interim = _known(claim)
+    tested, decidable, interim = words.known_evidence(claim)
     how = f"{words.effect(claim)}; {claim['n']} models a setting"
     how = how if tested else "by the published evidence, not tested here"
     notes = "; ".join([f"claim {claim['id']}", how, *words.reservations(verdict, decidable, interim)])
     return f"{FORMS[claim['id']][verdict]} ({notes})."
 
 
-def _known(claim: Mapping[str, Any]) -> tuple[bool, bool | None, str | None]:
-    """Whether a claim is tested here; whether its verdict here, else the published one, is decided, and of how many
-    seeds it is as long as some are missing."""
-    if claim["verdict"] == "not tested":
-        return False, claim.get("published_decidable"), claim.get("published_interim")
-    return True, claim["decidable"], claim.get("interim")
-
-
 def _change(answered: Sequence[tuple[Mapping[str, Any], str]], unanswered: Sequence[str]) -> list[str]:
     """What would change the answer."""
     groups = {"sure": [], "tendency": [], "open": [], "unanswered": list(unanswered)}
     for claim, verdict in answered:
-        tested, decidable, _ = _known(claim)
+        tested, decidable, _ = words.known_evidence(claim)
         if decidable is not None:
             kind = "open" if verdict == "undecided" else "sure" if decidable else "tendency"
             groups[kind].append(f"{claim['id']} {words.how_sure(claim)}" if kind == "open" and tested else claim["id"])

@@ -18,10 +18,7 @@ __all__ = ["HEADLINE", "RECORDED", "claims", "headline", "provenance", "records"
 HEADLINE = ("quantity", "ours", "published", "source")
 CLAIM = {"id", "claim", "source", "n", "effect", "interval", "verdict", "decidable", "unit", "exploratory", "reason"}
 # Columns of a record that say how its model was trained, by which records of one setting are told.
-RECIPE = (
-    *("part", "piece", "data", "image_size", "train_size", "images", "batch_size", "samples", "network", "width"),
-    *("latent_dim", "beta", "schedule", "without"),
-)
+RECIPE = ("part", "piece", *words.SETTINGS)
 RECORDED = ("experiment", *RECIPE[2:], "seeds", "models", "seconds", "file")  # the columns of `records`
 FOLDERS = ("run", "file")  # columns of names that stay as they are
 FORMATS = {"β": "g", "beta": "g", "seconds": ",.1f"}  # of columns that look the same in every table
