@@ -36,7 +36,8 @@ class FactorizedReduce(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, weight_norm: bool = True):
         super().__init__()
-        widths = [*[outputs // 4] * 3, outputs - 3 * (outputs // 4)]
+        quarter = outputs // 4
+        widths = [quarter, quarter, quarter, outputs - 3 * quarter]
         self.convs = nn.ModuleList(Conv(inputs, width, 1, weight_norm=weight_norm) for width in widths)
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:

@@ -115,7 +115,10 @@ class NVAE(nn.Module):
                 module.compiled = True
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Terms:
-        """Both parts of the bound at one draw of the latents; nats per image."""
+        """Both parts of the bound at one draw of the latents; nats per image.
+
+        The KL is analytic for a normal posterior; behind flows it is log q(z|x) - log p(z) at the draw.
+        """
         state, codes = self._infer(self._encoder_features(x))
         kl = torch.stack([code.kl().sum((1, 2, 3)) for code in codes])
         return Terms(-self.likelihood.log_prob(self._params(state), x), kl)
@@ -179,9 +182,11 @@ class NVAE(nn.Module):
         for _ in range(passes):
             with torch.no_grad(), norms_set(twin, "momentum", 1 / (kept + 1)):
                 twin.sample(n, temperature)
-            if all(value.isfinite().all() for value in twin._statistics().values()):
-                good, kept = twin._statistics(), kept + 1
-            twin.load_state_dict(good, strict=False)
+            found = twin._statistics()
+            if all(value.isfinite().all() for value in found.values()):
+                good, kept = found, kept + 1
+            else:
+                twin.load_state_dict(good, strict=False)
         try:
             self.load_state_dict(good, strict=False)
             yield
@@ -195,7 +200,9 @@ class NVAE(nn.Module):
         """The bottom-up tower: what each group's posterior sees of the image, top first."""
         if tuple(x.shape[1:]) != self.shape:
             raise InputError(f"this NVAE was made for images of shape {self.shape}, not {tuple(x.shape[1:])}")
-        x = F.pixel_unshuffle(2 * F.pad(x, [self.config.border] * 4) - 1, self.config.unshuffle)
+        x = 2 * F.pad(x, [self.config.border] * 4) - 1
+        if self.config.unshuffle > 1:  # by 1 it would be a copy
+            x = F.pixel_unshuffle(x, self.config.unshuffle)
         features = [self.preprocess(self.stem(_laid_out_like(x, self.head[1].weight)))]
         for cells in self.encoder:
             features.append(cells(features[-1]))
@@ -215,7 +222,7 @@ class NVAE(nn.Module):
         # bf16 would round a mean near 1 to about half a level of 8 bits. Meta tensors, without data, know no autocast.
         with torch.autocast("cpu" if state.is_meta else state.device.type, enabled=False):
             params = self.head(state)
-        if self.config.unshuffle > 1:  # by 1 it would copy what is largest of all
+        if self.config.unshuffle > 1:
             params = F.pixel_shuffle(params, self.config.unshuffle)
         return F.pad(params, [-self.config.border] * 4)
 

@@ -58,7 +58,9 @@ class VAEConfig:
 
 
 class VAE(nn.Module):
-    """x -> Terms: `latent_dim` Gaussian latents under the prior N(0, I), with both SGVB estimators (sec. 2.3).
+    """x -> Terms: one group of `latent_dim` Gaussian latents under the prior N(0, I).
+
+    Kingma & Welling (2014), sec. 2.3: both SGVB estimators, with any number L of noise samples for each image.
 
     Args:
         shape: (channels, height, width) of the images.
@@ -72,12 +74,15 @@ class VAE(nn.Module):
         self.config = config = VAEConfig(tuple(shape), **settings)
         self.shape = config.shape
         self.likelihood = make_likelihood(config.likelihood, config.mixtures, config.bits)
-        # Whether bf16 pays on a CPU that has it: for matrix products, not for transposed convolutions.
-        self.gains_from_bf16 = not NETWORKS[config.network][0]
         # A model's first weights are part of its identity, so they may not depend on what ran before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.encoder, self.decoder = networks(config, self.likelihood.parameters_per_pixel(config.shape[0]))
+
+    @property
+    def gains_from_bf16(self) -> bool:
+        """Whether bf16 pays on a CPU that has it: for matrix products, not for transposed convolutions."""
+        return not NETWORKS[self.config.network][0]
 
     def posterior(self, x: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
         """Mean and log standard deviation of q(z|x); Kingma & Welling (2014), eq. 9."""
@@ -109,7 +114,10 @@ class VAE(nn.Module):
         return [gaussian_kl(*self.posterior(x))]
 
     def log_weights(self, x: Float[Tensor, "n c h w"], samples: int) -> Float[Tensor, "n samples"]:
-        """log p(x, z) - log q(z|x) at `samples` draws of z for each image, nats; their mean is estimator A (eq. 6)."""
+        """log p(x, z) - log q(z|x) at `samples` draws of z for each image, nats (Burda et al., 2016, eq. 8).
+
+        Their mean is SGVB estimator A (eq. 6), which samples the KL as well.
+        """
         _, log_std, noise, z = self._draw(x, samples)
         log_prior_ratio = (0.5 * (noise.square() - z.square()) + log_std).sum(2)
         return (self._log_likelihood(z, x) + log_prior_ratio).T

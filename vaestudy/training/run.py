@@ -159,13 +159,19 @@ class Run:
 
         The KL of a lower group depends on what is drawn above it.
         """
-        sums = lambda x: [group.double().sum(0) for group in self.model.kl_per_latent(x)]  # noqa: E731
+
+        def sums(x: torch.Tensor) -> list[torch.Tensor]:
+            return [group.double().sum(0) for group in self.model.kl_per_latent(x)]
+
         count = len(images) if index is None else len(index)
         return [sum(parts) / count for parts in self.by_batch(sums, images, 500, index)]
 
     def bound(self, images: Any, batch: int = 500) -> dict[str, float]:
         """The ELBO and its parts over a set of images: means in nats per image, and bits per dimension."""
-        sums = lambda x: [part.double().sum() for part in self.model(x)[:2]]  # noqa: E731
+
+        def sums(x: torch.Tensor) -> list[torch.Tensor]:
+            return [part.double().sum() for part in self.model(x)[:2]]
+
         nll, kl = (float(sum(parts)) / len(images) for parts in self.by_batch(sums, images, batch))
         bits = (nll + kl) / math.log(2) / math.prod(images.shape)
         return {"elbo_nats": -nll - kl, "nll_nats": nll, "kl_nats": kl, "bits_per_dim": bits}

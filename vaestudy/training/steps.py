@@ -110,7 +110,8 @@ class ModelStep(Step):
     def __init__(self, model: nn.Module, images, training: Training, device: torch.device):
         self.model, pressed = model.train(), training.objective
         self.channels_last = any(p.ndim == 4 for p in model.parameters())
-        model.to(memory_format=torch.channels_last)  # weights of four axes alone
+        if self.channels_last:
+            model.to(memory_format=torch.channels_last)
         self.writes, self.processes = distributed.rank() == 0, distributed.world()
         self.together = self.processes > 1
         self.micro_batches = range(distributed.rank(), training.micro_batches, self.processes)

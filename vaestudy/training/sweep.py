@@ -114,6 +114,9 @@ def by_stack(
         (alike,) = np.nonzero(sizes == size)
         for members in np.split(alike, range(at_once, len(alike), at_once)):
             stack = Stack([runs[i].model for i in members]).to(runs[0].device)
-            of_each = lambda x, stack=stack: function(stack, x.expand(len(stack), *x.shape))  # noqa: E731
+
+            def of_each(x: torch.Tensor, stack: Stack = stack) -> torch.Tensor:
+                return function(stack, x.expand(len(stack), *x.shape))
+
             found |= zip(members, runs[0].by_batch(of_each, images, batch, index), strict=True)
     return [found[i] for i in range(len(runs))]
