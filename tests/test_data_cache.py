@@ -101,7 +101,7 @@ def test_half_of_the_unfinished_pair_is_no_ground_to_resume_from(tmp_path, lost)
 
 def test_what_cannot_be_read_is_refused_before_any_room_is_taken(tmp_path, monkeypatch):
     """A published set takes 12 GB: reserved for a file that is none, they would leave nobody else any room."""
-    monkeypatch.setattr(cache, "_reserved", lambda *_: pytest.fail("room was taken"))
+    monkeypatch.setattr(cache, "reserved", lambda *_: pytest.fail("room was taken"))
 
     def refuse(start):
         raise InputError("no such images")

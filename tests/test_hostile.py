@@ -158,7 +158,7 @@ CASES = {
     "folder: labels lack one": ("folder", album(**{"labels.csv": b"file,a\na.png,1\n"}), "lacks 1 images"),
     "folder: no factor": ("folder", album(**{"labels.csv": b"file,a\na.png,1\nb.png,1\n"}), "no column that could"),
 }
-reserved = cache._reserved
+reserved = cache.reserved
 
 
 def small_only(path, shape):
@@ -179,7 +179,7 @@ def test_what_cannot_be_used_is_one_clear_line_and_stays_as_it_is(case, tmp_path
     root = tmp_path / "data"
     root.mkdir()
     monkeypatch.setenv("VAESTUDY_DATA", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "_reserved", small_only)
+    monkeypatch.setattr(cache, "reserved", small_only)
     (tmp_path / "cache").mkdir()
     for path, content in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vaestudy import metrics as m
 from vaestudy.errors import InputError
-from vaestudy.metrics.votes import _mean_differences, _pairs, accuracies, adagrad, factor_vae_votes, logistic
+from vaestudy.metrics.votes import accuracies, adagrad, factor_vae_votes, logistic, mean_differences, pairs_of
 
 PAPER = (1, 2, 3, 4)  # the paper's classes leave shape out
 
@@ -87,7 +87,7 @@ def test_pairs_follow_the_table(grid):
     """Frequencies of ordered pairs: the first row uniform, the second uniform among the rows of its value."""
     column = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2])
     table = m.Table(np.arange(9.0)[:, None], np.stack([column, np.arange(9) % 2], axis=1))
-    first, second = _pairs(table, np.zeros(200, dtype=int), 1_000, np.random.default_rng(0))
+    first, second = pairs_of(table, np.zeros(200, dtype=int), 1_000, np.random.default_rng(0))
     seen = np.histogram2d(first.ravel(), second.ravel(), bins=np.arange(10))[0] / first.size
     expected = np.where(column[:, None] == column, 1 / 9 / np.bincount(column)[column], 0)
     assert (seen[expected == 0] == 0).all()
@@ -98,7 +98,7 @@ def test_mean_differences_are_those_of_a_plain_loop():
     rng = np.random.default_rng(0)
     codes = rng.normal(size=(50, 3)).astype(np.float32)
     first, second = rng.integers(50, size=(2, 7, 12))
-    means = _mean_differences(codes, first, second, np.array([1, 5, 12]))
+    means = mean_differences(codes, first, second, np.array([1, 5, 12]))
     for row, pairs in enumerate((1, 5, 12)):
         gaps = np.abs(codes[first[:, :pairs]] - codes[second[:, :pairs]])
         np.testing.assert_allclose(means[row], gaps.mean(axis=1), rtol=1e-5)

@@ -227,7 +227,7 @@ def test_an_encoder_that_adds_nothing_leaves_the_prior():
 def test_the_top_prior():
     x = images(TINY)
     standard, official = NVAE(TINY).eval(), NVAE(replace(TINY, top_prior_std=1.01)).eval()
-    raw = standard.groups[0].posterior_head(standard._encoder_features(x)[0])
+    raw = standard.groups[0].posterior_head(standard.encoder_features(x)[0])
     mean, std = 5 * torch.tanh(raw[:, :2] / 5), torch.exp(5 * torch.tanh(raw[:, 2:] / 5)) + 0.01
     for model, scale in ((standard, 1.0), (official, 1.01)):
         expected = torch.distributions.kl_divergence(
@@ -271,8 +271,8 @@ def test_importance_weights_average_to_the_likelihood(flows):
     many = x.expand(4000, -1, -1, -1)
     with torch.no_grad():
         weights = model.log_weights(many, 5)
-        state = model._generate(len(many), lambda index, state: model.groups[index].prior(state)[1].sample())
-        prior = model.likelihood.log_prob(model._params(state), many)
+        state = model.generate(len(many), lambda index, state: model.groups[index].prior(state)[1].sample())
+        prior = model.likelihood.log_prob(model.pixel_params(state), many)
 
     def log_mean(values):
         largest = values.max()
@@ -294,7 +294,7 @@ def test_the_border_is_not_scored():
     torch.manual_seed(0)
     nll = model(x).nll
     torch.manual_seed(0)
-    params = model._params(model._infer(model._encoder_features(x))[0])
+    params = model.pixel_params(model.infer(model.encoder_features(x))[0])
     assert params.shape == x.shape
     assert torch.allclose(-Bernoulli().log_prob(params, x), nll)
 
@@ -302,7 +302,7 @@ def test_the_border_is_not_scored():
 def test_means_are_finer_than_bf16():
     model = NVAE(TINY).eval()
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        params = model._params(model._infer(model._encoder_features(images(TINY)))[0])
+        params = model.pixel_params(model.infer(model.encoder_features(images(TINY)))[0])
     assert params.dtype == torch.float32
     assert (params != params.bfloat16()).float().mean() > 0.9
 

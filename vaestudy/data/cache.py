@@ -96,7 +96,7 @@ def _make(path: Path, shape: Shape, pieces: Pieces, about: dict) -> tuple[np.mem
             for piece in pieces(row):
                 if array is None:
                     remove()
-                    array = _reserved(unfinished, shape)
+                    array = reserved(unfinished, shape)
                 if piece is None:
                     unreadable.append(row)
                     piece = np.zeros((1, *shape[1:]), np.uint8)
@@ -122,7 +122,7 @@ def _make(path: Path, shape: Shape, pieces: Pieces, about: dict) -> tuple[np.mem
     return _found(path, shape)
 
 
-def _reserved(path: Path, shape: Shape) -> np.memmap:
+def reserved(path: Path, shape: Shape) -> np.memmap:
     """An array of zeros whose room on the disk is taken: a full disk shows here, not as the end of the process."""
     needed, free = np.prod(shape), shutil.disk_usage(path.parent).free
     if needed > free:

@@ -33,12 +33,12 @@ def gradient_draws(model: VAE, x: Float[Tensor, "n c h w"], draws: int) -> dict[
     `score function, baseline` first takes from each difference the mean of the other nine of a block of ten draws.
     """
     with torch.no_grad():
-        mean, log_std, noise, z = model._draw(x, draws)
+        mean, log_std, noise, z = model.draw(x, draws)
     std = log_std.exp()
     log_likelihood, slope = torch.empty(z.shape[:2], device=z.device), torch.empty_like(z)
     for rows in torch.arange(draws).split(max(1, 1024 // len(x))):
         part = z[rows].requires_grad_()
-        value = model._log_likelihood(part, x)
+        value = model.log_likelihood(part, x)
         log_likelihood[rows], slope[rows] = value.detach(), torch.autograd.grad(value.sum(), part)[0]
     # log q(z|x) at z = mean + std·noise depends on log std alone; log p(z) pulls z back to the origin.
     sampled = torch.cat([slope - z, (slope - z) * std * noise + 1], dim=2)

@@ -68,13 +68,13 @@ def higgins_curve(
     shared = np.array(check_columns("classes", range(width) if classes is None else classes, width, least=2))
     labels = rng.integers(len(shared), size=train + test)
     sizes = np.unique(pairs)
-    first, second = _pairs(tables[0], shared[labels], int(sizes[-1]), rng)
+    first, second = pairs_of(tables[0], shared[labels], int(sizes[-1]), rng)
     live = [table.live_codes for table in tables]
     widths = np.array([code.shape[1] for code in live])
     scores = np.empty((len(codes), len(sizes)))
     for width in np.unique(widths):  # codes of one width are one stack of problems to the classifier
         members = np.flatnonzero(widths == width)
-        points = np.concatenate([_mean_differences(live[i], first, second, sizes) for i in members])
+        points = np.concatenate([mean_differences(live[i], first, second, sizes) for i in members])
         accuracy = accuracies(points, labels, train, seed=seed, classifier=classifier)
         scores[members] = rearrange(accuracy, "(codes pairs) -> codes pairs", pairs=len(sizes))
     return scores[:, np.searchsorted(sizes, pairs)]
@@ -100,7 +100,7 @@ class HigginsReport(NamedTuple):
         return cls(scores, *(float(f(part)) for part in (scores, best) for f in (np.mean, np.std)))
 
 
-def _pairs(table: Table, shared: Int[np.ndarray, " points"], n: int, rng: np.random.Generator) -> tuple[Pairs, Pairs]:
+def pairs_of(table: Table, shared: Int[np.ndarray, " points"], n: int, rng: np.random.Generator) -> tuple[Pairs, Pairs]:
     """n pairs of rows a point: images that agree, within a pair, in the factor of their point."""
     first = rng.integers(len(table.codes), size=(len(shared), n))
     second = np.empty_like(first)
@@ -110,7 +110,7 @@ def _pairs(table: Table, shared: Int[np.ndarray, " points"], n: int, rng: np.ran
     return first, second
 
 
-def _mean_differences(
+def mean_differences(
     codes: Codes, first: Pairs, second: Pairs, sizes: Int[np.ndarray, " sizes"]
 ) -> Float[np.ndarray, "sizes points d"]:
     """Mean absolute difference over the first pairs of each point, for each number of pairs in `sizes`."""

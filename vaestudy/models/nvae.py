@@ -119,18 +119,18 @@ class NVAE(nn.Module):
 
         The KL is analytic for a normal posterior; behind flows it is log q(z|x) - log p(z) at the draw.
         """
-        state, codes = self._infer(self._encoder_features(x))
+        state, codes = self.infer(self.encoder_features(x))
         kl = torch.stack([code.kl().sum((1, 2, 3)) for code in codes])
-        return Terms(-self.likelihood.log_prob(self._params(state), x), kl)
+        return Terms(-self.likelihood.log_prob(self.pixel_params(state), x), kl)
 
     def kl_per_latent(self, x: Float[Tensor, "n c h w"]) -> list[Tensor]:
         """The terms that `forward` sums: nats of each latent, (n, z, h, w) for each group."""
-        return [code.kl() for code in self._infer(self._encoder_features(x))[1]]
+        return [code.kl() for code in self.infer(self.encoder_features(x))[1]]
 
     def encode(self, x: Float[Tensor, "n c h w"], draw: int = 0) -> list[Tensor]:
         """Posterior means, each given the means above it, or draws, each given those: (n, z, h, w) for each group."""
-        features = [feature.repeat_interleave(draw or 1, 0) for feature in self._encoder_features(x)]
-        return [code.z for code in self._infer(features, bool(draw))[1]]
+        features = [feature.repeat_interleave(draw or 1, 0) for feature in self.encoder_features(x)]
+        return [code.z for code in self.infer(features, bool(draw))[1]]
 
     def decode(self, latents: list[Tensor]) -> Float[Tensor, "n c h w"]:
         """The mean image in [0, 1] of latents for every group, top first."""
@@ -159,15 +159,15 @@ class NVAE(nn.Module):
                 return fixed_top[index].expand(n, -1, -1, -1)
             return self.groups[index].prior(state)[1].sample(temperature)
 
-        return self.likelihood.mean(self._params(self._generate(n, choose)))
+        return self.likelihood.mean(self.pixel_params(self.generate(n, choose)))
 
     def log_weights(self, x: Float[Tensor, "n c h w"], samples: int) -> Float[Tensor, "n samples"]:
         """log p(x, z) - log q(z|x) in nats at `samples` draws for each image (Burda et al. 2016, eq. 8)."""
-        features, weights = self._encoder_features(x), []
+        features, weights = self.encoder_features(x), []
         for _ in range(samples):
-            state, codes = self._infer(features)
+            state, codes = self.infer(features)
             ratios = torch.stack([code.log_ratio().sum((1, 2, 3)) for code in codes])
-            weights.append(self.likelihood.log_prob(self._params(state), x) - ratios.sum(0))
+            weights.append(self.likelihood.log_prob(self.pixel_params(state), x) - ratios.sum(0))
         return torch.stack(weights, dim=1)
 
     @contextmanager
@@ -196,7 +196,7 @@ class NVAE(nn.Module):
     def _statistics(self) -> dict[str, Tensor]:
         return {name: buffer.clone() for name, buffer in self.named_buffers() if ".running_" in name}
 
-    def _encoder_features(self, x: Tensor) -> list[Tensor]:
+    def encoder_features(self, x: Tensor) -> list[Tensor]:
         """The bottom-up tower: what each group's posterior sees of the image, top first."""
         if tuple(x.shape[1:]) != self.shape:
             raise InputError(f"this NVAE was made for images of shape {self.shape}, not {tuple(x.shape[1:])}")
@@ -208,7 +208,7 @@ class NVAE(nn.Module):
             features.append(cells(features[-1]))
         return [self.summary(features[-1]), *features[-2:0:-1]]
 
-    def _generate(self, n: int, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
+    def generate(self, n: int, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
         """The top-down tower: its last state, with latents that `choose` gives for (group, state)."""
         state = _laid_out_like(self.start.expand(n, -1, -1, -1), self.head[1].weight)
         for index, group in enumerate(self.groups):
@@ -216,7 +216,7 @@ class NVAE(nn.Module):
             state = group.merge(state, choose(index, state))
         return state
 
-    def _params(self, state: Tensor) -> Tensor:
+    def pixel_params(self, state: Tensor) -> Tensor:
         """The likelihood's parameters of every pixel: most of the work, which a code does not need."""
         state = self.postprocess(state).to(self.start.dtype)
         # bf16 would round a mean near 1 to about half a level of 8 bits. Meta tensors, without data, know no autocast.
@@ -226,7 +226,7 @@ class NVAE(nn.Module):
             params = F.pixel_shuffle(params, self.config.unshuffle)
         return F.pad(params, [-self.config.border] * 4)
 
-    def _infer(self, features: list[Tensor], draw: bool = True) -> tuple[Tensor, list[Code]]:
+    def infer(self, features: list[Tensor], draw: bool = True) -> tuple[Tensor, list[Code]]:
         """The last state at a draw from the posterior (or at its means), and the code of each group."""
         codes = []
 
@@ -234,7 +234,7 @@ class NVAE(nn.Module):
             codes.append(self.groups[index].infer(state, features[index], draw))
             return codes[-1].z
 
-        return self._generate(len(features[0]), choose), codes
+        return self.generate(len(features[0]), choose), codes
 
 
 def _laid_out_like(x: Tensor, other: Tensor) -> Tensor:

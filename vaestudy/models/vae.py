@@ -91,8 +91,8 @@ class VAE(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"], samples: int = 1) -> Terms:
         """SGVB estimator B (eq. 7): nll averaged over L = `samples` draws of z, and the KL in closed form."""
-        mean, log_std, _, z = self._draw(x, samples)
-        nll = -self._log_likelihood(z, x).mean(0)
+        mean, log_std, _, z = self.draw(x, samples)
+        nll = -self.log_likelihood(z, x).mean(0)
         return Terms(nll, gaussian_kl(mean, log_std).sum(1)[None], Posterior(mean, log_std, z[0]))
 
     def encode(self, x: Float[Tensor, "n c h w"], draw: int = 0) -> list[Tensor]:
@@ -118,17 +118,17 @@ class VAE(nn.Module):
 
         Their mean is SGVB estimator A (eq. 6), which samples the KL as well.
         """
-        _, log_std, noise, z = self._draw(x, samples)
+        _, log_std, noise, z = self.draw(x, samples)
         log_prior_ratio = (0.5 * (noise.square() - z.square()) + log_std).sum(2)
-        return (self._log_likelihood(z, x) + log_prior_ratio).T
+        return (self.log_likelihood(z, x) + log_prior_ratio).T
 
-    def _draw(self, x: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def draw(self, x: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mean and log standard deviation of q(z|x), and the noise and the latents of `samples` draws."""
         mean, log_std = self.posterior(x)
         noise = torch.randn(samples, *mean.shape, device=mean.device)
         return mean, log_std, noise, mean + log_std.exp() * noise
 
-    def _log_likelihood(self, z: Tensor, x: Tensor) -> Tensor:
+    def log_likelihood(self, z: Tensor, x: Tensor) -> Tensor:
         x = x if len(z) == 1 else x.repeat(len(z), 1, 1, 1)
         return self.likelihood.log_prob(self.decoder(z.flatten(0, 1)), x).unflatten(0, (len(z), -1))
 
