@@ -128,6 +128,14 @@ def test_a_night_goes_through_its_pieces_and_is_taken_up_where_it_stopped(tmp_pa
     assert evidence.run_all("night", tmp_path, said.append) == 0
 
 
+def test_a_piece_of_another_version_is_made_anew_and_counted(tmp_path, nightly, monkeypatch):
+    evidence.run_all("night", tmp_path, lambda _: None)
+    monkeypatch.setitem(evidence.PARTS, "counted", evidence.PARTS["counted"]._replace(version=2))
+    said = []
+    assert evidence.run_all("night", tmp_path, said.append) == 3
+    assert not any(line.endswith("there") for line in said)
+
+
 def test_a_profile_without_pieces_makes_none(tmp_path):
     assert evidence.run_all("laptop", tmp_path) == 0
     assert not list(tmp_path.iterdir())

@@ -152,17 +152,19 @@ def run_all(profile: str, folder: Path, say: Callable[[str], Any] = print) -> in
     It can be stopped at any moment: trainings go on where they were. The models of a piece go with its last record.
     """
     pieces = {stage: own for stage in STAGES if (own := profiles.sizes(stage, profile)["pieces"])}
-    todo = {name: sizes for stage in pieces for name, sizes in plan(stage, profile).items()}
-    own, runs, files = max(pieces.values(), default=0), folder / "runs", 0
-    count = max((math.ceil(sizes["seeds"] / own) for sizes in todo.values()), default=0)
+    todo = [(name, sizes, own) for stage, own in pieces.items() for name, sizes in plan(stage, profile).items()]
+    runs, files = folder / "runs", 0
+    count = max((math.ceil(sizes["seeds"] / own) for _, sizes, own in todo), default=0)
     for number in range(count):
-        for name, sizes in todo.items():
+        for name, sizes, own in todo:
             seeds, piece = range(sizes["seeds"])[number * own : (number + 1) * own], f"{number:02d}"
             if seeds:
-                there, began = _path(folder, name, piece).exists(), time.perf_counter()
+                path, began = _path(folder, name, piece), time.perf_counter()
+                before = path.read_bytes() if path.exists() else b""
                 rows = run_piece(PARTS[name], Context(sizes, None, runs), seeds, piece, folder)
-                files += not there
-                state = "there" if there else f"{time.perf_counter() - began:.0f} s"
+                made = path.exists() and path.read_bytes() != before
+                files += made
+                state = f"{time.perf_counter() - began:.0f} s" if made else "there"
                 say(f"piece {number + 1} of {count}, {name}: {len(rows)} records, {state}")
         shutil.rmtree(runs, ignore_errors=True)
     return files
