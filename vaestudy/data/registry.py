@@ -35,6 +35,7 @@ class DataSetInfo:
     labels: Literal["grid", "factors", "class", "attributes", "none", "labels.csv"]
     factors: Mapping[str, int] = field(default_factory=dict)  # each with its number of values, as far as known by now
     how_to_get: str = ""  # where it comes from and where its files belong
+    made_by: Literal["drawing", "download", "files"] = "files"  # what `load` itself can do to get it
     needs_data_dir: bool = False  # whether `data_dir` has no default
     known: Factors | None = None  # what `labels.csv` says of the images to train on, where `about` has found it
 
@@ -73,19 +74,19 @@ CLASSES = {"class": 10}
 DSPRITES = dict(zip(dsprites.NAMES, dsprites.SIZES, strict=True))
 ENTRIES = (
     DataSetInfo("dsprites", dsprites.dsprites, dsprites.SIDES, 64, 1, {"train": dsprites.COUNT}, "grid", DSPRITES,
-                how_to_get=f"drawn here, or read from {dsprites.ARCHIVE} in data_dir"),
+                how_to_get=f"drawn here, or read from {dsprites.ARCHIVE} in data_dir", made_by="drawing"),
     *(DataSetInfo(name, partial(faces, variation=variation), SIDES, 64, 3, COUNTS[variation], "factors", FACTORS,
-                  how_to_get="drawn here")
+                  how_to_get="drawn here", made_by="drawing")
       for name, variation in (("faces", "full"), ("faces_mild", "mild"))),
     *(DataSetInfo(name, partial(torchvision_sets.mnist, name=name), (28, 32), 28, 1,
-                  {"train": 60_000, "test": 10_000}, "class", CLASSES, torchvision_sets.ADVICE[name])
+                  {"train": 60_000, "test": 10_000}, "class", CLASSES, torchvision_sets.ADVICE[name], "download")
       for name in ("mnist", "fashion_mnist")),
     DataSetInfo("cifar10", torchvision_sets.cifar10, (32,), 32, 3, {"train": 50_000, "test": 10_000}, "class", CLASSES,
-                torchvision_sets.ADVICE["cifar10"]),
+                torchvision_sets.ADVICE["cifar10"], "download"),
     _grid("shapes3d", "3dshapes.h5", grids.SHAPES3D, "https://github.com/google-deepmind/3d-shapes"),
     *(_grid(name, f"{name}.npz", grids.MPI3D, MPI3D_HOME) for name in ("mpi3d_toy", "mpi3d_realistic", "mpi3d_real")),
     DataSetInfo("celeba", celeba.celeba, PHOTO_SIZES, 64, 3, {"train": 162_770, "valid": 19_867, "test": 19_962},
-                "attributes", dict.fromkeys(celeba.NAMES, 2), celeba.ADVICE),
+                "attributes", dict.fromkeys(celeba.NAMES, 2), celeba.ADVICE, "download"),
     DataSetInfo("celeba_hq", photos.celeba_hq, PHOTO_SIZES, 256, 3, UNKNOWN, "labels.csv",
                 how_to_get=photos.CELEBA_HQ_ADVICE),
     DataSetInfo("folder", photos.folder, PHOTO_SIZES, 64, 3, UNKNOWN, "labels.csv", needs_data_dir=True,

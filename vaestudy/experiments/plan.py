@@ -20,7 +20,6 @@ from vaestudy.training.config import autocast
 from vaestudy.training.cost import GPU, GPU_MEMORY, cost, measured, step_memory
 from vaestudy.training.trainer import device_of, kind, stacks
 
-DOWNLOADS = ("mnist", "fashion_mnist", "cifar10", "celeba")
 Trainings = tuple[dict[str, Any], dict[str, list[Job]]]  # what is known of their images, and the trainings by title
 ASSUMED_IMAGES = 10_000  # of a set whose number of images only its files know
 
@@ -141,9 +140,9 @@ def _step_bytes(alike: list[Job], device: torch.device) -> float:
 def _command(name: str, side: int, data_dir: str) -> str:
     """What draws or fetches a data set, or says where its files belong."""
     info = data.about(name)
-    if not (info.how_to_get.startswith("drawn here") or name in DOWNLOADS):
+    if info.made_by == "files":
         return info.how_to_get
-    more = ", download=True" if name in DOWNLOADS else ""
+    more = ", download=True" if info.made_by == "download" else ""
     more += f", data_dir={data_dir!r}" if data_dir else ""
     return f'python -c "from vaestudy import data; data.load({name!r}, image_size={side}{more})"'
 
