@@ -87,6 +87,12 @@ def test_a_difference_has_the_effect_interval_and_p_of_scipy():
     assert one(BestOf(setting(), "score"), frame)["interval"] == row["interval"]
 
 
+def test_a_mean_has_the_interval_of_student():
+    frame = sweep(10).query("beta == 1")
+    row = one(Positive(setting(beta=1), "mig"), frame)
+    np.testing.assert_allclose(row["interval"], stats.ttest_1samp(frame["mig"], 0).confidence_interval(0.95))
+
+
 def test_a_verdict_is_interim_until_every_planned_seed_is_there():
     some, every = (by_id(sweep(seeds)) for seeds in (10, 20))
     assert some["2.1"]["interim"] == some["2.12"]["interim"] == "10 of 20 seeds"
