@@ -240,16 +240,17 @@ def test_records_that_do_not_fit_together_are_refused_in_one_line(change, messag
     assert "\n" not in str(error.value)
 
 
-def test_t_intervals_and_chosen_bests_cover_what_they_should():
-    rng, count = np.random.default_rng(0), 60
-    cover = 0
+def test_the_interval_of_a_chosen_best_covers_what_it_should_and_is_no_wider_than_one_without_a_choice():
+    rng, count, form = np.random.default_rng(0), 60, BestOf(EVERY, "score")
+    covered, widths = 0, []
     for _ in range(count):
-        frame = pilot(rng, 10).query("beta in (1, 8, 16)")
-        form = BestOf(EVERY, "score")
-        records = Records(frame)
-        low, high = form.interval(once(records, form.units(records)))
-        cover += low <= 0.88 - 0.65 <= high
-    assert cover >= stats.binom.ppf(1e-6, count, 0.95)
+        records = Records(pilot(rng, 10).query("beta in (1, 8, 16)"))
+        models = once(records, form.units(records))
+        (low, high), best = form.interval(models), form.estimate(models)
+        covered += low <= 0.88 - 0.65 <= high
+        widths.append((high - low) / (2 * stats.t.isf(0.025, best.df[0]) * best.se[0]))
+    assert covered >= stats.binom.ppf(1e-6, count, 0.95)
+    assert np.mean(widths) == pytest.approx(1, abs=0.2)  # β = 16 is best beyond doubt
 
 
 def everything(rng) -> pd.DataFrame:

@@ -143,6 +143,20 @@ def test_nearest_neighbours_know_factors_and_their_rotation_and_nothing_of_noise
     assert (without[1:] > 0.97).all()
 
 
+def test_what_neighbours_know_is_that_of_a_plain_search():
+    rng = np.random.default_rng(0)
+    factors = rng.integers([2, 9], size=(250, 2))
+    codes = factors + rng.normal(size=factors.shape)
+    rows = np.random.default_rng(0).permutation(250)
+    learnt, unseen = rows[:200], rows[200:]
+    distances = np.linalg.norm(codes[unseen, None] - codes[learnt], axis=2)
+    guess = factors[learnt][distances.argsort(axis=1)[:, :5]].mean(axis=1)
+    truth = factors[unseen]
+    lost = ((guess - truth) ** 2).mean(axis=0) / truth.var(axis=0)
+    assert lost[0] > 1  # two values in so much noise: worse than the mean
+    assert knn_r2(codes, factors, seed=0) == pytest.approx([0, 1 - lost[1]])
+
+
 # --- bad input ------------------------------------------------------------------------------------------------------
 
 
