@@ -47,9 +47,10 @@ def test_labels_are_permuted_within_pieces_alone():
     assert down[0] == pytest.approx(np.mean(np.array(results) <= observed + 1e-9))
 
 
-def test_p2_is_the_larger_of_both_tests():
+@pytest.mark.parametrize(("n", "m"), [(8, 8), (6, 9)])
+def test_p2_is_the_larger_of_both_tests(n, m):
     rng = np.random.default_rng(0)
-    a, b = rng.normal(1, 3, (200, 8)), rng.normal(0, 1, (200, 8))
+    a, b = rng.normal(1, 3, (200, n)), rng.normal(0, 1, (200, m))
     up, down = statistics.two_setting_p(a, b)
     for ours, side, tail in ((up, "greater", 0), (down, "less", 1)):
         t_test = stats.ttest_ind(a, b, axis=1, equal_var=False, alternative=side).pvalue
@@ -102,12 +103,3 @@ def test_the_smallest_visible_difference_is_seen_in_80_of_100_runs():
     a, b = rng.normal(shift, 1, (4_000, models)), rng.normal(0, 1, (4_000, models))
     found = np.mean(statistics.two_setting_p(a, b, draws=9_999)[0] <= level)
     assert abs(found - 0.8) < 0.05
-
-
-def test_welch_is_that_of_scipy():
-    rng = np.random.default_rng(5)
-    a, b = rng.normal(1, 2, (1, 8)), rng.normal(0, 1, (1, 12))
-    theirs = stats.ttest_ind(a[0], b[0], equal_var=False)
-    effect, se, df = statistics.welch(a, b)
-    assert (effect / se)[0] == pytest.approx(theirs.statistic)
-    assert df[0] == pytest.approx(theirs.df)

@@ -1,4 +1,3 @@
-import copy
 import math
 
 import numpy as np
@@ -128,20 +127,20 @@ def damaged(path: tuple, value) -> dict:
 @pytest.mark.parametrize(
     ("report", "message"),
     [
-        (damaged(("profile",), "night"), "the report is of profile night and the published one of laptop"),
-        (damaged(("version",), "3"), "the report is of version 3"),
+        (damaged(("profile",), "night"), "profile night .* laptop"),
+        (damaged(("version",), "3"), "version 3"),
         (damaged(("claims",), KeyError), "'claims' is missing"),
-        (damaged(("claims", 0, "verdict"), "true"), "entry 0 of 'claims' has no readable 'verdict'"),
-        (damaged(("claims", 0, "verdict"), ["supported"]), "no readable 'verdict'"),
-        (damaged(("claims", 2), "supported"), "entry 2 of 'claims' has no readable 'id'"),
-        (damaged(("claims", 1, "id"), "9.0"), "'claims' names one entry twice"),
-        (damaged(("headline", 0, "mean"), math.nan), "entry 0 of 'headline' has no readable 'mean'"),
-        (damaged(("headline", 0, "std"), None), "entry 0 of 'headline' has no readable 'std'"),
-        (damaged(("headline", 1, "n"), 0), "no readable 'n'"),
-        (damaged(("headline", 1), KeyError), "half made: it has nothing on score"),
-        (damaged(("claims", 3), KeyError), r"half made: it has nothing on 9\.3"),
-        (damaged(("claims", 3, "verdict"), "not tested"), r"half made: it has nothing on 9\.3"),
-        (damaged(("checksums", "faces"), KeyError), "half made: it has nothing on faces"),
+        (damaged(("claims", 0, "verdict"), "true"), "entry 0 of 'claims' .* 'verdict'"),
+        (damaged(("claims", 0, "verdict"), ["supported"]), "'verdict'"),
+        (damaged(("claims", 2), "supported"), "entry 2 of 'claims' .* 'id'"),
+        (damaged(("claims", 1, "id"), "9.0"), "'claims' .* twice"),
+        (damaged(("headline", 0, "mean"), math.nan), "entry 0 of 'headline' .* 'mean'"),
+        (damaged(("headline", 0, "std"), None), "'std'"),
+        (damaged(("headline", 1, "n"), 0), "'n'"),
+        (damaged(("headline", 1), KeyError), "half made.* score"),
+        (damaged(("claims", 3), KeyError), r"half made.* 9\.3"),
+        (damaged(("claims", 3, "verdict"), "not tested"), r"half made.* 9\.3"),
+        (damaged(("checksums", "faces"), KeyError), "half made.* faces"),
         ({}, "damaged or no results.json"),
     ],
 )
@@ -152,7 +151,5 @@ def test_a_damaged_or_other_report_is_refused_in_one_line(report, message):
 
 
 def test_a_damaged_published_report_is_named():
-    published = copy.deepcopy(results())
-    del published["headline"]
     with pytest.raises(InputError, match="the published report is damaged"):
-        verify(results(), published)
+        verify(results(), damaged(("headline",), KeyError))

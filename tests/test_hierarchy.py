@@ -98,7 +98,7 @@ def test_one_live_latent_is_scored_against_nothing(truth, factors):
     assert row["mig_draws"] == pytest.approx(np.log(20) / np.log(32) / 5, abs=0.02)
 
 
-def test_a_code_of_x_and_y_stands_beside_what_x_and_y_get(truth, noise, factors):
+def test_a_code_of_x_and_y_stands_beside_what_x_and_y_get(truth, factors):
     row = scored(truth[:, [X, Y]], factors)
     assert knows(row) == {"x", "y"}
     # x and y are told from each other and from the rest; of the two that are left one is guessed.
@@ -162,21 +162,21 @@ def toy(dsprites_dir, tmp_path_factory):
     return root, found
 
 
-def test_the_experiment_is_made_on_faces_and_with_own_cells_too(toy, tmp_path):
-    night, jobs = evidence.plan("nvae", "night"), {}
-    for name in hierarchy.VARIANTS:
-        context = evidence.Context(night[name], None, tmp_path, (0,))
-        side = 3 if name == "hierarchy_faces" else 1
-        jobs[name] = evidence.PARTS[name].jobs(
-            context, ImageSet.from_array(torch.zeros(4, side, 32, 32, dtype=torch.uint8))
-        )
-        assert context.source == ({3: "faces_mild", 1: "dsprites"}[side], 32)
-    for name, models in jobs.items():
-        assert {job.model.config.group_shapes[0] for job in models} == {(8, 1, 1)}
-        assert {job.model.config.decoder_cell == "depthwise" for job in models} == {name == "hierarchy_cells"}
-        assert {1.0, 16.0} == {job.training.objective.beta for job in models}
-    own = pd.concat(toy[1].values())
-    found = hierarchy.variants(own)
+@pytest.mark.parametrize(
+    ("name", "dataset", "channels"), [("hierarchy_faces", "faces_mild", 3), ("hierarchy_cells", "dsprites", 1)]
+)
+def test_the_experiment_is_made_on_faces_and_with_own_cells_too(name, dataset, channels, tmp_path):
+    context = evidence.Context(evidence.plan("nvae", "night")[name], None, tmp_path, (0,))
+    assert context.source == (dataset, 32)
+    images = ImageSet.from_array(torch.zeros(4, channels, 32, 32, dtype=torch.uint8))
+    jobs = evidence.PARTS[name].jobs(context, images)
+    assert {job.model.config.group_shapes[0] for job in jobs} == {(8, 1, 1)}
+    assert {job.model.config.decoder_cell == "depthwise" for job in jobs} == {name == "hierarchy_cells"}
+    assert {job.training.objective.beta for job in jobs} == {1.0, 16.0}
+
+
+def test_the_records_of_each_variant_are_found(toy):
+    found = hierarchy.variants(pd.concat(toy[1].values()))
     assert list(found) == list(hierarchy.VARIANTS.values())
     assert {len(hierarchy.groups_of(of)) for of in found.values()} == {2 * 4}
     assert {"top_alone_azimuth", "top_r2_glasses"} <= set(found["on rendered faces"])

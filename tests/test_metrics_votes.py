@@ -31,8 +31,7 @@ def test_true_factors_with_few_pairs_stay_below_one(grid, truth):
     assert m.higgins_score(truth, grid, seed=0) >= 0.9995
 
 
-@pytest.mark.parametrize(("classes", "chance"), [(None, 0.2), (PAPER, 0.25)])
-@pytest.mark.parametrize("classifier", ["logistic", "adagrad"])
+@pytest.mark.parametrize(("classes", "chance", "classifier"), [(None, 0.2, "logistic"), (PAPER, 0.25, "adagrad")])
 def test_noise_scores_one_over_the_number_of_classes(grid, classes, chance, classifier):
     codes = m.noise_codes(len(grid), 10, seed=0)
     score = m.higgins_score(codes, grid, seed=1, classes=classes, classifier=classifier)
@@ -235,16 +234,20 @@ def test_tables_without_pairs_are_refused(metric):
 
 
 @pytest.mark.parametrize(
-    ("metric", "wrong"),
+    ("metric", "wrong", "word"),
     [
-        *((m.higgins_score, wrong) for wrong in ({"pairs": 0}, {"train": 0}, {"test": 0}, {"train": 3, "test": 100})),
-        *((m.higgins_score, {"classes": classes}) for classes in ([1], [1, 9], [1, 1])),
-        *((m.factor_vae_score, wrong) for wrong in ({"images": 1}, {"train": 0}, {"test": 0})),
+        *((m.higgins_score, {name: 0}, "pairs, train and test") for name in ("pairs", "train", "test")),
+        (m.higgins_score, {"train": 3, "test": 100}, "larger train"),
+        *((m.higgins_score, {"classes": classes}, "classes") for classes in ([1], [1, 9], [1, 1])),
+        *((m.factor_vae_score, {name: least}, "images") for name, least in (("images", 1), ("train", 0), ("test", 0))),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(metric, wrong):
+def test_settings_that_make_no_sense_are_refused(metric, wrong, word):
     factors = full_grid((3, 4, 5))
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=word):
         metric(m.factor_codes(factors), factors, seed=0, **wrong)
-    with pytest.raises(InputError, match="classifier must be one of logistic, adagrad"):
+
+
+def test_another_classifier_is_refused():
+    with pytest.raises(InputError, match="logistic, adagrad"):
         inspect.unwrap(accuracies)(*toy_problem(1), 400, seed=0, classifier="forest")

@@ -59,15 +59,16 @@ CHANGES = {
     "combinations": {},
 }
 CLAIMS = {
-    "gradients": "1.1",
-    "samples": "1.2",
-    "overfitting": "1.3",
-    "latents": "1.4",
-    "codes": "1.5",
-    "sizes": "2.9",
-    "faces": "2.8",
-    "dropping": "2.13",
-    "spectra": "2.14",
+    "gradients": ["1.1"],
+    "samples": ["1.2"],
+    "overfitting": ["1.3"],
+    "latents": ["1.4"],
+    "codes": ["1.5"],
+    "sweep32": ["2.1", "2.2", "2.3", "2.4", "2.6", "2.7", "2.10", "2.12"],
+    "sizes": ["2.9"],
+    "faces": ["2.8"],
+    "dropping": ["2.13"],
+    "spectra": ["2.14"],
 }
 
 
@@ -105,19 +106,12 @@ def test_a_part_gives_what_its_claims_read(name, frames):
     assert set(frame["seed"]) == {0, 1, 2}
     assert frame["part"].eq(name).all()
     found = {claim["id"]: claim for claim in claims.evaluate(frame, "test")}
-    if name in CLAIMS:
-        reason = found[CLAIMS[name]]["reason"] or ""
-        assert "cannot give" not in reason
-        assert "no model has" not in reason
-        assert "have no" not in reason
-
-
-def test_the_sweep_has_all_that_its_claims_read(frames):
-    found = {claim["id"]: claim for claim in claims.evaluate(frames("sweep32"), "test")}
-    for number in ("2.1", "2.2", "2.3", "2.4", "2.6", "2.7", "2.10", "2.12"):
+    for number in CLAIMS.get(name, ()):
         reason = found[number]["reason"] or ""
-        assert "cannot give" not in reason, number
-        assert "have no" not in reason, number
+        assert not any(lack in reason for lack in ("cannot give", "no model has", "have no")), (number, reason)
+
+
+def test_the_sweep_has_the_scores_that_its_page_shows(frames):
     frame = frames("sweep32")
     for name in ("factor_vae", "higgins_5_draws", "mig_draws", "higgins_5_rotated", "r2_x", "live", "elbo", "nats"):
         assert np.isfinite(frame[name]).all(), name
