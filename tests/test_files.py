@@ -29,8 +29,9 @@ def download(folder):
     fetch(["http://127.0.0.1:9/file"], "0" * 32, folder / "file")
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-@pytest.mark.parametrize("work", [train, draw, download])
+@pytest.mark.parametrize(
+    ("work", "number"), [(train, errno.ENOSYS), (draw, errno.ENOLCK), (download, errno.EOPNOTSUPP)]
+)
 def test_a_file_system_without_locks_is_one_line_before_any_work(work, number, tmp_path, monkeypatch):
     def flock(*_):
         raise OSError(number, "no")
@@ -40,9 +41,7 @@ def test_a_file_system_without_locks_is_one_line_before_any_work(work, number, t
         work(tmp_path)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
-    assert not [
-        path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock" and path.name != ".lock"
-    ]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.endswith(".lock")]
 
 
 def test_the_second_waits_and_says_for_whom(tmp_path, capsys):

@@ -192,9 +192,9 @@ def test_what_ends_a_program_is_one_line_and_a_status(capsys):
 
 
 def test_sigterm_ends_the_command_line_in_one_line_before_any_training_too():
-    waits = "import time; from vaestudy import __main__ as m\n"
-    waits += "m._study = lambda **_: (print('here', flush=True), time.sleep(60)) and 0\n"
-    child = start(["-c", waits + "import sys; sys.exit(m.main(['study', '--profile', 'smoke']))"])
+    waits = "import sys, time; from vaestudy.__main__ import main; from vaestudy.report import site\n"
+    waits += "site.study = lambda *_, **__: (print('here', flush=True), time.sleep(60))\n"
+    child = start(["-c", waits + "sys.exit(main(['study', '--profile', 'smoke']))"])
     assert child.stdout.readline() == "here\n"
     child.send_signal(signal.SIGTERM)
     assert child.communicate(timeout=100)[1] == f"vaestudy: {stopping.GOES_ON}\n"
