@@ -1,4 +1,4 @@
-"""Locks: one owner at a time, and none where a file system has no locks."""
+"""Files whole or not at all; locks with one owner at a time, and none where a file system has no locks."""
 
 import errno
 import fcntl
@@ -11,7 +11,7 @@ from vaestudy import data, training
 from vaestudy.data import ImageSet
 from vaestudy.data.fetch import fetch
 from vaestudy.errors import InputError
-from vaestudy.files import locked
+from vaestudy.files import locked, replacing
 from vaestudy.models import VAE
 
 IMAGES = ImageSet("dark", (1, 8, 8), torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
@@ -62,3 +62,16 @@ def test_the_second_waits_and_says_for_whom(tmp_path, capsys):
     thread.join()
     assert order == ["first", "second"]
     assert capsys.readouterr().out == "waiting for the process that is first\n"
+
+
+def test_replacing_is_all_or_nothing(tmp_path):
+    target = tmp_path / "note"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), replacing(target) as file:  # noqa: PT012
+        file.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    with replacing(target) as file:
+        file.write_text("new")
+    assert target.read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["note"]
