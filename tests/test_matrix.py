@@ -75,7 +75,7 @@ def given(name, where, tmp_path):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize(("name", "side"), [("folder", 32), ("celeba_hq", 32), ("cifar10", 32), ("mnist", 28)])
+@pytest.mark.parametrize(("name", "side"), [("folder", 32), ("mnist", 28)])
 def test_images_of_any_side_come_in_that_of_the_profile(name, side, stage, where):
     """A set that is smaller keeps its own side in stage 1 and 2; NVAE wants a power of two."""
     chosen = settings.resolve(stage, profile="laptop", dataset=name, data_dir=str(where[name]))
@@ -162,8 +162,10 @@ def test_labels_that_cannot_be_scored_are_said_before_any_image_is_read(tmp_path
         run("beta_vae", **given("folder", {"folder": rare(tmp_path / "rare", 200)}, tmp_path))
 
 
-@pytest.mark.parametrize(("images", "says"), [(200, "not scored: size"), (80, "scores of codes need 100")])
-@pytest.mark.parametrize("stage", ["vae", "nvae"])
+@pytest.mark.parametrize(
+    ("stage", "images", "says"),
+    [("vae", 200, "not scored: size"), ("vae", 80, "codes need 100"), ("nvae", 80, "codes need 100")],
+)
 def test_a_page_without_scores_says_why(stage, images, says, tmp_path, monkeypatch, caplog):
     shrink(monkeypatch, stage)
     run(stage, **given("folder", {"folder": rare(tmp_path / "rare", images)}, tmp_path))
