@@ -1,5 +1,6 @@
 """Small data sets in the layouts that people have them in, and the files that they are made of."""
 
+import gzip
 import hashlib
 import pickle
 import struct
@@ -49,15 +50,23 @@ def folder(root, count=300, labels=(), side=24):
     return root
 
 
-def idx(root, kind, train=300, test=120):
-    """MNIST's or Fashion-MNIST's four files; the class is the place of a blob and its size."""
+def digits(count):
+    """Pixels (count, 28, 28) and classes, made of the place of a blob and its size."""
+    pixels, factors = drawn(count, 28, 1, seed=count)
+    return pixels[..., 0], (factors[:, 0] + 5 * (factors[:, 1] > 0)).astype(np.uint8)
+
+
+def idx(root, kind, train=300, test=120, pack=False):
+    """MNIST's or Fashion-MNIST's four files, as .gz if they are to be packed."""
     raw = root / kind / "raw"
     raw.mkdir(parents=True)
     for part, count in (("train", train), ("t10k", test)):
-        pixels, factors = drawn(count, 28, 1, seed=count)
-        classes = (factors[:, 0] + 5 * (factors[:, 1] > 0)).astype(np.uint8)
-        for name, array in (("images-idx3", pixels[..., 0]), ("labels-idx1", classes)):
-            (raw / f"{part}-{name}-ubyte").write_bytes(idx_file(array))
+        for name, array in zip(("images-idx3", "labels-idx1"), digits(count), strict=True):
+            path, content = raw / f"{part}-{name}-ubyte", idx_file(array)
+            if pack:
+                path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(content, mtime=0))
+            else:
+                path.write_bytes(content)
     return root
 
 

@@ -1,4 +1,4 @@
-import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ BOTH = pytest.mark.parametrize("name", WRITERS)
 
 
 @BOTH
-@pytest.mark.parametrize("side", [64, 32, 8])
+@pytest.mark.parametrize("side", [64, 8])
 def test_images_come_in_order_at_the_side_asked_for(tmp_path, pixels, name, side):
     file, write = WRITERS[name]
     write(tmp_path / file, pixels)
@@ -82,7 +82,7 @@ def test_files_that_are_missing_damaged_or_others_are_one_line(tmp_path, pixels,
     whole = (tmp_path / file).read_bytes()
     for damage in (b"<html>quota exceeded</html>", b"", whole[: len(whole) // 2]):
         (tmp_path / file).write_bytes(damage)
-        with pytest.raises(InputError, match=rf"{file} is damaged .*fetch|{file} is damaged .*put {file}") as caught:
+        with pytest.raises(InputError, match=rf"{file} is damaged .*put {file}") as caught:
             data.load(name, data_dir=tmp_path)
         assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("*.npy"))
@@ -95,8 +95,14 @@ def test_labels_in_another_order_are_refused(tmp_path, pixels):
         data.load("shapes3d", data_dir=tmp_path)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("h5py") is not None, reason="h5py is installed")
-def test_hdf5_files_need_h5py(tmp_path):
+def test_columns_before_rows_are_refused(tmp_path, pixels):
+    write_npz(tmp_path / "mpi3d_toy.npz", np.asfortranarray(pixels))
+    with pytest.raises(InputError, match="another order of the axes"):
+        data.load("mpi3d_toy", data_dir=tmp_path)
+
+
+def test_hdf5_files_need_h5py(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)  # which then cannot be imported
     (tmp_path / "3dshapes.h5").write_bytes(b"\x89HDF")
     with pytest.raises(InputError, match=r"pip install 'vaestudy\[hdf5\]'"):
         data.load("shapes3d", data_dir=tmp_path)

@@ -37,7 +37,6 @@ def test_continuous_values_are_binned_evenly_and_the_note_says_so(tmp_path):
     values = factors.values(slice(None))[:, 0]
     assert factors.sizes == (10,)
     assert np.bincount(values).tolist() == [4] * 10
-    assert (np.diff(angle[np.argsort(angle)]) > 0).all()
     assert (np.diff(values[np.argsort(angle)]) >= 0).all()
     assert len(note["binned"]["angle"]) == 11
 
@@ -66,26 +65,20 @@ def test_rows_find_their_images_in_any_order_and_spelling(tmp_path, caplog):
     ("text", "says"),
     [
         ("file,a\n00.png,1\n", "lacks 1 images, such as 01.png"),
-        ("file,a\n00.png,1\n01.png,\n", "has no a in line 3"),
+        ("file,a\n00.png,1\n01.png,NA\n", "has no a in line 3"),
         ("file,a\n00.png,1\n01.png,inf\n", "has no a in line 3"),
         ("file,a\n00.png,1\n00.png,2\n01.png,1\n", "lists 00.png twice"),
         ("00.png\n01.png\n", "a first line of names"),
         ("file,a\n00.png,1,2\n01.png,1,2\n", "a first line of names"),
-        ("", "cannot read"),
+        ("PK\xff\xfe", "save it as a UTF-8 table"),
         ("file,a\n00.png,5\n01.png,5\n", "no column that could be a factor"),
     ],
 )
 def test_labels_that_do_not_fit_are_one_clear_line(tmp_path, text, says):
-    (tmp_path / "labels.csv").write_text(text)
+    (tmp_path / "labels.csv").write_text(text, "latin-1")
     with pytest.raises(InputError, match=says) as caught:
         read_labels(tmp_path, NAMES[:2])
     assert "\n" not in str(caught.value)
-
-
-def test_a_binary_file_is_no_table(tmp_path):
-    (tmp_path / "labels.csv").write_bytes(b"PK\x03\x04\xff\xfe\x00")
-    with pytest.raises(InputError, match="save it as a UTF-8 table"):
-        read_labels(tmp_path, NAMES)
 
 
 def test_a_folder_is_loaded_with_its_labels_in_every_split(tmp_path):
@@ -120,19 +113,13 @@ def test_tables_are_read_as_spreadsheets_write_them(tmp_path):
     assert list(read_labels(tmp_path, NAMES)[1]["binned"]) == ["height"]
 
 
-def test_gaps_in_numbers_are_named(tmp_path):
-    write(tmp_path, {"size": ["NA" if k == 5 else k % 3 for k in range(40)]})
-    with pytest.raises(InputError, match="has no size in line 7"):
-        read_labels(tmp_path, NAMES)
-
-
-def test_numbers_too_close_for_floats_are_no_factor(tmp_path, caplog):
+def test_numbers_too_close_for_floats_are_no_factor(tmp_path):
     many = [f"{number}.png" for number in range(120)]
     write(tmp_path, {"id": [2**63 + k for k in range(120)], "side": [0, 1] * 60}, many)
     assert read_labels(tmp_path, many)[0].names == ("side",)
 
 
-def test_a_long_name_is_shown_without_its_middle(tmp_path, caplog):
+def test_a_long_name_is_shown_without_its_middle(tmp_path):
     """A name stands below axes; the same name of two factors would tell nobody which is which."""
     long = "temperature of the sensor at the front on the {} side of the camera"
     write(tmp_path, {long.format("left"): [k % 3 for k in range(40)], "明るさ 🙂": [k % 2 for k in range(40)]})

@@ -38,10 +38,11 @@ def locked(python):
     return {name: str(entry.specifier).removeprefix("==") for name, entry in zip(names, chosen, strict=True)}
 
 
-@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
-@pytest.mark.parametrize("wanted", DIRECT, ids=lambda wanted: wanted.name)
-def test_the_lock_fits_every_dependency(wanted, python):
-    assert wanted.specifier.contains(locked(python)[canonicalize_name(wanted.name)])
+def test_the_lock_fits_every_dependency_under_every_python():
+    for python in ("3.11", "3.12", "3.13", "3.14"):
+        versions = locked(python)
+        for wanted in DIRECT:
+            assert wanted.specifier.contains(versions[canonicalize_name(wanted.name)]), (python, wanted.name)
 
 
 def test_the_lock_is_exact_and_names_no_index():

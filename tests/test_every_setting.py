@@ -133,25 +133,29 @@ def test_every_number_has_its_bounds():
             assert parameter.type is str or all(map(math.isfinite, bounds))
 
 
+@pytest.fixture
+def digits(sets, tmp_path):
+    """The settings of MNIST's digits."""
+    return {"profile": "smoke", "dataset": "mnist", "data_dir": str(sets["mnist"]), "runs_dir": str(tmp_path / "runs")}
+
+
 @pytest.mark.parametrize("stage", settings.STAGES)
-def test_what_the_free_memory_cannot_hold_is_said_before_any_work(stage, sets, tmp_path, monkeypatch):
-    given = {"profile": "smoke", "dataset": "mnist", "data_dir": str(sets["mnist"]), "runs_dir": str(tmp_path / "runs")}
+def test_what_the_free_memory_cannot_hold_is_said_before_any_work(stage, digits, tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda device: 50_000)
     for work in (by_command, by_notebook):
         with pytest.raises(InputError, match=r"would take about 0\.\d+ GB of memory, and 0\.0 GB are free"):
-            work(stage, given)
+            work(stage, digits)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_part_of_the_evidence_that_does_not_fit_is_said_before_any_work(sets, tmp_path, monkeypatch):
+def test_a_part_of_the_evidence_that_does_not_fit_is_said_before_any_work(digits, tmp_path, monkeypatch):
     """The page's own models fit into 5 MB; those of a part are wider."""
-    given = {"profile": "smoke", "dataset": "mnist", "data_dir": str(sets["mnist"]), "runs_dir": str(tmp_path / "runs")}
     monkeypatch.setattr(memory, "free_bytes", lambda device: 5_000_000)
-    chosen = experiments.prepare("vae", **given)
+    chosen = experiments.prepare("vae", **digits)
     plan.check_memory(chosen, experiments.STAGES["vae"])
     wide = {"seeds": 2, "width": 500, "gradient_draws": 20, "training": training.Training(images=32, batch=16)}
     changed = profiles.OVERRIDES["vae"]["smoke"] | {"parts": {"gradients": wide}}
     monkeypatch.setitem(profiles.OVERRIDES["vae"], "smoke", changed)
     with pytest.raises(InputError, match=r"0\.0 GB of memory, and 0\.0 GB are free"):
-        by_command("vae", given)
+        by_command("vae", digits)
     assert not (tmp_path / "runs").exists()

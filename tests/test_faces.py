@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from vaestudy import data
-from vaestudy.data.faces import portrait, render, sampled
+from vaestudy.data.faces import render, sampled
 from vaestudy.data.faces.rays import Rays
 from vaestudy.data.faces.render import COUNTS, FACTORS, NAMES, SIZES, VARIATIONS
 from vaestudy.errors import InputError
@@ -81,12 +81,12 @@ def test_mild_faces_seldom_wear_glasses_and_are_otherwise_the_same():
 
 
 @BOTH
-@pytest.mark.parametrize("name", NAMES)
-def test_every_step_of_every_factor_can_be_seen(name, variation):
-    pictures = render(series(name), 32, variation)
-    changed = (difference(pictures[1:], pictures[:-1]) > 12).sum((1, 2))
-    # Irises and thin brows cover few pixels at this size, everything else more.
-    assert (changed >= (1 if name in ("eye_colour", "brows") else 4)).all(), changed
+def test_every_step_of_every_factor_can_be_seen(variation):
+    for name in NAMES:
+        pictures = render(series(name), 32, variation)
+        changed = (difference(pictures[1:], pictures[:-1]) > 12).sum((1, 2))
+        # Irises and thin brows cover few pixels at this size, everything else more.
+        assert (changed >= (1 if name in ("eye_colour", "brows") else 4)).all(), (name, changed)
 
 
 @BOTH
@@ -163,7 +163,7 @@ def test_hair_covers_the_crown_and_has_its_colour_only_where_it_is():
 
 
 @BOTH
-@pytest.mark.parametrize("size", [16, 32, 33, 64, 128])
+@pytest.mark.parametrize("size", [16, 33, 128])
 def test_a_picture_is_nearly_the_pooled_picture_of_twice_the_size(size, variation):
     index = np.arange(12)
     values = sampled(index)
@@ -180,10 +180,6 @@ def test_layers_are_cut_to_windows_that_nothing_reaches_beyond(variation, monkey
     cut = render(values, 32, variation, identity=index)
     monkeypatch.setattr(Rays, "window", lambda self, across, along: (self, (..., slice(None), slice(None))))
     assert torch.equal(render(values, 32, variation, identity=index), cut)
-
-
-def test_256_pixels():
-    assert render(row(), 256).shape == (1, 3, 256, 256)
 
 
 def test_what_cannot_be_drawn_is_refused():
@@ -229,7 +225,3 @@ def test_splits_and_variations_are_different_sets_of_the_same_kind(tmp_path, few
     assert torch.equal(data.load("faces", image_size=16, data_dir=tmp_path).storage[:30], sets[0].storage)
     train, test = data.train_and_test("faces_mild", 3, image_size=16, data_dir=tmp_path)
     assert (train.name, len(train), len(test)) == ("faces_mild", 30, 3)
-
-
-def test_the_renderer_knows_no_factors():
-    assert not set(vars(portrait)) & {"FACTORS", "sampled", "np"}

@@ -1,4 +1,4 @@
-"""Locks: one owner at a time, and none where a file system has no locks."""
+"""Files whole or not at all; locks with one owner at a time, and none where a file system has no locks."""
 
 import errno
 import fcntl
@@ -11,7 +11,7 @@ from vaestudy import data, training
 from vaestudy.data import ImageSet
 from vaestudy.data.fetch import fetch
 from vaestudy.errors import InputError
-from vaestudy.files import locked
+from vaestudy.files import locked, replacing
 from vaestudy.models import VAE
 
 IMAGES = ImageSet("dark", (1, 8, 8), torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
@@ -29,8 +29,9 @@ def download(folder):
     fetch(["http://127.0.0.1:9/file"], "0" * 32, folder / "file")
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-@pytest.mark.parametrize("work", [train, draw, download])
+@pytest.mark.parametrize(
+    ("work", "number"), [(train, errno.ENOSYS), (draw, errno.ENOLCK), (download, errno.EOPNOTSUPP)]
+)
 def test_a_file_system_without_locks_is_one_line_before_any_work(work, number, tmp_path, monkeypatch):
     def flock(*_):
         raise OSError(number, "no")
@@ -40,9 +41,7 @@ def test_a_file_system_without_locks_is_one_line_before_any_work(work, number, t
         work(tmp_path)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
-    assert not [
-        path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock" and path.name != ".lock"
-    ]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.endswith(".lock")]
 
 
 def test_the_second_waits_and_says_for_whom(tmp_path, capsys):
@@ -63,3 +62,16 @@ def test_the_second_waits_and_says_for_whom(tmp_path, capsys):
     thread.join()
     assert order == ["first", "second"]
     assert capsys.readouterr().out == "waiting for the process that is first\n"
+
+
+def test_replacing_is_all_or_nothing(tmp_path):
+    target = tmp_path / "note"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), replacing(target) as file:  # noqa: PT012
+        file.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    with replacing(target) as file:
+        file.write_text("new")
+    assert target.read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["note"]

@@ -1,11 +1,8 @@
-"""Fifty files that are missing, damaged, swapped or set as a trap, for every loader: one line each, nothing changed."""
+"""Files that are missing, damaged, swapped or set as a trap: one line each, and nothing changed."""
 
 import gzip
 import io
-import pickle
 import struct
-import tarfile
-import zipfile
 
 import numpy as np
 import pytest
@@ -18,7 +15,6 @@ from vaestudy.errors import InputError
 
 HTML = b"<!DOCTYPE html><html><body>503: this file has moved</body></html>"
 PIXELS = np.zeros((4, 28, 28), np.uint8)
-LISTS = ("list_eval_partition.txt", "list_attr_celeba.txt")
 
 
 def mnist(**changed):
@@ -28,31 +24,9 @@ def mnist(**changed):
     return {f"MNIST/raw/{name}": content for name, content in files.items() if content is not None}
 
 
-def packed(write):
-    """The bytes of an archive that `write` fills."""
+def npz(**arrays):
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as archive:
-        write(archive)
-    return file.getvalue()
-
-
-def climbing(archive):
-    archive.addfile(tarfile.TarInfo("../../climbed"))
-
-
-def linking(archive):
-    entry = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
-    entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/hostname"
-    archive.addfile(entry)
-
-
-def npz(name="images", array=None, names=None):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for member in names or [f"{name}.npy"]:
-            content = io.BytesIO()
-            np.save(content, np.zeros((3, 64, 64, 3), np.uint8) if array is None else array, allow_pickle=True)
-            archive.writestr(member, content.getvalue())
+    np.savez(file, **arrays)
     return file.getvalue()
 
 
@@ -72,19 +46,10 @@ def faces(**changed):
     return {f"celeba/{name}": content for name, content in files.items() if content is not None}
 
 
-def album(**files):
-    """A folder of two images of one's own, with other files beside them."""
-    return {"a.png": picture(), "b.png": picture(), "labels.csv": b"file,mark\na.png,0\nb.png,1\n"} | files
-
-
-BATCHES = {f"cifar-10-batches-py/data_batch_{k}": pickle.dumps({"data": [], "labels": []}) for k in range(1, 6)}
 CASES = {
-    "mnist: nothing": ("mnist", {}, "no train-images"),
     "mnist: a page": ("mnist", mnist(train_images_idx3_ubyte=HTML), "train-images-idx3-ubyte is no whole"),
-    "mnist: empty": ("mnist", mnist(train_images_idx3_ubyte=b""), "cannot read mnist"),
     "mnist: cut": ("mnist", mnist(train_images_idx3_ubyte=idx(PIXELS)[:-1]), "is no whole IDX file"),
     "mnist: too long": ("mnist", mnist(train_images_idx3_ubyte=idx(PIXELS) + b"\0"), "is no whole IDX file"),
-    "mnist: swapped": ("mnist", mnist(train_images_idx3_ubyte=idx(np.zeros(4, np.uint8))), "pixels and 4 labels"),
     "mnist: other images": ("mnist", mnist(train_images_idx3_ubyte=idx(PIXELS[:, 1:])), "pixels and 4 labels"),
     "mnist: fewer labels": ("mnist", mnist(train_labels_idx1_ubyte=idx(np.zeros(3, np.uint8))), "and 3 labels"),
     "mnist: a promise of much": (
@@ -92,7 +57,6 @@ CASES = {
         mnist(train_images_idx3_ubyte=struct.pack(">4I", 0x803, *[2**32 - 1] * 3)),
         "is no whole IDX file",
     ),
-    "mnist: no gzip": ("mnist", mnist(train_labels_idx1_ubyte=None, train_labels_idx1_ubyte_gz=HTML), "gzipped"),
     "mnist: gzip cut": (
         "mnist",
         mnist(train_labels_idx1_ubyte=None, train_labels_idx1_ubyte_gz=gzip.compress(idx(np.arange(9)))[:-9]),
@@ -103,60 +67,31 @@ CASES = {
         mnist(train_labels_idx1_ubyte=None, train_labels_idx1_ubyte_gz=gzip.compress(idx(np.zeros(10**8, np.uint8)))),
         "is no whole IDX file",
     ),
-    "cifar10: nothing": ("cifar10", {}, "cannot read cifar10"),
     "cifar10: a page": ("cifar10", {"cifar-10-python.tar.gz": HTML}, "is not the published file"),
-    "cifar10: empty": ("cifar10", {"cifar-10-python.tar.gz": b""}, "is not the published file"),
-    "cifar10: climbs out": ("cifar10", {"cifar-10-python.tar.gz": packed(climbing)}, "is not the published file"),
-    "cifar10: links out": ("cifar10", {"cifar-10-python.tar.gz": packed(linking)}, "is not the published file"),
     "cifar10: a pickle that runs": (
         "cifar10",
-        BATCHES | {"cifar-10-batches-py/data_batch_1": b"cpytest\nfail\n(S'a pickle was opened'\ntR."},
+        {"cifar-10-batches-py/data_batch_1": b"cpytest\nfail\n(S'a pickle was opened'\ntR."},
         "cannot read cifar10",
     ),
-    "cifar10: other batches": ("cifar10", BATCHES, "cannot read cifar10"),
-    "cifar10: a batch lacks": ("cifar10", dict(list(BATCHES.items())[1:]), "cannot read cifar10"),
     "dsprites: a page": (
         "dsprites",
         {"dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz": HTML},
         "is damaged or not the published file",
     ),
-    "shapes3d: nothing": ("shapes3d", {}, "there is no .*3dshapes.h5"),
-    "shapes3d: a page": ("shapes3d", {"3dshapes.h5": HTML}, "3dshapes.h5"),
-    "shapes3d: empty": ("shapes3d", {"3dshapes.h5": b""}, "3dshapes.h5"),
-    "shapes3d: swapped": ("shapes3d", {"3dshapes.h5": npz()}, "3dshapes.h5"),
-    "mpi3d: nothing": ("mpi3d_toy", {}, "there is no .*mpi3d_toy.npz"),
-    "mpi3d: a page": ("mpi3d_toy", {"mpi3d_toy.npz": HTML}, "is damaged"),
-    "mpi3d: empty": ("mpi3d_toy", {"mpi3d_toy.npz": b""}, "is damaged"),
-    "mpi3d: cut": ("mpi3d_toy", {"mpi3d_toy.npz": npz()[:-30]}, "is damaged"),
-    "mpi3d: another array": ("mpi3d_toy", {"mpi3d_toy.npz": npz("pictures")}, "is damaged"),
-    "mpi3d: other images": ("mpi3d_toy", {"mpi3d_toy.npz": npz()}, "holds images"),
-    "mpi3d: numbers": ("mpi3d_toy", {"mpi3d_toy.npz": npz(array=np.zeros((3, 64, 64, 3)))}, "float64"),
-    "mpi3d: a pickle": ("mpi3d_toy", {"mpi3d_toy.npz": npz(array=np.array([{}], dtype=object))}, "holds images"),
-    "mpi3d: climbs out": ("mpi3d_toy", {"mpi3d_toy.npz": npz(names=["../../images.npy"])}, "is damaged"),
-    "celeba: nothing": ("celeba", {}, "lacks img_align_celeba"),
+    "mpi3d: another array": (
+        "mpi3d_toy",
+        {"mpi3d_toy.npz": npz(pictures=np.zeros((3, 64, 64, 3), np.uint8))},
+        "is damaged",
+    ),
+    "mpi3d: numbers": ("mpi3d_toy", {"mpi3d_toy.npz": npz(images=np.zeros((3, 64, 64, 3)))}, "float64"),
+    "mpi3d: a pickle": ("mpi3d_toy", {"mpi3d_toy.npz": npz(images=np.array([{}], dtype=object))}, "holds images"),
     "celeba: no list": ("celeba", faces(list_eval_partition=None), "lacks list_eval_partition.txt"),
     "celeba: a page for a list": ("celeba", faces(list_eval_partition=HTML), "list_eval_partition.txt"),
-    "celeba: a page for marks": ("celeba", faces(list_attr_celeba=HTML), "list_attr_celeba.txt"),
     "celeba: binary list": ("celeba", faces(list_attr_celeba=b"\x00\xff\xfe" * 9), "list_attr_celeba.txt"),
-    "celeba: a list of others": ("celeba", faces(list_eval_partition=b"000009.jpg 0\n"), "disagrees"),
-    "celeba: no images": (
-        "celeba",
-        {"celeba/img_align_celeba/x.txt": b"x", **{f"celeba/{name}": b"x" for name in LISTS}},
-        "celeba",
-    ),
-    "celeba: a page for parquet": ("celeba", {"celeba/train-0.parquet": HTML}, "parquet"),
-    "celeba: parquet without a split": ("celeba", {"celeba/all.parquet": HTML}, "parquet"),
     "celeba_hq: nothing": ("celeba_hq", {}, "there is no .*celeba_hq"),
     "celeba_hq: no images": ("celeba_hq", {"celeba_hq/readme.txt": HTML}, "holds no images"),
-    "folder: nothing": ("folder", {}, "holds no images"),
     "folder: texts named .jpg": ("folder", {"a.jpg": HTML, "b.jpg": b"text"}, "none of the 2 images"),
-    "folder: empty images": ("folder", {"a.png": b"", "b.webp": b""}, "none of the 2 images"),
-    "folder: cut images": ("folder", {"a.png": picture()[:60]}, "none of the 1 images"),
-    "folder: binary labels": ("folder", album(**{"labels.csv": b"PK\x03\x04\xff\xfe"}), "labels.csv"),
-    "folder: a page for labels": ("folder", album(**{"labels.csv": HTML}), "labels.csv"),
-    "folder: labels twice": ("folder", album(**{"labels.csv": b"file,a\na.png,1\na.png,2\nb.png,1\n"}), "twice"),
-    "folder: labels lack one": ("folder", album(**{"labels.csv": b"file,a\na.png,1\n"}), "lacks 1 images"),
-    "folder: no factor": ("folder", album(**{"labels.csv": b"file,a\na.png,1\nb.png,1\n"}), "no column that could"),
+    "folder: a page for labels": ("folder", {"a.png": picture(), "labels.csv": HTML}, "labels.csv"),
 }
 reserved = cache.reserved
 
@@ -167,14 +102,8 @@ def small_only(path, shape):
     return reserved(path, shape)
 
 
-MODULES = {"shapes3d": "h5py", "celeba: a page for parquet": "pyarrow", "celeba: parquet without": "pyarrow"}
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_what_cannot_be_used_is_one_clear_line_and_stays_as_it_is(case, tmp_path, monkeypatch):
-    for begin, module in MODULES.items():
-        if case.startswith(begin):
-            pytest.importorskip(module)
     name, files, words = CASES[case]
     root = tmp_path / "data"
     root.mkdir()

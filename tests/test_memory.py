@@ -25,8 +25,8 @@ def test_a_linear_model_keeps_what_can_be_counted_by_hand():
     assert 4 * (16 + 2 + 2 + 16) <= kept / RECIPE.batch <= 4 * 200
 
 
-@pytest.mark.parametrize("images", [2, 6])
-def test_the_prediction_is_what_a_real_graph_keeps(images):
+def test_the_prediction_is_what_a_real_graph_keeps():
+    images = 6
     model = VAE((1, 16, 16), latent_dim=3, network="conv", width=8)
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept = {}

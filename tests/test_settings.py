@@ -1,6 +1,5 @@
 """Settings and profiles: what is accepted, what is refused in one line, and that every row is complete."""
 
-import subprocess
 import sys
 
 import pytest
@@ -31,14 +30,12 @@ def test_every_parameter_has_a_sentence_that_papermill_can_read(stage):
         ({"beta": True}, "beta must be a number"),
         ({"beta": float("nan")}, "beta must be 0 to"),
         ({"beta": float("inf")}, "beta must be 0 to"),
+        ({"beta": 10**400}, "beta must be 0 to"),
         ({"latent_dim": 1}, "latent_dim must be 2 to"),
         ({"latent_dim": 2.5}, "latent_dim must be a whole number"),
         ({"profile": "huge"}, "profile must be one of"),
-        ({"network": "mpl"}, "network must be one of"),
-        ({"image_size": -3}, "image_size must be 0 to"),
         ({"seed": -1}, "seed must be 0 to"),
         ({"seed": 2**32}, "seed must be 0 to"),
-        ({"seed": True}, "seed must be a whole number"),
         ({"latnt_dim": 4}, "no parameter 'latnt_dim': did you mean 'latent_dim'"),
         ({"learning": 4}, "no parameter 'learning': choose from profile"),
     ],
@@ -48,11 +45,6 @@ def test_bad_values_are_one_clear_line(given, words):
         settings.resolve("vae", **given)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_one_seed_has_nothing_to_agree_with():
-    with pytest.raises(InputError, match="seeds must be 2 or more"):
-        settings.resolve("beta_vae", seeds=1)
 
 
 def test_an_unknown_stage_is_refused():
@@ -75,8 +67,9 @@ def test_auto_becomes_a_profile():
 def test_a_notebook_refuses_a_name_that_it_does_not_declare():
     ours = {"profile": "smoke", "beta": 4, "In": ["..."], "_private": 3, "sys": sys}
     assert settings.from_notebook("vae", ours).beta == 4.0
-    with pytest.raises(InputError, match="the notebook has no parameter 'betta': did you mean 'beta'"):
-        settings.from_notebook("vae", ours | {"betta": 4})
+    for value in (4, [1, 4]):
+        with pytest.raises(InputError, match="the notebook has no parameter 'betta': did you mean 'beta'"):
+            settings.from_notebook("vae", ours | {"betta": value})
 
 
 def test_what_a_notebook_draws_follows_from_its_seed():
@@ -93,19 +86,3 @@ def test_only_the_metadata_make_a_notebook_ours(tmp_path):
     broken.write_text("{")
     assert settings.stage_of(ours) == "vae"
     assert settings.stage_of(broken) is settings.stage_of(tmp_path / "none.ipynb") is None
-
-
-def test_the_settings_are_read_without_torch():
-    code = "import sys, vaestudy.settings as s; s.resolve('vae', profile='smoke'); print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
-
-
-def test_a_number_beyond_all_floats_is_out_of_bounds():
-    for name in ("beta", "seed"):
-        with pytest.raises(InputError, match=f"{name} must be 0 to"):
-            settings.resolve("vae", **{name: 10**400})
-
-
-def test_a_notebook_refuses_a_list_under_a_name_that_it_does_not_declare():
-    with pytest.raises(InputError, match="no parameter 'betas'"):
-        settings.from_notebook("vae", {"profile": "smoke", "betas": [1, 4]})
