@@ -65,7 +65,12 @@ def assert_members_equal_models_trained_alone(images, grid, settings, tmp_path, 
 # of a few weights after ten steps, or not at all. Grouped convolutions sum in another order.
 @pytest.mark.parametrize(
     ("network", "shape", "tolerance"),
-    [("mlp", SHAPE, 1e-6), ("kingma", (3, 4, 6), 1e-6), ("conv", (1, 16, 16), 1e-4), ("burgess", (3, 8, 8), 1e-4)],
+    [
+        ("linear", (1, 4, 6), 1e-6),
+        ("kingma", (3, 4, 6), 1e-6),
+        ("conv", (1, 16, 16), 1e-4),
+        ("burgess", (3, 8, 8), 1e-4),
+    ],
 )
 def test_members_equal_models_trained_alone(network, shape, tolerance, tmp_path):
     grid = Grid((4.0,), (2,), (0, 1), objectives=("beta", "capacity", "total_correlation"), capacities=(2.0,))
