@@ -173,7 +173,7 @@ def test_the_efficiency_is_that_of_steps_without_waiting_and_leaves_no_trace(mon
 
 def test_micro_batches_that_cannot_be_shared_are_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(distributed, "world", lambda: 2)
-    with pytest.raises(InputError, match="2 processes cannot share 1 micro batches: set micro_batches to a multiple"):
+    with pytest.raises(InputError, match=r"2 processes .*micro_batches"):
         fit(VAE(SHAPE), noise(), small(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -188,7 +188,7 @@ distributed.start()
 
 
 def on_step(step):
-    if step == 4 and distributed.rank() == int(sys.argv[2]):
+    if step == 4 and distributed.rank() == 1:
         signal.raise_signal(signal.SIGTERM)
 
 
@@ -196,9 +196,8 @@ fit(VAE(SHAPE, latent_dim=3, width=16), noise(), small(micro_batches=2), sys.arg
 """
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_signal_to_one_process_stops_both_after_the_same_step(rank, tmp_path):
-    children = two(["-c", STOPPED], tmp_path, rank)
+def test_a_signal_to_the_process_that_does_not_write_stops_both_after_the_same_step(tmp_path):
+    children = two(["-c", STOPPED], tmp_path)
     errors = [child.communicate(timeout=100)[1] for child in children]
     assert [child.returncode for child in children] == [143, 143], errors
     steps = []
