@@ -14,17 +14,28 @@ from torch import nn
 
 from vaestudy import training
 from vaestudy.data import ImageSet
-from vaestudy.models import Terms
-from vaestudy.training import Training, loop
+from vaestudy.models import NVAE, VAE, NVAEConfig, Terms
+from vaestudy.training import Objective, Training, loop
 
 SHAPE = (1, 8, 8)
 STEPS = 10
+REGULARISED = Objective(warmup=0.7, balance=True, spectral=0.1, spectral_start=1.0)
 
 
 def noise(shape=SHAPE, count=200):
     generator = torch.Generator().manual_seed(0)
     storage = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
     return ImageSet("noise", shape, storage, checksum="noise")
+
+
+def dense(**settings):
+    return VAE(SHAPE, **{"latent_dim": 3, "network": "kingma", "width": 16, **settings})
+
+
+def deep(**changes):
+    """An NVAE of two groups."""
+    net = {"channels": 4, "groups": (1, 1), "latents": 2, "mixtures": 2, "encoder_cells": 1, "decoder_cells": 1}
+    return NVAE(NVAEConfig(shape=SHAPE, **{**net, **changes}))
 
 
 def small(**changes):

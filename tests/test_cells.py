@@ -26,8 +26,7 @@ def test_weight_norm():
     assert all(p.grad.isfinite().all() for p in conv.parameters())
 
 
-@pytest.mark.parametrize("size", [3, 5])
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("size", "bias"), [(3, True), (5, False)])
 def test_gradients_of_a_depthwise_convolution_are_finite_differences(size, bias):
     x = torch.randn(2, 3, 6, 7, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
     conv = Conv(3, 3, size, groups=3, bias=bias, weight_norm=False).double()
@@ -68,21 +67,14 @@ def test_checkpointing_changes_neither_numbers_nor_statistics(kind, resample):
 
 @pytest.mark.parametrize("kind", ["regular", "depthwise"])
 @pytest.mark.parametrize("resample", ["none", "down", "up"])
-def test_a_cell_without_its_branch_is_its_skip(kind, resample):
-    cell = cell_of(8, OUTPUTS[resample], kind, resample=resample).eval()
-    last = cell.branch[-1]
-    for parameter in last.parameters() if kind == "depthwise" else (last.conv.weight, last.conv.bias):
-        torch.nn.init.zeros_(parameter)
+@pytest.mark.parametrize("gated", [True, False])
+def test_a_cell_is_its_skip_and_a_tenth_of_its_branch(kind, resample, gated):
+    cell = cell_of(8, OUTPUTS[resample], kind, resample=resample, squeeze_excitation=gated).eval()
     x = torch.randn(2, 8, 6, 6)
-    assert torch.equal(cell(x), x if resample == "none" else cell.skip(x))
-
-
-def test_the_branch_counts_a_tenth():
-    x = torch.randn(2, 8, 4, 4)
-    for switches in ({}, {"squeeze_excitation": False}):
-        cell = cell_of(8, 8, "regular", **switches).eval()
-        branch = cell.branch(x)
-        assert torch.allclose(cell(x), x + 0.1 * (cell.gate(branch) if cell.gate else 1) * branch, atol=1e-6)
+    branch = cell.branch(x)
+    skip = x if resample == "none" else cell.skip(x)
+    gate = cell.gate(branch) if gated else 1
+    assert torch.allclose(cell(x), skip + 0.1 * gate * branch, atol=1e-6)
 
 
 def test_gate_by_hand():

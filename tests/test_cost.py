@@ -5,7 +5,7 @@ import torch
 
 from vaestudy import data, profiles, settings
 from vaestudy.experiments import STAGES, common, evidence, plan, prepare
-from vaestudy.models import NVAE, VAE, NVAEConfig
+from vaestudy.models import NVAE, VAE, NVAEConfig, Terms
 from vaestudy.models.cells import Cell
 from vaestudy.training import Objective, Training, cost
 
@@ -33,8 +33,6 @@ def test_products_of_a_cell_grouped_convolutions_among_them(kind, multiply_adds)
             self.cell = Cell(8, 8, kind, NVAEConfig(squeeze_excitation=False))
 
         def forward(self, x):
-            from vaestudy.models import Terms
-
             y = self.cell(x.requires_grad_()).square().sum((1, 2, 3))
             return Terms(y, y[None])
 
@@ -164,4 +162,3 @@ def test_missing_data_are_named_with_what_gets_them(measured_once, tmp_path):
         said = plan.text(plan.plan(chosen, STAGES["vae"]))
         assert "missing: " in said
         assert words in said
-    assert profiles.sizes("vae", "smoke")["training"].images == 2_000

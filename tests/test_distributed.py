@@ -4,7 +4,6 @@ import json
 import math
 import runpy
 import socket
-import subprocess
 import sys
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -78,6 +77,15 @@ def two(code, *arguments):
     return [start(code, *arguments, RANK=str(rank), **address) for rank in range(2)]
 
 
+def ended(children):
+    """What the processes have said in the end, on stdout and stderr; none outlives its test."""
+    try:
+        return [child.communicate(timeout=300) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """What the script above leaves behind when it runs in this process, and in two of its own."""
@@ -88,9 +96,8 @@ def folders(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["script.py", str(alone)])
         runpy.run_path(str(script))
-    for child in children:
-        errors = child.communicate(timeout=200)[1]
-        assert child.returncode == 0, errors
+    said = ended(children)
+    assert [child.returncode for child in children] == [0, 0], said
     return alone, together
 
 
@@ -173,7 +180,7 @@ def test_the_efficiency_is_that_of_steps_without_waiting_and_leaves_no_trace(mon
 
 def test_micro_batches_that_cannot_be_shared_are_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(distributed, "world", lambda: 2)
-    with pytest.raises(InputError, match="2 processes cannot share 1 micro batches: set micro_batches to a multiple"):
+    with pytest.raises(InputError, match=r"2 processes .*micro_batches"):
         fit(VAE(SHAPE), noise(), small(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -188,7 +195,7 @@ distributed.start()
 
 
 def on_step(step):
-    if step == 4 and distributed.rank() == int(sys.argv[2]):
+    if step == 4 and distributed.rank() == 1:
         signal.raise_signal(signal.SIGTERM)
 
 
@@ -196,11 +203,10 @@ fit(VAE(SHAPE, latent_dim=3, width=16), noise(), small(micro_batches=2), sys.arg
 """
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_signal_to_one_process_stops_both_after_the_same_step(rank, tmp_path):
-    children = two(["-c", STOPPED], tmp_path, rank)
-    errors = [child.communicate(timeout=100)[1] for child in children]
-    assert [child.returncode for child in children] == [143, 143], errors
+def test_a_signal_to_the_process_that_does_not_write_stops_both_after_the_same_step(tmp_path):
+    children = two(["-c", STOPPED], tmp_path)
+    said = ended(children)
+    assert [child.returncode for child in children] == [143, 143], said
     steps = []
     fit(VAE(SHAPE, latent_dim=3, width=16), noise(), small(micro_batches=2), tmp_path, on_step=steps.append)
     assert steps == [6, 7, 8, 9, 10]
@@ -227,8 +233,8 @@ fit(VAE(SHAPE), noise(), small(images=20, micro_batches=2), sys.argv[1], device=
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted where Linux lists them")
 def test_no_thread_of_the_group_outlives_it(tmp_path):
-    for child in two(["-c", LEFT], tmp_path):
-        together, after = child.communicate(timeout=100)[0].splitlines()
+    for said, _ in ended(two(["-c", LEFT], tmp_path)):
+        together, after = said.splitlines()
         assert "gloo" in together
         assert after == "[]"
 
@@ -262,11 +268,7 @@ def test_two_processes_of_which_one_dies_equal_one_that_lives(tmp_path):
     child = start([*launcher, script], tmp_path / "run", CUDA_VISIBLE_DEVICES="")
     model = VAE(SHAPE, latent_dim=3, network="kingma", width=16)
     alone = fit(model, noise(), small(micro_batches=2), tmp_path / "alone", device="cpu")
-    try:
-        errors = child.communicate(timeout=300)[1]
-    except subprocess.TimeoutExpired:
-        child.kill()
-        raise
+    ((_, errors),) = ended([child])
     assert child.returncode == 0, errors[-6000:]
     run = Run(tmp_path / "run", VAE(SHAPE, latent_dim=3, network="kingma", width=16))
     run.load()

@@ -1,4 +1,4 @@
-"""The script for a GPU machine, end to end on a CPU at the size of a smoke test, with a stopwatch for each part."""
+"""The script for a GPU machine, end to end on a CPU at the size of a smoke test."""
 
 import json
 import os
@@ -29,7 +29,6 @@ def test_a_part_is_done_once_and_none_is_begun_without_time(tmp_path):
     status, said = run(tmp_path, "sweep")
     assert status == 0, said
     first = found(tmp_path, "sweep")
-    assert first["seconds"] > 0
     assert {row["images_per_second"] > 0 for row in first["rows"].values()} == {True}
     (tmp_path / "out" / "sweep.json").unlink()  # a machine brings an empty folder to each call
     assert run(tmp_path, "sweep") == (0, "sweep: done before\n")
@@ -47,11 +46,8 @@ def test_a_part_that_fails_says_why(tmp_path):
 def test_every_part_from_end_to_end(tmp_path):
     status, said = run(tmp_path)
     assert status == 0, said
-    seconds = {part: found(tmp_path, part)["seconds"] for part in PARTS}
-    print(seconds)  # noqa: T201
-    assert min(seconds.values()) > 0
+    assert all(found(tmp_path, part)["ok"] for part in PARTS)
     assert max(found(tmp_path, "equality")["largest relative differences"].values()) == 0  # one device stands for both
-    assert found(tmp_path, "tests")["status"] == 0
     forms = found(tmp_path, "celeba64")["rows"]
     assert len(forms) == 4
     assert all(row["images_per_second"] > 0 and row["first_step_seconds"] > 0 for row in forms.values())

