@@ -1,4 +1,4 @@
-"""A page in a real browser that a test steers: it runs scripts in it and presses keys (Chrome DevTools Protocol)."""
+"""Pages as browsers have them: their elements, and a real browser that a test steers (Chrome DevTools Protocol)."""
 
 import itertools
 import json
@@ -7,12 +7,45 @@ import subprocess
 import time
 import urllib.request
 from contextlib import closing, contextmanager
+from html.parser import HTMLParser
 
+import pytest
 import websocket
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 QUIET += ["--disable-background-networking", "--disable-component-update"]
+needed = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+
+class Parsed(HTMLParser):
+    """What a browser would make of HTML: tags, attributes and text. Fails on tags that do not close in order."""
+
+    VOID = ("meta", "link", "input", "img", "br", "hr")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.text = [], set(), {}, ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes |= dict(attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        self.text += text
+
+
+def dom(page, user, *flags, wait=20_000):
+    """The document that the page in a file has become after its scripts have run."""
+    command = [CHROMIUM, *QUIET, *flags, f"--user-data-dir={user}", f"--virtual-time-budget={wait}", "--dump-dom"]
+    return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=300, check=True).stdout
 
 
 class Page:

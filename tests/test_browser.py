@@ -9,22 +9,14 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from test_stage_figures import image_set
+from browser import dom, needed
+from small_training import noise
 
 from vaestudy import figures
 from vaestudy.models import VAE
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.long, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
+pytestmark = [pytest.mark.long, needed]
 PAGES = ("index", "01_vae", "02_beta_vae", "03_nvae", "runs")
-
-
-def dom(page, user, *flags, wait=20_000):
-    """The document that a page has become after its scripts have run."""
-    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    quiet += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={user}"]
-    command = [CHROMIUM, *quiet, *flags, f"--virtual-time-budget={wait}", "--dump-dom", page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
 
 
 def told(text):
@@ -55,7 +47,7 @@ told(rows)</script>"""
     [(1, {"network": "mlp", "width": 128}), (3, {"network": "higgins", "width": 64, "likelihood": "gaussian"})],
 )
 def test_the_decoder_in_the_page_draws_what_pytorch_draws(channels, options, tmp_path):
-    images = image_set(channels=channels, side=32)
+    images = noise((channels, 32, 32), 40)
     models = {f"model <{seed}>": VAE(images.shape, latent_dim=6, seed=seed, **options).eval() for seed in (0, 1)}
     for model in models.values():
         for parameter in model.decoder.parameters():  # as large as training makes them: images of full contrast

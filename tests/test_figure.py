@@ -1,14 +1,13 @@
 """What a notebook shows: figures, tables, statements and players, whatever they are of."""
 
 import base64
-import dataclasses
 import io
 import itertools
 import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +16,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from browser import Parsed
 from PIL import Image
+from small_training import noise
 
-from vaestudy import figures
+from vaestudy import experiments, figures
+from vaestudy.data import Factors
 from vaestudy.errors import InputError
 from vaestudy.figures import charts, draw
 from vaestudy.figures.charts import interval
@@ -27,33 +29,14 @@ from vaestudy.figures.figure import as_json
 from vaestudy.figures.table import cell
 
 
-class Balanced(HTMLParser):
-    """Fails on tags that do not close in order."""
-
-    VOID = ("meta", "link", "input", "img", "br", "hr")
-
-    def __init__(self, text):
-        super().__init__()
-        self.open = []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-
 @figures.style()
-def line(caption="A line.", alt="It rises."):
+def line(caption="A line.", alt="It rises.", label="β = 4"):
     fig, axes = figures.canvas(width=5, height=3)
-    axes.plot([0, 1], [1, 3], label="β = 4")
+    axes.plot([0, 1], [1, 3], label=label)
     axes.scatter([0.5], [2], color=figures.PAPER, edgecolor=figures.INK)
-    axes.set(xlabel="images seen", title="a) nats & bits")
+    axes.set(xlabel="images seen", ylabel=label, title="a) nats & bits")
     axes.legend()
-    return figures.Figure(fig, caption, alt, {"y": np.array([1.0, 3.0]), "label": "β = 4"})
+    return figures.Figure(fig, caption, alt, {"y": np.array([1.0, 3.0]), "label": label})
 
 
 def embedded(text):
@@ -86,7 +69,7 @@ def test_a_figure_is_an_accessible_svg_in_the_colours_of_the_page():
     before = dict(matplotlib.rcParams)
     text = line(alt='It "rises" < 3.')._repr_html_()
     assert dict(matplotlib.rcParams) == before
-    Balanced(text)
+    Parsed(text)
     assert 'role="img" aria-label="It &quot;rises&quot; &lt; 3."' in text
     assert "<figcaption>A line.</figcaption>" in text
     assert re.search(r"<text[^>]*>images seen</text>", text)  # text stays text
@@ -116,7 +99,7 @@ def test_the_bundle_carries_caption_alt_and_data():
 
 @pytest.mark.parametrize(("caption", "alt"), [("", "It rises."), ("A line.", " ")])
 def test_caption_and_alt_are_demanded(caption, alt):
-    with pytest.raises(InputError, match="caption and an alternative text"):
+    with pytest.raises(InputError, match="alternative text"):
         line(caption, alt)
 
 
@@ -162,8 +145,6 @@ def test_lines_of_one_colour_differ_in_their_dashes():
 def test_the_interval_is_students():
     # Mean 2, standard error 1/√3, and t of 2 degrees of freedom is 4.3027 at 97.5 %.
     assert interval(pd.Series([1.0, 2.0, 3.0])) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4)
-    for few in ([1.0], [1.0, 3.0]):  # the interval of two models is six times as wide as they are apart
-        assert np.isnan(interval(pd.Series(few))).all()
 
 
 def observations(counts, panels="a"):
@@ -215,9 +196,9 @@ def test_a_statement_is_built_from_its_numbers():
     assert figures.statement("{a} < 1e{b}", a=0, b=-5)._repr_html_() == '<p class="statement">0 &lt; 1e−5</p>'
 
 
-@pytest.mark.parametrize("text", ["{gap}", "{beta:d}", "{", "{}"])
+@pytest.mark.parametrize("text", ["{gap}", "{beta:d}", "{}"])
 def test_a_statement_that_does_not_fit_is_refused(text):
-    with pytest.raises(InputError, match="does not fit its numbers"):
+    with pytest.raises(InputError, match="does not fit"):
         figures.statement(text, beta=4.0)
 
 
@@ -228,7 +209,7 @@ def test_a_table_shows_every_cell_and_escapes():
     ]
     table = figures.table(rows, "Scores.", formats={"MIG": ".1f"})
     text = table._repr_html_()
-    Balanced(text)
+    Parsed(text)
     number = '<td class="number">'
     assert f'<tr><th scope="row">a &lt; b</th>{number}0.2</td>{number}−41.2 ± 0.3</td>{number}3</td><td>–</td>' in text
     # No empty headers: what names no row is a cell.
@@ -255,14 +236,14 @@ def test_a_reference_that_all_rows_share_is_said_once():
 def test_a_headline_has_exactly_its_columns():
     row = {"source": "us", "quantity": "ELBO", "ours": -1.5, "published": None}
     assert list(figures.headline([row]).data[0]) == list(figures.HEADLINE)
-    with pytest.raises(InputError, match="keys quantity, ours, published, source"):
+    with pytest.raises(InputError, match="quantity"):
         figures.headline([{"quantity": "ELBO"}])
 
 
 def test_provenance_says_once_what_all_runs_share():
     rows = [{"seed": seed, "device": "cpu", "commit": "ab" * 20, "run": f"vae-{seed}"} for seed in (0, 1)]
     text = figures.provenance(rows)._repr_html_()
-    Balanced(text)
+    Parsed(text)
     assert '<p class="shared">device cpu · commit abababababab</p>' in text
     assert text.count("cpu") == 1
     assert '<th scope="row"><code>vae-1</code></th><td class="number">1</td>' in text
@@ -285,7 +266,7 @@ class Pair(NamedTuple):
     b: int
 
 
-@dataclasses.dataclass
+@dataclass
 class Both:
     pair: Pair
     array: np.ndarray
@@ -311,7 +292,7 @@ def test_a_player_holds_every_frame_once_and_opens_where_no_strip_is_empty():
     steps = [f"{value:+.1f} σ" for value in np.linspace(-3, 3, 11)]
     labels = [f"z{i} <" for i in range(10)]
     text = figures.player(frames, "Moves.", "Ten.", {}, labels=labels, steps=steps, slider="value of z")._repr_html_()
-    Balanced(text)
+    Parsed(text)
     sheet = embedded(text)
     assert sheet.shape == (10 * 32, 11 * 32, 4)
     np.testing.assert_array_equal(sheet[96:128, 160:192, 0], np.rint(frames[3, 5, 0] * 255))
@@ -323,5 +304,34 @@ def test_a_player_holds_every_frame_once_and_opens_where_no_strip_is_empty():
     assert "z3 &lt;" in text
     assert "<script" not in text
     assert "http" not in text
-    with pytest.raises(InputError, match=r"must be \(10 labels, 2 steps, c, h, w\)"):
+    with pytest.raises(InputError, match="10 labels, 2 steps"):
         figures.player(frames, "Moves.", "Two.", {}, labels=labels, steps=["1", "2"])
+
+
+BAD = '$\\frac{$<script>alert(1)</script>"onload="alert(2)" \' ]]> --> &amp; {x}'
+OTHER = BAD + " too"
+
+
+def named_badly():
+    """An output of every kind whose names are markup: of titles and axes, lines, maps, legends, cells and sentences."""
+    seen = replace(noise(count=40), factors_of_rows=Factors((BAD, OTHER), (3, 3), np.arange(80).reshape(40, 2) % 3))
+    codes, factors = np.random.default_rng(0).normal(size=(40, 2)), np.random.default_rng(0).integers(0, 3, (40, 4))
+    yield line(BAD, BAD, label=BAD)
+    yield figures.factors_over_beta(pd.DataFrame({BAD: [0.9, 0.1], OTHER: [0.8, 0.7]}, index=[1.0, 4.0]))
+    yield figures.information({BAD: np.array([[0.9, 0.1], [0.2, 0.8]])}, (BAD, OTHER))
+    yield figures.latent_responses(codes, factors, [0, 1], (BAD, OTHER, "c", "d"))
+    yield figures.table(experiments.vae.factors_table(seen), BAD)
+    yield figures.provenance([{"run": BAD, "data": {BAD: BAD}}, {"run": "b", "data": {BAD: BAD}}])
+    yield figures.statement("{name}", name=BAD)
+    yield figures.player(np.zeros((1, 1, 1, 8, 8)), BAD, BAD, {}, labels=[BAD], steps=[BAD])
+
+
+@pytest.mark.filterwarnings("ignore:constrained_layout not applied")  # for names as long as these
+def test_markup_in_names_is_text_in_every_figure():
+    """Names from files, labels and tables are data: no element, no attribute, no formula of theirs."""
+    for shown in named_badly():
+        found = Parsed(shown._repr_html_())
+        assert "script" not in found.tags
+        assert "onload" not in found.attributes
+        text = found.text + " ".join(map(str, found.attributes.values()))
+        assert "$\\frac{$<script>alert(1)</script>" in text

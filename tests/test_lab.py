@@ -10,9 +10,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, opened
+from browser import needed, opened
 
-pytestmark = [pytest.mark.long, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
+pytestmark = [pytest.mark.long, needed]
 TOKEN = "of-a-test"  # noqa: S105
 HERE = "window.jupyterapp.shell.currentWidget"
 # What a kernel is sent before its channels are open is lost: it must have answered something first.

@@ -11,10 +11,10 @@ from vaestudy import settings
 from vaestudy.data import ImageSet
 from vaestudy.experiments import evidence, nvae
 from vaestudy.experiments.evidence import Context, Part
-from vaestudy.figures.moving import explore_options
+from vaestudy.figures import moving
 from vaestudy.files import write_json
 from vaestudy.models import NVAE, VAE, NVAEConfig
-from vaestudy.training import Job, Run
+from vaestudy.training import Job, Run, listing
 
 NIGHT = settings.resolve("beta_vae", profile="night")
 
@@ -51,6 +51,10 @@ def test_what_the_published_night_could_not_test_either_is_no_verdict(project):
     assert {claim["id"]: claim["published"] for claim in judged} == {first: "supported"} | dict.fromkeys(others)
 
 
+def job(**changes):
+    return "vae", VAE((1, 8, 8), latent_dim=2, width=8), noise(), small(**changes)
+
+
 def published(project, job):
     """The finished run of a job as it is published: without what a training alone needs."""
     name = Job.below(project / "runs", *job).run.path.name
@@ -63,9 +67,8 @@ def published(project, job):
 
 
 def test_a_published_model_takes_the_place_of_its_training(project):
-    job = "vae", VAE((1, 8, 8), latent_dim=2, width=8), noise(), small()
-    run, _ = published(project, job)
-    own = Job.below(project / "runs", *job)
+    run, _ = published(project, job())
+    own = Job.below(project / "runs", *job())
     evidence.adopt_published([own], "night")
     assert own.run.finished
     assert own.run.record == run.record
@@ -75,20 +78,18 @@ def test_a_published_model_takes_the_place_of_its_training(project):
 
 
 def test_what_was_begun_here_is_trained_here(project):
-    job = "vae", VAE((1, 8, 8), latent_dim=2, width=8), noise(), small()
-    published(project, job)
+    published(project, job())
     own_records(project)
-    own = Job.below(project / "runs", *job)
+    own = Job.below(project / "runs", *job())
     evidence.adopt_published([own], "night")
     assert not own.run.path.exists()
-    evidence.adopt_published([Job.below(project / "runs", *job[:3], small(seed=1))], "night")  # is not published
+    evidence.adopt_published([Job.below(project / "runs", *job(seed=1))], "night")  # is not published
     assert not (project / "runs").exists()
 
 
 def test_a_half_copied_model_is_copied_again(project):
-    job = "vae", VAE((1, 8, 8), latent_dim=2, width=8), noise(), small()
-    _, folder = published(project, job)
-    own = Job.below(project / "runs", *job)
+    _, folder = published(project, job())
+    own = Job.below(project / "runs", *job())
     own.run.path.mkdir(parents=True)
     (own.run.path / "model.safetensors").write_bytes(b"half")
     evidence.adopt_published([own], "night")
@@ -112,12 +113,9 @@ def test_the_published_nvae_stands_beside_one_that_saw_fewer_of_the_same_images(
 
 
 def test_published_vaes_can_be_explored_at_once(project, monkeypatch):
-    from vaestudy.figures import moving
-    from vaestudy.training import listing
-
     for module in (moving, listing):
         monkeypatch.setattr(module, "project_root", lambda: project)
-    published(project, ("vae", VAE((1, 8, 8), latent_dim=2, width=8), noise(), small()))
-    ((words, folder),) = explore_options()
+    published(project, job())
+    ((words, folder),) = moving.explore_options()
     assert "published" in folder
     assert words.startswith("vae: VAE")

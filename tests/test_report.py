@@ -1,24 +1,20 @@
 import base64
 import json
 import re
-import shutil
 import subprocess
 import sys
-from itertools import pairwise
 
 import nbformat
 import pytest
+from browser import Parsed, dom, needed
 from nbformat.v4 import new_output
 from small_notebook import CELLS, write
-from test_figure import Balanced
 
 import vaestudy
 from vaestudy.errors import InputError
 from vaestudy.experiments import evidence
 from vaestudy.report import execute, prose, site
 from vaestudy.report import html as pages
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +44,6 @@ def test_study_writes_pages_notebooks_and_numbers(project):
     assert said[-1] == f"the report is at {index}"
 
 
-def test_a_second_study_runs_nothing(project):
-    root, index, _ = project
-    executed = index.parent / "01_vae.ipynb"
-    before, said = executed.stat().st_mtime_ns, []
-    site.study("smoke", root / "reports", root / "notebooks", say=said.append)
-    assert executed.stat().st_mtime_ns == before
-    assert said[:2] == ["01_vae.ipynb: up to date", "02_vae_again.ipynb: up to date"]
-
-
 def test_another_parameter_or_another_cell_is_not_fresh(project):
     root, index, _ = project
     source, executed = root / "notebooks" / "01_vae.ipynb", index.parent / "01_vae.ipynb"
@@ -77,47 +64,6 @@ def test_a_page_is_not_fresh_once_records_that_it_may_read_are_added(project, tm
     path.parent.mkdir(parents=True)
     path.write_text("{}\n")
     assert execute.fingerprint(source, given) != before
-
-
-@pytest.mark.parametrize("name", ["index.html", "01_vae.html", "02_vae_again.html", "runs.html"])
-def test_pages_need_no_network(project, name):
-    text = (project[1].parent / name).read_text()
-    Balanced(re.sub(r"<!DOCTYPE html>", "", text))
-    assert "<script src" not in text
-    assert "@import" not in text
-    for reference in re.findall(r'(?:\bsrc|\bhref|url\()\s*=?\s*"?\(?([^")]*)', text):
-        assert not re.match(r"\s*(https?:)?//", reference), reference
-    assert 'name="viewport"' in text
-    assert "prefers-color-scheme: dark" in text
-    assert "@media print" in text
-
-
-@pytest.mark.parametrize("name", ["index.html", "01_vae.html", "02_vae_again.html", "runs.html"])
-def test_pages_can_be_read_by_ear_and_by_keyboard(project, name):
-    text = (project[1].parent / name).read_text()
-    assert '<html lang="en">' in text
-    levels = [int(level) for level in re.findall(r"<h(\d)", text)]
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(after - before <= 1 for before, after in pairwise(levels))
-    ids = re.findall(r' id="([^"]*)"', text)
-    assert len(ids) == len(set(ids))
-    assert set(re.findall(r'(?:href="#|labelledby=")([^"]+)"', text)) <= set(ids)
-    assert not re.search(r"<th[^>]*>\s*</th>", text)
-    for part in ("<main ", "<header>", "<footer>"):
-        assert text.count(part) == 1
-    assert all("aria-label=" in tag for tag in re.findall(r"<nav[^>]*>", text))
-    for tag in re.findall(r'<(?:div class="(?:wide|scroll)"|pre)[^>]*>', text):
-        assert 'tabindex="0"' in tag
-
-
-@pytest.mark.parametrize("name", ["index.html", "01_vae.html", "02_vae_again.html"])
-def test_links_between_pages_lead_somewhere(project, name):
-    folder = project[1].parent
-    links = re.findall(r'<a[^>]* href="([^"#:]+)"', (folder / name).read_text())
-    assert links
-    for link in links:
-        assert (folder / link).is_file()
 
 
 def test_the_page_reads_like_the_notebook(first):
@@ -271,32 +217,30 @@ def test_run_one_names_its_files_by_what_was_changed(project, monkeypatch):
     assert page == root / "reports" / "smoke" / "01_vae_data_dir=a-b-c_beta=3.html"
     assert executed == page.with_suffix(".ipynb")
     assert "The square of 3 is 9." in page.read_text()
+    assert "Changed against the study: β 3 in place of 1" in page.read_text()
     assert page.name in (root / "reports" / "smoke" / "index.html").read_text()
     # The study's own copy is another run.
     assert "The square of 1 is 1." in (root / "reports" / "smoke" / "01_vae.html").read_text()
 
 
-@pytest.mark.parametrize(("beta", "changed"), [(1, False), (3, True)])
-def test_a_page_names_a_parameter_as_changed_if_it_is_not_the_study_s_own(project, monkeypatch, beta, changed):
-    root, _, _ = project
-    monkeypatch.chdir(root)
-    _, page = site.run_one("notebooks/01_vae.ipynb", {"profile": "smoke", "beta": beta})
-    assert ("Changed against the study: β 3 in place of 1." in page.read_text()) == changed
-    assert ("Changed against the study" in page.read_text()) == changed
+@pytest.mark.parametrize(
+    ("given", "said"), [({"beta": 1.0}, ""), ({"beta": 3.0}, "Changed against the study: β 3 in place of 1.")]
+)
+def test_a_page_names_a_parameter_as_changed_if_it_is_not_the_study_s_own(project, given, said):
+    notebook = nbformat.read(project[1].parent / "01_vae.ipynb", as_version=4)
+    notebook.metadata.papermill.parameters |= given
+    assert pages.changed(notebook) == said
 
 
-@pytest.mark.parametrize("given", [{"bta": 1}, {"beta": "x"}, {"beta": -1}, {"profile": "huge"}])
-def test_wrong_parameters_stop_before_anything_is_written(project, tmp_path, given):
-    source = project[0] / "notebooks" / "01_vae.ipynb"
-    with pytest.raises(InputError):
+@pytest.mark.parametrize(
+    ("stage", "given", "named"),
+    [("vae", {"bta": 1}, "bta"), ("nvae", {"profile": "smoke", "image_size": 50}, "50")],
+    ids=["name", "combination"],
+)
+def test_what_cannot_work_stops_before_anything_is_written(stage, given, named, tmp_path):
+    source = write(tmp_path / "03_nvae.ipynb", stage=stage)
+    with pytest.raises(InputError, match=named):
         execute.run_notebook(source, given, tmp_path / "out" / "x.ipynb")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_combination_that_cannot_work_stops_before_anything_is_written(tmp_path):
-    source = write(tmp_path / "03_nvae.ipynb", stage="nvae")
-    with pytest.raises(InputError, match="50"):
-        execute.run_notebook(source, {"profile": "smoke", "image_size": 50}, tmp_path / "out" / "x.ipynb")
     assert not (tmp_path / "out").exists()
 
 
@@ -311,29 +255,24 @@ def test_a_study_without_notebooks_says_so(tmp_path):
         site.study("smoke", tmp_path, tmp_path)
 
 
-def test_a_failing_cell_is_named_and_the_last_report_survives(tmp_path):
-    source = write(tmp_path / "01_vae.ipynb", cells=["# One", ["x = 1\n", "x / 0"]])
+def test_a_failing_cell_is_named_by_the_first_line_of_its_error_and_the_last_report_survives(tmp_path):
+    source = write(tmp_path / "01_vae.ipynb", cells=["# One", ["x = 1\n", "raise ValueError('one\\ntwo')"]])
     output = tmp_path / "out" / "01_vae.ipynb"
     output.parent.mkdir()
     output.write_text("the last one")
     with pytest.raises(execute.NotebookError) as error:
         execute.run_notebook(source, {"profile": "smoke", "beta": 2}, output)
-    partial = tmp_path / "out" / "01_vae.partial.ipynb"
-    for part in ("ZeroDivisionError", "stage vae", "cell 3", "'x = 1'", "profile=smoke, beta=2", str(partial)):
-        assert part in str(error.value)
-    assert "\n" not in str(error.value)
+    partial, said = tmp_path / "out" / "01_vae.partial.ipynb", str(error.value)
+    assert said.startswith("ValueError: one (")
+    for part in ("stage vae", "cell 3", "'x = 1'", "profile=smoke, beta=2", str(partial)):
+        assert part in said
+    assert "\n" not in said
     assert output.read_text() == "the last one"
-    assert "ZeroDivisionError" in partial.read_text()
-
-
-def test_only_the_first_line_of_a_long_error_is_said(tmp_path):
-    source = write(tmp_path / "01_vae.ipynb", cells=["# One", ["raise ValueError('one\\ntwo')"]])
-    with pytest.raises(execute.NotebookError, match=r"^ValueError: one \(stage vae[^\n]*$"):
-        execute.run_notebook(source, {}, tmp_path / "x.ipynb")
+    assert "ValueError" in partial.read_text()
 
 
 def test_a_failed_run_leaves_the_old_pages_and_the_index_says_so(tmp_path):
-    notebooks, folder = tmp_path / "notebooks", tmp_path / "smoke"
+    notebooks, folder, said = tmp_path / "notebooks", tmp_path / "smoke", []
     second = write(notebooks / "02_vae.ipynb", cells=["# Two", ["figures = 2"]])
     write(notebooks / "01_vae.ipynb", cells=["# One", ["1"]])
     site.study("smoke", tmp_path, notebooks, say=lambda line: None)
@@ -341,7 +280,8 @@ def test_a_failed_run_leaves_the_old_pages_and_the_index_says_so(tmp_path):
     assert "partial" not in (folder / "index.html").read_text()
     write(second, cells=["# Two", ["1 / 0"]])
     with pytest.raises(execute.NotebookError):
-        site.study("smoke", tmp_path, notebooks, say=lambda line: None)
+        site.study("smoke", tmp_path, notebooks, say=said.append)
+    assert said == ["01_vae.ipynb: up to date", "02_vae.ipynb: running in the smoke profile"]
     assert {path.name: path.read_text() for path in folder.glob("0*.html")} == pages_before
     text = (folder / "index.html").read_text()
     assert '<a href="02_vae.partial.ipynb">' in text
@@ -362,24 +302,18 @@ def test_notebooks_run_on_this_interpreter_whatever_is_called_python3(tmp_path, 
     assert executed.cells[-1].outputs[0].text.strip() == sys.executable
 
 
-def test_nothing_heavy_is_imported_before_a_notebook_runs():
-    """So that a mistyped name is refused at once."""
-    heavy = {"torch", "matplotlib", "sklearn", "nbconvert", "nbformat", "papermill", "pandas"}
-    code = "import sys, vaestudy.report.site, vaestudy.report.papermill_plugin; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert not heavy & set(loaded.split())
-
-
-def test_a_refusal_imports_nothing_heavy_either(tmp_path):
+def test_nothing_heavy_is_imported_before_a_mistyped_name_is_refused(tmp_path):
     source = write(tmp_path / "01_vae.ipynb")
     code = f"""import sys
+import vaestudy.report.papermill_plugin
 from vaestudy.report import site
 try:
     site.run_one({str(source)!r}, {{"bta": 1}})
 except ValueError:
     print(*sys.modules)"""
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert not {"torch", "matplotlib", "sklearn", "nbconvert", "papermill"} & set(loaded.split())
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "vaestudy.report.site" in loaded
+    assert not {"torch", "matplotlib", "sklearn", "nbconvert", "nbformat", "papermill", "pandas"} & set(loaded)
 
 
 def test_bad_input_inside_of_a_notebook_stays_bad_input(tmp_path):
@@ -409,19 +343,17 @@ def test_a_name_that_papermill_injected_unchecked_stops_the_notebook(tmp_path):
     ("latex", "symbols"),
     [
         (r"\mathbb{E}_{q_\phi(z\mid x)}\left[\log p_\theta(x\mid z)\right]", "𝔼ϕθ"),
-        (r"D_{\mathrm{KL}}(q \,\|\, p) \ge 0", "‖≥"),
         (r"\begin{aligned} a &= b \\ c &= d \end{aligned}", "abcd"),
-        (r"\tfrac12 \sum_{j=1}^{M} \sigma_j^2 < \infty", "∑σ∞"),
     ],
 )
 def test_formulas_become_mathml(latex, symbols):
-    from html import unescape
-
-    math = prose.formula(latex)
-    Balanced(math)
-    shown = unescape(re.sub(r"<[^>]+>", "", math))
+    shown = Parsed(prose.formula(latex)).text
     assert set(symbols) <= set(shown)
     assert not set("\\&$") & set(shown)
+
+
+def test_the_name_of_a_function_in_a_formula_stands_apart():
+    assert prose.formula(r"a \log p").count("<mspace") == 2
 
 
 def test_formulas_leave_code_and_prices_alone():
@@ -462,18 +394,15 @@ def test_a_notebook_without_a_title_is_refused(tmp_path):
         pages.title(nbformat.read(source, as_version=4))
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@needed
 def test_the_player_and_the_switch_for_all_code_work_in_a_browser(first, tmp_path):
     move = """<script>const s = document.querySelector('.play input'); s.value = 0; s.oninput();
     document.querySelector('.switch').click()</script>"""
     page = tmp_path / "page.html"
     page.write_text(first.replace("</body>", move + "</body>"))
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    flags += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'user'}"]
-    command = [CHROMIUM, *flags, "--dump-dom", page.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    assert "<output>−2 σ</output>" in dom or "<output>-2 σ</output>" in dom
-    assert re.search(r'class="play"[^>]*style="--f: ?0;', dom)
-    assert re.search(r'<details class="code" open', dom)
-    assert not re.search(r'<details class="code">', dom)
-    assert "Hide all code</button>" in dom
+    shown = dom(page, tmp_path / "user")
+    assert "<output>−2 σ</output>" in shown
+    assert re.search(r'class="play"[^>]*style="--f: ?0;', shown)
+    assert re.search(r'<details class="code" open', shown)
+    assert not re.search(r'<details class="code">', shown)
+    assert "Hide all code</button>" in shown

@@ -6,8 +6,10 @@ import html
 import io
 import json
 import re
+from itertools import pairwise
 
 import pytest
+from browser import Parsed
 
 from vaestudy.claims import verify
 from vaestudy.report import site
@@ -28,16 +30,16 @@ def seen(text):
     return html.unescape(" ".join([re.sub(r"<[^>]+>", " ", text), *said]))
 
 
-def test_the_smoke_study_makes_a_site_and_does_not_make_it_twice(smoke_report, monkeypatch):
+def test_the_smoke_study_makes_a_site_and_does_not_make_it_twice(smoke_report):
     assert {path.stem for path in smoke_report.glob("*.html")} == set(PAGES)
     results = json.loads((smoke_report / "results.json").read_text())
     assert set(results["notebooks"]) == set(STAGES)
     judged = {row["quantity"]: row["n"] for row in results["headline"]}
     assert list(judged.values()) == [2] * 5  # two seeds of gradients, and of each of four β
     assert verify(results, results).ok
-    before = {path: path.stat().st_mtime_ns for path in smoke_report.glob("*.ipynb")}
-    site.study("smoke", smoke_report.parent, say=lambda line: None)
-    assert {path: path.stat().st_mtime_ns for path in smoke_report.glob("*.ipynb")} == before
+    said = []
+    site.study("smoke", smoke_report.parent, say=said.append)
+    assert said[:-1] == [f"{name}.ipynb: up to date" for name in STAGES]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -53,7 +55,44 @@ def test_pages_are_small_and_need_no_network(page, smoke_report):
     text = (smoke_report / f"{page}.html").read_text()
     assert len(text) < 3e6
     assert "<script src" not in text
-    assert not re.search(r'(?:src|href)="(?:https?:)?//', re.sub(r'<a [^>]*href="https?:[^>]*>', "", text))
+    assert "@import" not in text
+    assert not re.search(r'(?:\bsrc=|\bhref=|url\()["\']?(?:https?:)?//', re.sub(r"<a [^>]*>", "", text))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_fit_phones_dark_rooms_and_paper(page, smoke_report):
+    text = (smoke_report / f"{page}.html").read_text()
+    for part in ('name="viewport"', "prefers-color-scheme: dark", "@media print"):
+        assert part in text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_can_be_read_by_ear_and_by_keyboard(page, smoke_report):
+    text = (smoke_report / f"{page}.html").read_text()
+    Parsed(text)
+    assert '<html lang="en">' in text
+    levels = [int(level) for level in re.findall(r"<h(\d)", text)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert not re.search(r"<th[^>]*>\s*</th>", text)
+    for part in ("<main ", "<header>", "<footer>"):
+        assert text.count(part) == 1
+    assert all("aria-label=" in tag for tag in re.findall(r"<nav[^>]*>", text))
+    for tag in re.findall(r'<(?:div class="(?:wide|scroll)"|pre)[^>]*>', text):
+        assert 'tabindex="0"' in tag
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_inside_of_the_site_leads_somewhere(page, smoke_report):
+    text = (smoke_report / f"{page}.html").read_text()
+    ids = re.findall(r' id="([^"]*)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="#|labelledby=")([^"]+)"', text)) <= set(ids)
+    links = re.findall(r'<a[^>]* href="([^"#:]+)"', text)
+    assert links
+    for link in links:
+        assert (smoke_report / link).is_file()
 
 
 @pytest.mark.parametrize("page", STAGES)
@@ -115,9 +154,3 @@ def test_letters_in_figures_are_large_enough_on_a_phone(smoke_report):
             sizes += [float(size) for size in re.findall(r"font-size: ?([\d.]+)px", svg)]
             assert sizes or "<text" not in svg
             assert all(size * least / width > 10.9 for size in sizes), page
-
-
-def test_the_index_links_every_claim_that_an_answer_names(smoke_report):
-    text = (smoke_report / "01_vae.html").read_text()
-    for name in re.findall(r'href="#(claim-[\d.]+)"', text):
-        assert f'id="{name}"' in text
