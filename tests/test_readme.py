@@ -111,7 +111,7 @@ def in_short(claim):
 def test_the_claims_from_other_seeds_are_those_of_their_runs():
     runs = [results("laptop"), *json.loads((PUBLISHED / "seeds.json").read_text())]
     by_id = [{claim["id"]: claim for claim in run["claims"]} for run in runs]
-    text = section("### Other seeds")
+    text = section("### Other seeds", "\n##")
     names, _, *rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
     assert names[2:] == [f"from {run['first']}{', fp32' * (run['precision'] == 'fp32')}" for run in runs[1:]]
     tested = [name for name, claim in by_id[1].items() if claim["verdict"] != "not tested"]
@@ -123,6 +123,17 @@ def test_the_claims_from_other_seeds_are_those_of_their_runs():
     assert all(ours["verdict"] == others["verdict"] for ours, others in pairs)  # none is reversed or undecided
     weaker = sum(is_tendency(others) for _, others in pairs)
     assert f"of {len(pairs)} comparisons {len(pairs) - weaker} are decided there too" in " ".join(text.split())
+
+
+def test_the_hierarchy_on_new_seeds_is_as_its_run_says():
+    run = json.loads((PUBLISHED / "seeds-hierarchy.json").read_text())
+    night = {claim["id"]: claim for claim in results("night")["claims"]}
+    rows = cells(section("### The hierarchy on new seeds", "\n##"))
+    assert [name.split()[0] for name, *_ in rows] == [claim["id"] for claim in run["claims"]]
+    for (_, before, now), claim in zip(rows, run["claims"], strict=True):
+        assert (before, now) == (in_short(night[claim["id"]]), in_short(claim))
+    assert all(claim["decidable"] for claim in run["claims"] if is_tendency(night[claim["id"]]))  # as the README says
+    assert f"claim 3.3, and {run['claims'][0]['verdict']} by [{run['claims'][0]['n']} new models" in SENTENCES
 
 
 def test_the_speeds_are_those_of_the_published_benchmark():
