@@ -77,6 +77,15 @@ def test_red_is_red_in_every_mode(album, mode):
     np.testing.assert_allclose(found, [200, 40, 40], atol=12)
 
 
+def test_pixels_of_one_bit_and_of_32_are_shown_by_their_own_white(album):
+    grey = Image.new("L", (16, 16), 87)
+    grey.convert("1").save(album / "bit.png")
+    grey.convert("I").save(album / "wide.tif")
+    found = shown(album)
+    assert set(np.unique(found["bit.png"])) == {0, 255}
+    assert (found["wide.tif"] == 0).all()  # 87 of 65,535
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "tif"])
 def test_every_exif_orientation_is_put_upright(album, suffix):
     corner = Image.new("L", (16, 16))
@@ -152,6 +161,7 @@ def test_what_is_no_image_or_a_trap_is_skipped_by_name_and_the_rest_is_used(albu
         found = shown(album)
     assert [name for name, picture in found.items() if picture is not None] == ["good.jpg"]
     assert "skipped 10 of 11 images" in caplog.text
+    assert "bomb.png, cut.jpg, large.png, nowhere.jpg, page.png" in caplog.text
 
 
 def test_loops_of_links_end_and_links_are_followed(album, tmp_path):

@@ -161,10 +161,8 @@ def cifar(tmp_path, monkeypatch):
 
 def test_cifar_batches_give_their_pixels_and_classes(cifar):
     for split, count in (("train", 20), ("test", 4)):
-        images, (pixels, factors) = (
-            data.load("cifar10", split=split, data_dir=cifar),
-            own_images.drawn(count, 32, seed=count),
-        )
+        images = data.load("cifar10", split=split, data_dir=cifar)
+        pixels, factors = own_images.drawn(count, 32, seed=count)
         np.testing.assert_array_equal(images.storage, pixels.transpose(0, 3, 1, 2))
         np.testing.assert_array_equal(images.factors.values(slice(None)), factors[:, :1])
         assert images.describe()["split"] == split

@@ -43,6 +43,7 @@ def images():
     ("make", "changes"),
     [
         (dense, {"grad_skip_factor": 0.7}),
+        (dense, {"optimizer": "adagrad"}),
         (lambda: dense(network="conv"), {"optimizer": "adamax", "ema": 0.9, "flip": True}),
         (dense, {"objective": Objective(kind="total_correlation", beta=3.0, warmup=0.5), "micro_batches": 2}),
         (deep, {"optimizer": "adamax", "ema": 0.9, "grad_skip_factor": 1.05, "objective": REGULARISED}),

@@ -196,8 +196,8 @@ class NVAE(nn.Module):
     def _statistics(self) -> dict[str, Tensor]:
         return {name: buffer.clone() for name, buffer in self.named_buffers() if ".running_" in name}
 
-    def encoder_features(self, x: Tensor) -> list[Tensor]:
-        """The bottom-up tower: what each group's posterior sees of the image, top first."""
+    def encoder_features(self, x: Float[Tensor, "n c h w"]) -> list[Tensor]:
+        """The bottom-up tower: the map that each group's posterior sees of the image, top first."""
         if tuple(x.shape[1:]) != self.shape:
             raise InputError(f"this NVAE was made for images of shape {self.shape}, not {tuple(x.shape[1:])}")
         x = 2 * F.pad(x, [self.config.border] * 4) - 1
@@ -216,7 +216,7 @@ class NVAE(nn.Module):
             state = group.merge(state, choose(index, state))
         return state
 
-    def pixel_params(self, state: Tensor) -> Tensor:
+    def pixel_params(self, state: Float[Tensor, "n _ _ _"]) -> Float[Tensor, "n p h w"]:
         """The likelihood's parameters of every pixel: most of the work, which a code does not need."""
         state = self.postprocess(state).to(self.start.dtype)
         # bf16 would round a mean near 1 to about half a level of 8 bits. Meta tensors, without data, know no autocast.

@@ -122,13 +122,16 @@ class VAE(nn.Module):
         log_prior_ratio = (0.5 * (noise.square() - z.square()) + log_std).sum(2)
         return (self.log_likelihood(z, x) + log_prior_ratio).T
 
-    def draw(self, x: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mean and log standard deviation of q(z|x), and the noise and the latents of `samples` draws."""
+    def draw(self, x: Float[Tensor, "n c h w"], samples: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mean and log standard deviation of q(z|x), (n, d), and noise and latents of its draws, (samples, n, d)."""
         mean, log_std = self.posterior(x)
         noise = torch.randn(samples, *mean.shape, device=mean.device)
         return mean, log_std, noise, mean + log_std.exp() * noise
 
-    def log_likelihood(self, z: Tensor, x: Tensor) -> Tensor:
+    def log_likelihood(
+        self, z: Float[Tensor, "samples n d"], x: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, "samples n"]:
+        """log p(x|z) in nats, of each draw and image."""
         x = x if len(z) == 1 else x.repeat(len(z), 1, 1, 1)
         return self.likelihood.log_prob(self.decoder(z.flatten(0, 1)), x).unflatten(0, (len(z), -1))
 
